@@ -1,0 +1,69 @@
+"""CPU cores and processes, as the operating system and the launcher tell them; without torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def available_cores() -> int:
+    """Cores that this process may really use: its CPU affinity, cut to its cgroup's quota; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(cores, cgroup_quota())))
+
+
+def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
+    """CPU limit of this process' control group in cores, or infinity without one.
+
+    Both versions are read: `cpu.max` ("quota period" in µs, or "max") of the group and of each group above it, and
+    `cpu.cfs_quota_us` over `cpu.cfs_period_us`.
+    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html and the kernel's cgroup-v1 documentation.
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return float("inf")  # not Linux
+    limits = [float("inf")]
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / controllers  # version 2 names no controllers
+        here = base / group.lstrip("/")
+        for folder in (here, *here.parents):
+            limits.append(_folder_quota(folder))
+            if folder == base:
+                break
+    return min(limits)
+
+
+def _folder_quota(folder: Path) -> float:
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+    except OSError:
+        return float("inf")
+    return float("inf") if quota in ("max", "-1") else int(quota) / int(period)
+
+
+def launched_world_size() -> int | None:
+    """Processes of the whole run when a launcher (torchrun, accelerate launch, Slurm wrapper) started this one."""
+    return _environment_number("WORLD_SIZE")
+
+
+def launched_rank() -> int:
+    """Number of this process in the whole run; 0 without a launcher."""
+    return _environment_number("RANK") or 0
+
+
+def local_world_size() -> int:
+    """Processes of this run on this machine."""
+    return _environment_number("LOCAL_WORLD_SIZE") or launched_world_size() or 1
+
+
+def _environment_number(name: str) -> int | None:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() else None

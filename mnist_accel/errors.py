@@ -1,0 +1,62 @@
+"""The errors a user can cause or must act on; everything else is a bug and keeps its traceback for `--debug`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+EXIT_FAILED: Final = 1
+"""The run itself failed: a full disk, a lost process, a bug."""
+EXIT_REFUSED: Final = 2
+"""The command line, a file or the machine does not allow what was asked for."""
+EXIT_BELOW_TARGET: Final = 3
+"""Training finished, but the final test accuracy is below `--target-accuracy`."""
+EXIT_INTERRUPTED: Final = 130
+"""Stopped by Ctrl-C (128 + SIGINT)."""
+
+
+class UserError(Exception):
+    """Something that the user can put right.
+
+    Args:
+        message: what is wrong, with the value.
+        hint: what to do about it; may be empty.
+    """
+
+    exit_code = EXIT_REFUSED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class ConfigError(UserError):
+    """All that is wrong with a configuration, at once."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = list(problems)
+
+
+class DataError(UserError):
+    """A data set that is missing, damaged or not what was asked for."""
+
+
+class WeightsError(UserError):
+    """A weights file that is missing, damaged, hostile or of another architecture."""
+
+
+class OutputError(UserError):
+    """Results that cannot be written."""
+
+    exit_code = EXIT_FAILED
+
+
+class LaunchError(UserError):
+    """Processes that did not come up, or did not stay up, as asked."""
+
+    exit_code = EXIT_FAILED

@@ -1,0 +1,124 @@
+"""One evaluation of saved weights from its configuration to its figures and pictures: `evaluate`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mnist_accel import files, hardware, metrics, plots, runlog, weights
+from mnist_accel.config import DATASETS, EvaluateConfig
+from mnist_accel.errors import UserError, WeightsError
+from mnist_accel.names import did_you_mean
+from mnist_accel.observers import Observer, Silence
+from mnist_accel.pipeline import InputPipeline
+from mnist_accel.training import load_data
+
+CONFUSION_FILE = "confusion_matrix.png"
+MISTAKES_FILE = "mistakes.png"
+RESULT_FILES = (CONFUSION_FILE, MISTAKES_FILE)
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """What an evaluation finds; the fields are the keys of `--json`.
+
+    Attributes:
+        accuracy_ci95: Wilson's interval.
+        loss: mean cross entropy in nats.
+        per_class: class, precision, recall, f1, samples of each.
+        confusion_matrix: rows are true classes, columns predicted ones.
+    """
+
+    dataset: str
+    samples: int
+    correct: int
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    loss: float
+    per_class: list[dict[str, Any]]
+    confusion_matrix: list[list[int]]
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = None) -> EvaluateResult:
+    """Test saved weights, and leave pictures of the confusion matrix and the worst mistakes in `config.output_dir`.
+
+    Every process of a distributed run calls this; the main process alone writes.
+
+    Raises:
+        UserError: the weights, the data or the machine do not allow it.
+    """
+    config = config or EvaluateConfig()
+    observer = observer or Silence()
+    try:
+        content = config.weights.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot read {config.weights}: {error.strerror or error}", "name another file") from error
+    record = runlog.read_record(config.weights)
+    if record and record["weights_sha256"] != weights.sha256(content):
+        raise WeightsError(
+            f"{config.weights} is not the file that {runlog.record_path(config.weights)} describes (SHA-256 differs): "
+            "damaged, or exchanged",
+            "copy both again; or delete the JSON, and name --dataset, to evaluate the weights without it",
+        )
+    dataset_name = _dataset_name(config, record)
+    state = weights.load(content, config.weights)
+    _, model = weights.into_model(state, record["model"] if record else None, config.weights)
+
+    machine = hardware.start(config)
+    if machine.is_main:
+        files.require_writable(config.output_dir)
+    dataset = load_data(dataset_name, config.data_dir, observer)
+    model = model.to(memory_format=torch.channels_last)
+    prepared = machine.accelerator.prepare_model(model, evaluation_mode=True)
+    pipeline = InputPipeline(dataset.test, machine.device, torch.float32)
+    predictions = metrics.evaluate(prepared, pipeline, machine, config.batch_size)
+
+    confusion = metrics.confusion_matrix(predictions, len(dataset.class_names))
+    if machine.is_main:
+        files.publish(
+            {
+                config.output_dir / CONFUSION_FILE: plots.confusion_matrix(
+                    confusion, dataset.class_names, dataset.name
+                ),
+                config.output_dir / MISTAKES_FILE: plots.worst_mistakes(
+                    dataset.test, predictions, dataset.class_names, dataset.name
+                ),
+            }
+        )
+    return EvaluateResult(
+        dataset=dataset.name,
+        samples=len(predictions),
+        correct=predictions.correct,
+        accuracy=predictions.accuracy,
+        accuracy_ci95=metrics.wilson_interval(predictions.correct, len(predictions)),
+        loss=predictions.loss,
+        per_class=metrics.per_class(confusion, dataset.class_names),
+        confusion_matrix=confusion.tolist(),
+    )
+
+
+def _dataset_name(config: EvaluateConfig, record: dict[str, Any] | None) -> str:
+    """The data set to test on: the one asked for, else the one that the record names; never a fallback."""
+    trained_on = record["dataset"]["name"] if record else None
+    name = config.dataset or trained_on
+    if name is None:
+        raise UserError(
+            f"there is no {runlog.record_path(config.weights)} to say which data these weights are for",
+            f"give --dataset {'|'.join(DATASETS[1:])}",
+        )
+    if name not in DATASETS[1:]:
+        raise WeightsError(
+            f"{runlog.record_path(config.weights)} names an unknown data set {name!r}", did_you_mean(name, DATASETS[1:])
+        )
+    if name == "mnist-5k" and trained_on == "mnist":
+        raise UserError(
+            f"--dataset mnist-5k: {config.weights} was trained on MNIST, of whose training images mnist-5k is made",
+            "evaluate it on --dataset mnist",
+        )
+    return name

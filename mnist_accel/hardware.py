@@ -1,0 +1,204 @@
+"""Device, processes, threads and precision of a run: chosen, checked against what was asked for, and explained."""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
+
+from mnist_accel.config import RunConfig
+from mnist_accel.cores import available_cores, launched_world_size, local_world_size
+from mnist_accel.errors import LaunchError, UserError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a run computes on.
+
+    Attributes:
+        device_name: the processor's or accelerator's own name.
+        threads: CPU threads of this process.
+        mixed_precision: no, bf16 or fp16.
+        precision_reason: why, in words for people.
+    """
+
+    accelerator: Accelerator
+    device_name: str
+    threads: int
+    mixed_precision: str
+    precision_reason: str
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.accelerator.device
+        return device
+
+    @property
+    def world_size(self) -> int:
+        return int(self.accelerator.num_processes)
+
+    @property
+    def rank(self) -> int:
+        return int(self.accelerator.process_index)
+
+    @property
+    def is_main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+
+def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
+    """Bring up Accelerate as `config` asks.
+
+    Args:
+        config: what is asked for.
+        compiled: whether models are to be compiled.
+
+    Raises:
+        UserError: the machine cannot do what was asked for.
+        LaunchError: fewer processes joined than the launcher started.
+    """
+    launched = launched_world_size() or 1
+    if config.processes and config.processes > 1 and launched == 1:
+        raise UserError(
+            f"processes {config.processes}: one Python call is one process",
+            "use the command line's --processes, torchrun or accelerate.notebook_launcher",
+        )
+    on_cpu = config.cpu or _accelerator_type() is None
+    mixed_precision, reason = _choose_precision(config, torch.device("cpu") if on_cpu else None)
+    if compiled and on_cpu:
+        _require_compiler()
+    # A process may train more than once (a notebook); Accelerate's singletons refuse a second precision.
+    if AcceleratorState._shared_state:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "OMP_NUM_THREADS/MKL_NUM_THREADS unset")  # threads are set below
+        accelerator = Accelerator(
+            cpu=on_cpu,
+            mixed_precision=mixed_precision,
+            # The loss is divided by the batch's true size in the engine; without this Accelerate may divide again, by
+            # a number from its environment.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            dynamo_plugin=TorchDynamoPlugin(backend="inductor") if compiled else None,
+        )
+    if accelerator.num_processes != launched:
+        raise LaunchError(
+            f"{launched} processes were started, but they see only {accelerator.num_processes} of each other",
+            "start them with torchrun or --processes",
+        )
+    threads = config.threads or max(1, available_cores() // local_world_size())
+    torch.set_num_threads(threads)
+    return Hardware(accelerator, _device_name(accelerator.device), threads, mixed_precision, reason)
+
+
+def stop() -> None:
+    """Leave the process group. Without this, a process that ends early is torn down while its threads talk."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _accelerator_type() -> str | None:
+    device = torch.accelerator.current_accelerator(check_available=True)
+    return device.type if device else None
+
+
+def gpu_count() -> int:
+    """Accelerators that this machine offers to torch; 0 without one."""
+    return torch.accelerator.device_count() if _accelerator_type() else 0
+
+
+def _choose_precision(config: RunConfig, device: torch.device | None) -> tuple[str, str]:
+    """The precision and why; `device` is None for the machine's accelerator."""
+    kind = device.type if device else _accelerator_type()
+    if getattr(config, "dtype", "float32") == "float64":
+        return "no", "float64 weights"
+    precision, reason = config.mixed_precision, "as asked"
+    if precision == "auto":
+        configured = _accelerate_precision()
+        if configured:
+            precision, reason = configured, "as Accelerate was configured"
+        elif native := _native_bf16(kind):
+            precision, reason = "bf16", native
+        else:
+            precision, reason = "no", "no native bf16 on this device"
+    if precision not in ("no", "bf16", "fp16"):
+        raise UserError(f"mixed precision {precision!r} is not supported here", "give no, bf16 or fp16")
+    if precision == "fp16" and kind == "cpu":
+        raise UserError(
+            f"mixed precision fp16 ({reason}): a CPU has no fp16 training", "give --mixed-precision bf16 or no"
+        )
+    if precision != "no" and kind == "mps":
+        raise UserError(f"mixed precision {precision} ({reason}): only fp32 is supported on Apple MPS", "give no")
+    return precision, reason
+
+
+def _accelerate_precision() -> str | None:
+    """What Accelerate's launcher or configuration file says, if it is a wish.
+
+    `accelerate launch` exports "no" when nobody chose anything, so "no" says nothing. Without a launcher the default
+    configuration file, as `accelerate config` writes it, is read.
+    """
+    value = os.environ.get("ACCELERATE_MIXED_PRECISION")
+    if value is None:
+        from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+
+        if Path(default_config_file).is_file():
+            try:
+                value = load_config_from_file(default_config_file).mixed_precision
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{default_config_file}: not a readable Accelerate configuration ({error})",
+                    "run accelerate config again, or give --mixed-precision",
+                ) from error
+    return None if value in (None, "no") else str(value).lower()
+
+
+def _native_bf16(kind: str | None) -> str | None:
+    """Why bf16 is native on this kind of device, or None where it is not."""
+    if kind == "cuda":
+        major, minor = torch.cuda.get_device_capability()
+        return f"native: compute capability {major}.{minor}" if major >= 8 else None
+    if kind == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        for name in ("amx_bf16", "avx512_bf16", "bf16"):  # the last is ARM's
+            if capabilities.get(name):
+                return f"native: {name.upper()}"
+    return None
+
+
+def _require_compiler() -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except (InvalidCxxCompiler, RuntimeError) as error:
+        raise UserError(
+            "--compile needs a C++ compiler on a CPU, and none was found", "install g++ or clang"
+        ) from error
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return cpu_name()
+    return device.type
+
+
+def cpu_name() -> str:
+    """The processor's model, as the operating system names it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux: platform knows
+    return platform.processor() or platform.machine()

@@ -1,0 +1,99 @@
+"""What a run tells the outside while it goes on, and who may listen. The engine knows nothing more of the outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One finished epoch: a line of metrics.jsonl.
+
+    Attributes:
+        epoch: from 1.
+        train_loss: mean cross entropy in nats over the epoch, each sample as it was trained on: under dropout, and by
+            the weights of that moment.
+        train_accuracy: likewise.
+        test_loss: mean cross entropy in nats after the epoch.
+        test_accuracy: share of the test set that is right after the epoch.
+        lr: learning rate of the epoch's last step.
+        images_per_second: training samples over `train_seconds`.
+        train_seconds: the epoch's training clock, without the evaluation.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    lr: float
+    images_per_second: float
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run, said before it runs.
+
+    Attributes:
+        facts: name and value of each fact, for people.
+    """
+
+    facts: dict[str, str]
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    train_samples: int
+
+
+@dataclass
+class StepSums:
+    """Sums over this process' part of each step of an epoch, on the device: reading them waits for it.
+
+    Attributes:
+        losses: summed cross entropy of each step, (steps,).
+        correct: right predictions of each step, (steps,).
+        samples: how many samples they stand for so far.
+    """
+
+    losses: Tensor
+    correct: Tensor
+    samples: int = field(default=0)
+
+
+class Observer(Protocol):
+    """Listens to a training run. Methods are called on every process, in this order."""
+
+    def notice(self, text: str) -> None:
+        """Something that the user should know, at any time."""
+
+    def download(self, file: str, received: int, total: int | None) -> None:
+        """`received` of `total` bytes of a file have come."""
+
+    def run_started(self, plan: Plan) -> None: ...
+
+    def epoch_started(self, epoch: int) -> None: ...
+
+    def step_finished(self, step: int, sums: StepSums) -> None:
+        """`step` counts from 0 in its epoch. Reading `sums` waits for the device: do so rarely."""
+
+    def epoch_finished(self, record: EpochRecord) -> None: ...
+
+
+class Silence:
+    """An observer that says nothing: for Python callers, and for every process but the main one."""
+
+    def notice(self, text: str) -> None: ...
+
+    def download(self, file: str, received: int, total: int | None) -> None: ...
+
+    def run_started(self, plan: Plan) -> None: ...
+
+    def epoch_started(self, epoch: int) -> None: ...
+
+    def step_finished(self, step: int, sums: StepSums) -> None: ...
+
+    def epoch_finished(self, record: EpochRecord) -> None: ...
