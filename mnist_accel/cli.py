@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -25,6 +26,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+MAIN_PROCESS_SPEAKS_SECONDS = 2.0
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print notices and errors only.")]
@@ -62,7 +65,12 @@ def configured_by(config: type[RunConfig]) -> Callable[[Callable[..., int]], Cal
         @functools.wraps(command)
         def run(debug: bool, **values: Any) -> None:
             extras = {name: values.pop(name) for name in own if name != "config"}
-            raise SystemExit(_guarded(lambda: command(config(**values), **extras), debug=debug))
+            code = _guarded(lambda: command(config(**values), **extras), debug=debug)
+            if "torch" in sys.modules:
+                from mnist_accel import hardware
+
+                hardware.stop()
+            raise SystemExit(code)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = annotations
@@ -167,37 +175,40 @@ def _print_json(values: dict[str, Any]) -> None:
     print(json.dumps(values, allow_nan=False), flush=True)
 
 
-def _print_errors(lines: list[str]) -> None:
-    """What is wrong and what to do, a line each; from one process alone."""
-    if launched_rank() == 0:
-        for line in lines:
-            print(f"mnist-accel: error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+def _print_errors(lines: list[str], *, is_shared: bool = False) -> None:
+    """What is wrong and what to do, a line each; from one process alone.
+
+    The other processes wait, for the launcher stops all when the first one leaves: when it is the main process that
+    leaves, it has spoken for all; a process that is still here then has met an error of its own.
+    """
+    if launched_rank() != 0:
+        time.sleep(MAIN_PROCESS_SPEAKS_SECONDS)
+        if is_shared:
+            return
+    for line in lines:
+        print(f"mnist-accel: error: {' '.join(line.split())}", file=sys.stderr, flush=True)
 
 
 def _guarded(work: Callable[[], int], *, debug: bool) -> int:
     """The exit code of `work`; errors become lines on stderr."""
     problem: BaseException
+    is_shared = False
     try:
         return work()
-    except KeyboardInterrupt:
-        _print_errors(["stopped by Ctrl-C; files of earlier runs are as they were"])
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        problem, code = interrupt, EXIT_INTERRUPTED
+        lines = ["stopped by Ctrl-C; files of earlier runs are as they were"]
     except ConfigError as error:
         problem, lines, code = error, error.problems, EXIT_REFUSED
     except UserError as error:
-        problem, lines, code = error, [str(error)], error.exit_code
+        problem, lines, code, is_shared = error, [str(error)], error.exit_code, error.is_shared
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         problem, code = error, EXIT_FAILED
         lines = [f"internal error, {text}; run again with --debug and report what it shows"]
-    finally:
-        if "torch" in sys.modules:
-            from mnist_accel import hardware
-
-            hardware.stop()
     if debug:
         traceback.print_exception(problem)
-    _print_errors(lines)
+    _print_errors(lines, is_shared=is_shared)
     return code
 
 

@@ -21,9 +21,13 @@ class UserError(Exception):
     Args:
         message: what is wrong, with the value.
         hint: what to do about it; may be empty.
+
+    Attributes:
+        is_shared: whether every process of the run raises it, so that one can speak for all.
     """
 
     exit_code = EXIT_REFUSED
+    is_shared = False
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

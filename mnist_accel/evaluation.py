@@ -14,7 +14,7 @@ from mnist_accel.errors import UserError, WeightsError
 from mnist_accel.names import did_you_mean
 from mnist_accel.observers import Observer, Silence
 from mnist_accel.pipeline import InputPipeline
-from mnist_accel.training import load_data
+from mnist_accel.training import load_data, prepare_output
 
 CONFUSION_FILE = "confusion_matrix.png"
 MISTAKES_FILE = "mistakes.png"
@@ -71,8 +71,7 @@ def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = N
     _, model = weights.into_model(state, record["model"] if record else None, config.weights)
 
     machine = hardware.start(config)
-    if machine.is_main:
-        files.require_writable(config.output_dir)
+    prepare_output(config.output_dir, machine)
     dataset = load_data(dataset_name, config.data_dir, observer)
     model = model.to(memory_format=torch.channels_last)
     prepared = machine.accelerator.prepare_model(model, evaluation_mode=True)

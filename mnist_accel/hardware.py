@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import platform
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
+from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin, gather_object
 
 from mnist_accel.config import RunConfig
 from mnist_accel.cores import available_cores, launched_world_size, local_world_size
 from mnist_accel.errors import LaunchError, UserError
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,24 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
     threads = config.threads or max(1, available_cores() // local_world_size())
     torch.set_num_threads(threads)
     return Hardware(accelerator, _device_name(accelerator.device), threads, mixed_precision, reason)
+
+
+def together(work: Callable[[], Result]) -> Result:
+    """Do `work` on every process; when it fails on one, all raise that process' error and none waits for another.
+
+    Raises:
+        UserError: the first process' that met one.
+    """
+    result, failure = None, None
+    try:
+        result = work()
+    except UserError as error:
+        failure = error
+    failures: list[UserError] = [failure for failure in gather_object([failure]) if failure]
+    if failures:
+        failures[0].is_shared = True
+        raise failures[0]
+    return cast(Result, result)
 
 
 def stop() -> None:

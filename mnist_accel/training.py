@@ -82,8 +82,7 @@ def train(config: TrainConfig | None = None, observer: Observer | None = None) -
     config = config or TrainConfig()
     observer = observer or Silence()
     machine = hardware.start(config, compiled=config.compile)
-    if machine.is_main:
-        files.require_writable(config.output_dir)
+    prepare_output(config.output_dir, machine)
     dataset = load_data(config.dataset, config.data_dir, observer)
     if config.train_samples:
         subset = data.balanced_subset(dataset.train, config.train_samples, config.seed)
@@ -123,13 +122,18 @@ def train(config: TrainConfig | None = None, observer: Observer | None = None) -
     return dataclasses.replace(result, wall_seconds=time.perf_counter() - began)
 
 
+def prepare_output(folder: Path, machine: Hardware) -> None:
+    """Make sure, before any work, that the main process can write results."""
+    hardware.together(lambda: files.require_writable(folder) if machine.is_main else None)
+
+
 def load_data(name: str, data_dir: Path, observer: Observer) -> DataSet:
     """A data set that is the same on every process.
 
     Raises:
         DataError: it cannot be had, or two machines found different ones.
     """
-    dataset = data.load(name, data_dir, observer.notice, observer.download)
+    dataset = hardware.together(lambda: data.load(name, data_dir, observer.notice, observer.download))
     found = gather_object([data.fingerprint(dataset)])
     if len(set(found)) > 1:
         raise DataError(
