@@ -9,6 +9,7 @@ import json
 import queue
 import threading
 import time
+import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable
@@ -157,6 +158,9 @@ def _open(url: str, seconds: float) -> http.client.HTTPResponse:
         request = urllib.request.Request(url, headers={"User-Agent": "mnist-accel"})
         try:
             outcome.put(urllib.request.urlopen(request, timeout=min(CONNECT_SECONDS, seconds)))
+        except urllib.error.HTTPError as error:
+            error.close()
+            outcome.put(OSError(f"answered {error.code} {error.reason}"))
         except Exception as error:  # handed to the caller below
             outcome.put(error)
 

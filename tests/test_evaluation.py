@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnist_accel import EvaluateConfig, TrainConfig, UserError, evaluate, train
+from mnist_accel.errors import WeightsError
+
+SMALL = {"dataset": "mnist-5k", "train_samples": 500, "epochs": 2, "cpu": True}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    train(TrainConfig(output_dir=folder, mixed_precision="no", **SMALL))  # type: ignore[arg-type]
+    return folder
+
+
+@pytest.fixture
+def weights(trained: Path, tmp_path: Path) -> Path:
+    for name in ("mnist_cnn_model.pth", "mnist_cnn_model.json"):
+        shutil.copy(trained / name, tmp_path)
+    return tmp_path / "mnist_cnn_model.pth"
+
+
+def config(weights: Path, **settings: object) -> EvaluateConfig:
+    values = {"weights": weights, "output_dir": weights.parent / "out", "cpu": True, "mixed_precision": "no"} | settings
+    return EvaluateConfig(**values)  # type: ignore[arg-type]
+
+
+def test_saved_weights_evaluate_to_what_training_reported(weights: Path) -> None:
+    result = evaluate(config(weights))
+    metrics = json.loads(weights.with_suffix(".json").read_text())["metrics"]
+    assert (result.dataset, result.samples) == ("mnist-5k", 1000)
+    assert result.accuracy == metrics["test_accuracy"] == result.correct / 1000
+    assert result.loss == pytest.approx(metrics["test_loss"], rel=1e-5)
+    assert sum(map(sum, result.confusion_matrix)) == 1000
+    assert sum(result.confusion_matrix[i][i] for i in range(10)) == result.correct
+    assert [row["samples"] for row in result.per_class] == [100] * 10
+    low, high = result.accuracy_ci95
+    assert 0 < low < result.accuracy < high < 1
+    assert {path.name for path in (weights.parent / "out").iterdir()} == {"confusion_matrix.png", "mistakes.png"}
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 999, 1000, 5000])
+def test_every_sample_counts_once_at_any_batch_size(weights: Path, batch_size: int) -> None:
+    expected = evaluate(config(weights)).correct
+    result = evaluate(config(weights, batch_size=batch_size))
+    assert (result.samples, result.correct) == (1000, expected)
+
+
+def test_weights_alone_need_a_data_set_by_name(weights: Path) -> None:
+    weights.with_suffix(".json").unlink()
+    with pytest.raises(UserError, match="give --dataset"):
+        evaluate(config(weights))
+    assert evaluate(config(weights, dataset="mnist-5k")).samples == 1000
+
+
+def test_weights_that_the_record_does_not_describe_are_refused(weights: Path) -> None:
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(WeightsError, match="SHA-256 differs"):
+        evaluate(config(weights))
+
+
+def test_weights_trained_on_mnist_are_not_tested_on_mnist_5k(weights: Path) -> None:
+    path = weights.with_suffix(".json")
+    record = json.loads(path.read_text())
+    record["dataset"]["name"] = "mnist"
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="was trained on MNIST"):
+        evaluate(config(weights, dataset="mnist-5k"))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "not a readable JSON"),
+        ("[" * 100_000, "not a readable JSON"),
+        ("[]", "not a record"),
+        ('{"format_version": 99}', "upgrade"),
+        ('{"format_version": 1}', "no usable model"),
+        ('{"format_version": 1, "model": "cnn", "dataset": {}, "weights_sha256": ""}', "dataset name"),
+    ],
+)
+def test_a_damaged_record_is_named(weights: Path, content: str, expected: str) -> None:
+    weights.with_suffix(".json").write_text(content)
+    with pytest.raises(WeightsError, match=expected):
+        evaluate(config(weights))
+
+
+def test_prefixed_weights_evaluate_the_same(weights: Path) -> None:
+    expected = evaluate(config(weights)).correct
+    state = torch.load(weights, weights_only=True)
+    other = weights.with_name("wrapped.pth")
+    torch.save({f"module._orig_mod.{name}": tensor for name, tensor in state.items()}, other)
+    assert evaluate(config(other, dataset="mnist-5k")).correct == expected
