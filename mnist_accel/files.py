@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from mnist_accel.errors import OutputError
+from mnist_accel.errors import OutputError, UserError
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -62,7 +62,7 @@ def require_writable(folder: Path) -> None:
     """Create `folder` and prove that a file can be written in it.
 
     Raises:
-        OutputError: it cannot.
+        UserError: it cannot.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def require_writable(folder: Path) -> None:
             probe.write(b"\0" * 4096)
             probe.flush()
     except OSError as error:
-        raise OutputError(
+        raise UserError(
             f"cannot write in the output folder {folder}: {error.strerror or error}", "give another --output-dir"
         ) from error
 

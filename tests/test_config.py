@@ -50,7 +50,14 @@ def test_all_problems_are_reported_together(tmp_path: Path) -> None:
     )
     assert len(found) == 8
     text = "\n".join(found)
-    for part in ("'epoch'", "did you mean epochs", "--dropout 1.0", "did you mean mnist", "did you mean cnn", "--lr nan"):
+    for part in (
+        "'epoch'",
+        "did you mean epochs",
+        "--dropout 1.0",
+        "did you mean mnist",
+        "did you mean cnn",
+        "--lr nan",
+    ):
         assert part in text
 
 

@@ -34,7 +34,7 @@ def test_no_limit_and_no_cgroups_are_infinite(tmp_path: Path) -> None:
 
 
 def test_a_quota_cuts_the_cores_but_leaves_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
     for quota, expected in ((float("inf"), 8), (2.5, 2), (0.5, 1)):
         monkeypatch.setattr(cores, "cgroup_quota", lambda quota=quota: quota)
         assert cores.available_cores() == expected

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_accel import data, download
+from mnist_accel import data
 from mnist_accel.data import IDX_FILES
 from mnist_accel.errors import DataError
 from tests.conftest import clean_environment
@@ -158,7 +158,7 @@ def test_a_mirror_that_never_answers_is_given_up_in_time(server: Server, tmp_pat
 def test_a_name_that_never_resolves_is_given_up_in_time(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_, **__: time.sleep(60))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: time.sleep(60))
     began = time.monotonic()
     with pytest.raises(DataError, match="no answer within"):
         load("fashion-mnist", tmp_path)

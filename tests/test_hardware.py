@@ -41,7 +41,9 @@ def test_a_precision_in_accelerates_configuration_file_is_taken(
     from accelerate.commands.config import config_args
 
     file = tmp_path / "default_config.yaml"
-    file.write_text("compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nmixed_precision: bf16\nuse_cpu: true\n")
+    file.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nmixed_precision: bf16\nuse_cpu: true\n"
+    )
     monkeypatch.setattr(config_args, "default_config_file", str(file))
     monkeypatch.setattr(hardware, "_native_bf16", lambda _: None)
     assert hardware.start(TrainConfig(cpu=True)).precision_reason == "as Accelerate was configured"

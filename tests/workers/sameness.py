@@ -1,0 +1,115 @@
+"""Run by torchrun in several processes: trains a few steps and writes down what every process computed.
+
+Usage: sameness.py OUTPUT.json DATA_DIR_OR_EMPTY
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from mnist_accel import data, engine, hardware, metrics
+from mnist_accel.config import TrainConfig
+from mnist_accel.data import DataSet
+from mnist_accel.observers import Silence
+from mnist_accel.pipeline import InputPipeline
+
+EVALUATION_BATCHES = (1000, 37, 4096)
+"""Dividing the test set, not dividing it, and of uneven shares."""
+
+
+class Spy(InputPipeline):
+    """Writes down the indices that this process gathers."""
+
+    seen: list[list[int]]
+
+    def batch(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
+        assert isinstance(indices, Tensor)
+        self.seen.append(indices.tolist())
+        return super().batch(indices)
+
+
+def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet) -> dict[str, Any]:
+    """Train one epoch of `steps` steps of 37 samples, the last of 2; dropout 0."""
+    batch_size = 37
+    samples = (steps - 1) * batch_size + 2
+    config = TrainConfig(
+        dtype=dtype,
+        mixed_precision="no",
+        dropout=0.0,
+        epochs=1,
+        batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        threads=1,
+    )
+    machine = hardware.start(config)
+    small = DataSet(
+        name=dataset.name,
+        train=data.balanced_subset(dataset.train, samples, seed=0),
+        test=data.balanced_subset(dataset.test, 11, seed=0),
+        class_names=dataset.class_names,
+        source=dataset.source,
+        checksums=dataset.checksums,
+    )
+    training = engine.prepare(config, machine, small)
+    training.train.__class__ = Spy
+    training.train.seen = []  # type: ignore[attr-defined]
+    gradients: list[float] = []
+
+    def keep_first(*_: object) -> None:
+        if not gradients:
+            grads = [parameter.grad for parameter in training.module.parameters()]
+            gradients.extend(torch.cat([grad.flatten() for grad in grads if grad is not None])[::97].tolist())
+
+    training.optimizer.optimizer.register_step_pre_hook(keep_first)  # type: ignore[attr-defined]
+    trained = engine.fit(training, Silence())
+    per_rank = gather_object([training.train.seen])  # type: ignore[attr-defined]
+    order: list[int] = []
+    for part in range(steps * accumulation):
+        for seen in per_rank:
+            order.extend(seen[part])
+    return {
+        "order": order,
+        "losses": trained.step_losses.tolist(),
+        "gradients": gradients,
+        "test_samples": len(trained.predictions),
+        "world_size": machine.world_size,
+    }
+
+
+def evaluations(dataset: DataSet) -> list[dict[str, int]]:
+    """Counts of an untrained model on the test set at several batch sizes, in float32."""
+    config = TrainConfig(mixed_precision="no", threads=1)
+    machine = hardware.start(config)
+    training = engine.prepare(config, machine, dataset)
+    found = []
+    for batch_size in EVALUATION_BATCHES:
+        predictions = metrics.evaluate(training.module, training.test, machine, batch_size)
+        found.append({"samples": len(predictions), "correct": predictions.correct})
+    return found
+
+
+def main() -> None:
+    """Everything in turn, in one process group."""
+    output, folder = Path(sys.argv[1]), sys.argv[2]
+    name = "mnist" if folder else "mnist-5k"
+    dataset = data.load(name, Path(folder), print, lambda *_: None)
+    found = {
+        "float64": curve("float64", 30, 1, dataset),
+        "float64 accumulated": curve("float64", 30, 3, dataset),
+        "float32": curve("float32", 10, 1, dataset),
+        "evaluations": evaluations(dataset),
+    }
+    if hardware.start(TrainConfig(threads=1)).is_main:
+        output.write_text(json.dumps(found))
+    hardware.stop()
+
+
+if __name__ == "__main__":
+    main()
