@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mnist_accel import files, hardware, metrics, plots, runlog, weights
+from mnist_accel import files, hardware, metrics, runlog, weights
 from mnist_accel.config import DATASETS, EvaluateConfig
 from mnist_accel.errors import UserError, WeightsError
 from mnist_accel.names import did_you_mean
@@ -80,6 +80,8 @@ def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = N
 
     confusion = metrics.confusion_matrix(predictions, len(dataset.class_names))
     if machine.is_main:
+        from mnist_accel import plots  # here, so that errors above need not wait for Matplotlib
+
         files.publish(
             {
                 config.output_dir / CONFUSION_FILE: plots.confusion_matrix(

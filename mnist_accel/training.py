@@ -10,7 +10,7 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
-from mnist_accel import data, engine, files, hardware, models, plots, runlog, weights
+from mnist_accel import data, engine, files, hardware, models, runlog, weights
 from mnist_accel.config import TrainConfig
 from mnist_accel.data import DataSet
 from mnist_accel.errors import DataError
@@ -176,6 +176,8 @@ def _publish(
     content: bytes,
 ) -> None:
     """Write all results, together."""
+    from mnist_accel import plots  # Matplotlib takes a third of a second, which the first step need not wait for
+
     record = {
         "model": config.model,
         "recipe": config.recipe,
