@@ -1,0 +1,45 @@
+"""The documents tell the truth about names: options, files, exit codes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mnist_accel import errors, training
+from mnist_accel.config import EvaluateConfig, TrainConfig, option_name, settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_names_every_option_and_no_other() -> None:
+    known = {option_name(name) for name, known in settings(TrainConfig).items() if known.on_command_line}
+    known_elsewhere = {option_name(name) for name in settings(EvaluateConfig)}
+    assert {option for option in known if option not in README} == set()
+    ours = {"--json", "--quiet", "--debug", "--help"}
+    launchers = {"--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--config_file"}
+    others = {"--num_processes", "--index-url"}
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README))
+    assert mentioned <= known | known_elsewhere | ours | launchers | others
+
+
+def test_the_readme_names_every_result_and_every_module() -> None:
+    for name in training.RESULT_FILES:
+        assert name in README
+    for path in (ROOT / "mnist_accel").glob("[a-z]*.py"):
+        assert path.name in README, path.name
+    for path in (ROOT / "scripts").glob("[a-z]*.py"):
+        assert path.name in README, path.name
+
+
+def test_the_readme_names_every_exit_code() -> None:
+    text = README[README.index("Exit codes:") :].split("\n\n")[0]
+    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert {int(code) for code in re.findall(r"(?<![\w.])\d+(?= \w)", text)} >= codes
+
+
+def test_the_two_commands_are_those_that_ci_runs() -> None:
+    test_command = 'pip install -e ".[test]" && pytest'
+    assert f"    {test_command}\n" in README
+    assert "    pip install -e . && mnist-accel train\n" in README
+    assert test_command.replace("install", "install --quiet") in (ROOT / ".ci" / "run").read_text()
