@@ -168,14 +168,15 @@ def _launch(config: RunConfig) -> int:
     from mnist_accel.launch import run_processes
 
     assert config.processes
-    return run_processes(config.processes, sys.argv[1:], on_cpu=config.cpu)
+    restarts = config.max_restarts if isinstance(config, TrainConfig) else 0
+    return run_processes(config.processes, sys.argv[1:], on_cpu=config.cpu, max_restarts=restarts)
 
 
 def _print_json(values: dict[str, Any]) -> None:
     print(json.dumps(values, allow_nan=False), flush=True)
 
 
-def _print_errors(lines: list[str], *, is_shared: bool = False) -> None:
+def _print_errors(lines: list[str], *, is_shared: bool = False, label: str = "error: ") -> None:
     """What is wrong and what to do, a line each; from one process alone.
 
     The other processes wait, for the launcher stops all when the first one leaves: when it is the main process that
@@ -186,7 +187,7 @@ def _print_errors(lines: list[str], *, is_shared: bool = False) -> None:
         if is_shared:
             return
     for line in lines:
-        print(f"mnist-accel: error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+        print(f"mnist-accel: {label}{' '.join(line.split())}", file=sys.stderr, flush=True)
 
 
 def _guarded(work: Callable[[], int], *, debug: bool) -> int:
@@ -208,7 +209,7 @@ def _guarded(work: Callable[[], int], *, debug: bool) -> int:
         lines = [f"internal error, {text}; run again with --debug and report what it shows"]
     if debug:
         traceback.print_exception(problem)
-    _print_errors(lines, is_shared=is_shared)
+    _print_errors(lines, is_shared=is_shared, label="" if code > 128 else "error: ")
     return code
 
 

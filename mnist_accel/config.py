@@ -44,6 +44,8 @@ class Setting:
     below: float = math.inf
     """Exclusive upper limit."""
     on_command_line: bool = True
+    decides_result: bool = False
+    """Whether a checkpoint made with another value is of another run."""
 
 
 def setting(default: Any, meaning: str, **limits: Any) -> Any:
@@ -58,7 +60,10 @@ class RunConfig:
     dataset: str = setting("auto", "Data set.", choices=DATASETS)
     data_dir: Path = setting(Path("data"), "Folder of the data sets, in torchvision's layout (MNIST/raw/…).")
     batch_size: int = setting(
-        128, "Samples of one optimizer step, over all processes and accumulation steps.", minimum=1
+        128,
+        "Samples of one optimizer step, over all processes and accumulation steps.",
+        minimum=1,
+        decides_result=True,
     )
     mixed_precision: str = setting(
         "auto",
@@ -70,6 +75,9 @@ class RunConfig:
         None, "CPU threads of each process; by default the cores available, divided by the local processes.", minimum=1
     )
     processes: int | None = setting(None, "Start this many processes on this machine.", minimum=1)
+    timeout: int = setting(
+        300, "Seconds after which a process that no longer answers is given up by the others.", minimum=1
+    )
     output_dir: Path = setting(Path(), "Folder for the results.")
 
     def __post_init__(self) -> None:
@@ -132,24 +140,68 @@ class TrainConfig(RunConfig):
     """
 
     recipe: str = setting("seed", "Named settings, or a .toml file of them; single options win over it.")
-    model: str = setting("cnn", "Architecture.", choices=MODELS)
-    epochs: int = setting(5, "Passes over the training set.", minimum=1)
-    lr: float = setting(0.001, "Learning rate of Adam.", above=0)
-    seed: int = setting(0, "Seed of initial weights, sample order and dropout.", minimum=0, maximum=2**31 - 1)
+    model: str = setting("cnn", "Architecture.", choices=MODELS, decides_result=True)
+    epochs: int = setting(5, "Passes over the training set.", minimum=1, decides_result=True)
+    lr: float = setting(0.001, "Learning rate of Adam.", above=0, decides_result=True)
+    seed: int = setting(
+        0,
+        "Seed of initial weights, sample order and dropout.",
+        minimum=0,
+        maximum=2**31 - 1,
+        decides_result=True,
+    )
     train_samples: int | None = setting(
-        None, "Train on this many samples only: a seeded, class-balanced subset.", minimum=1
+        None, "Train on this many samples only: a seeded, class-balanced subset.", minimum=1, decides_result=True
+    )
+    validation_samples: int | None = setting(
+        None,
+        "Hold this many training samples out, class-balanced, to choose by; the test set is then used at the end only.",
+        minimum=1,
+        decides_result=True,
+    )
+    early_stop: int | None = setting(
+        None,
+        "Stop after this many epochs in a row without a lower validation loss.",
+        minimum=1,
+        decides_result=True,
+    )
+    select: str = setting(
+        "last",
+        "Final weights: those of the last epoch, or of the one with the lowest validation loss.",
+        choices=("last", "best"),
+        decides_result=True,
     )
     gradient_accumulation_steps: int = setting(
-        1, "Parts that each process computes a step in, to save memory; the result is the same.", minimum=1
+        1,
+        "Parts that each process computes a step in, to save memory; the result is the same.",
+        minimum=1,
+        decides_result=True,
     )
     dropout: float = setting(
-        0.5, "Probability that a hidden unit is dropped.", minimum=0, below=1, on_command_line=False
+        0.5,
+        "Probability that a hidden unit is dropped.",
+        minimum=0,
+        below=1,
+        on_command_line=False,
+        decides_result=True,
     )
     dtype: str = setting(
         "float32",
         "Type of the weights; float64 is for comparing runs to the last digit.",
         choices=("float32", "float64"),
         on_command_line=False,
+        decides_result=True,
+    )
+    checkpoint_every: int | None = setting(
+        None, "Optimizer steps between two checkpoints; by default one after each epoch.", minimum=1
+    )
+    keep: int = setting(2, "Checkpoints to keep.", minimum=1)
+    resume: str = setting(
+        "never",
+        "auto: continue from the output folder's newest whole checkpoint, if any; or a checkpoint's path; or never.",
+    )
+    max_restarts: int = setting(
+        0, "With --processes: start again this often, from the last checkpoint, when a process crashes.", minimum=0
     )
     target_accuracy: float | None = setting(
         None, "Exit with code 3 if the final test accuracy is below this (0 to 1).", above=0, maximum=1
@@ -158,6 +210,14 @@ class TrainConfig(RunConfig):
 
     def _check(self, problems: list[str]) -> None:
         super()._check(problems)
+        if not self.validation_samples:
+            problems += [
+                f"{option_name(name)} {value}: needs samples to choose by; give --validation-samples"
+                for name, value in (("early_stop", self.early_stop), ("select", self.select))
+                if value not in (None, "last")
+            ]
+        if self.max_restarts and not self.processes and not launched_world_size():
+            problems.append(f"--max-restarts {self.max_restarts}: goes with --processes; give that, too")
         parts = self.world_size * self.gradient_accumulation_steps
         if self.batch_size < parts:
             problems.append(

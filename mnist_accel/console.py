@@ -17,8 +17,7 @@ READ_SECONDS = 0.5
 """Between two looks at the sums of a running epoch; each look waits for the device."""
 LINE_SECONDS = 5.0
 """Between two plain progress lines."""
-COLUMNS = ("epoch", "train loss", "train acc.*", "test loss", "test acc.", "images/s", "seconds")
-FOOTNOTE = "* running average over the epoch, under dropout; test accuracy is of the weights after it"
+FOOTNOTE = "* running average over the epoch, under dropout; the other figures are of the weights after it"
 
 
 def stderr_console() -> Console:
@@ -40,6 +39,8 @@ class TrainingConsole:
         self.bar: Progress | None = None
         self.task = TaskID(0)
         self.started = self.looked = 0.0
+        self.first_sample = 0
+        self.has_heading = False
 
     def notice(self, text: str) -> None:
         if self.console.is_terminal:
@@ -80,10 +81,11 @@ class TrainingConsole:
             self.console.print(Panel(facts, title="mnist-accel train", title_align="left", border_style="blue"))
         else:
             for name, value in plan.facts.items():
-                self.console.print(Text(f"{name + ':':<11}{value}"))
+                self.console.print(Text(f"{name + ':':<12}{value}"))
 
-    def epoch_started(self, epoch: int) -> None:
+    def epoch_started(self, epoch: int, step: int) -> None:
         self.started = self.looked = time.perf_counter()
+        self.first_sample = step * self.plan.batch_size
         if self.quiet or not self.console.is_terminal:
             return
         self.bar = Progress(
@@ -96,7 +98,7 @@ class TrainingConsole:
             auto_refresh=False,  # a drawing thread would take time from the training threads
         )
         description = f"epoch {epoch + 1}/{self.plan.epochs}"
-        self.task = self.bar.add_task(description, total=self.plan.steps_per_epoch, figures="")
+        self.task = self.bar.add_task(description, total=self.plan.steps_per_epoch, completed=step, figures="")
         self.bar.start()
 
     def step_finished(self, step: int, sums: StepSums) -> None:
@@ -106,7 +108,7 @@ class TrainingConsole:
         self.looked = now
         done = step + 1
         samples = min(done * self.plan.batch_size, self.plan.train_samples)
-        speed = samples / (now - self.started)
+        speed = (samples - self.first_sample) / (now - self.started)
         # This process' share of the samples; the exact figures over all processes come with the epoch.
         loss = float(sums.losses.sum()) / max(1, sums.samples)
         accuracy = float(sums.correct.sum()) / max(1, sums.samples)
@@ -122,14 +124,20 @@ class TrainingConsole:
         self.close()
         if self.quiet:
             return
-        if record.epoch == 1:
-            self.console.print(Text("  ".join(f"{name:>11}" for name in COLUMNS), style="bold"))
+        held_out = record.validation_loss is not None
+        loss = record.validation_loss if held_out else record.test_loss
+        accuracy = record.validation_accuracy if held_out else record.test_accuracy
+        if not self.has_heading:
+            name = "valid." if held_out else "test"
+            columns = ("epoch", "train loss", "train acc.*", f"{name} loss", f"{name} acc.", "images/s", "seconds")
+            self.console.print(Text("  ".join(f"{column:>11}" for column in columns), style="bold"))
+            self.has_heading = True
         values = (
             f"{record.epoch}/{self.plan.epochs}",
             f"{record.train_loss:.4f}",
             f"{record.train_accuracy:.2%}",
-            f"{record.test_loss:.4f}",
-            f"{record.test_accuracy:.2%}",
+            f"{loss:.4f}",
+            f"{accuracy:.2%}",
             f"{record.images_per_second:,.0f}",
             f"{record.train_seconds:.1f}",
         )

@@ -54,6 +54,11 @@ def launched_world_size() -> int | None:
     return _environment_number("WORLD_SIZE")
 
 
+def is_launched() -> bool:
+    """Whether torchrun, `accelerate launch` or the like started this process, and waits for it."""
+    return "RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+
+
 def launched_rank() -> int:
     """Number of this process in the whole run; 0 without a launcher."""
     return _environment_number("RANK") or 0

@@ -250,18 +250,21 @@ def select(digits: Digits, indices: npt.NDArray[np.int64]) -> Digits:
     return Digits(digits.images[indices], digits.labels[indices])
 
 
-def balanced_subset(digits: Digits, size: int, seed: int) -> Digits:
-    """`size` random digits, the classes as equally often as their numbers allow, in the data set's order.
+def split_off(digits: Digits, size: int, seed: int, option: str) -> tuple[Digits, Digits]:
+    """`size` random digits, the classes as equally often as their numbers allow, and the rest; in the old order.
+
+    Args:
+        option: that asked for it, for the error.
 
     Raises:
         DataError: there are fewer than `size`.
     """
     if size > len(digits):
-        raise DataError(f"--train-samples {size}: the training set has {len(digits)}", f"give at most {len(digits)}")
+        raise DataError(f"{option} {size}: there are {len(digits)} training samples", f"give at most {len(digits)}")
     shuffled = np.random.default_rng(seed).permutation(len(digits))
     rounds = occurrence(digits.labels[shuffled])  # every class's first digit, then every class's second, …
-    chosen = shuffled[np.argsort(rounds, kind="stable")[:size]]
-    return select(digits, np.sort(chosen))
+    order = shuffled[np.argsort(rounds, kind="stable")]
+    return select(digits, np.sort(order[:size])), select(digits, np.sort(order[size:]))
 
 
 def fingerprint(data: DataSet) -> str:

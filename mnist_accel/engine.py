@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from accelerate.utils import set_seed
@@ -13,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from mnist_accel import models
 from mnist_accel.config import TrainConfig
-from mnist_accel.data import DataSet
+from mnist_accel.data import DataSet, Digits
 from mnist_accel.hardware import Hardware
 from mnist_accel.metrics import Predictions, evaluate
 from mnist_accel.observers import EpochRecord, Observer, StepSums
@@ -27,15 +29,23 @@ EVALUATION_BATCH_SIZE = 1000
 
 @dataclass
 class Training:
-    """All that the loop works on."""
+    """All that the loop works on.
+
+    Attributes:
+        model: as Accelerate prepared it: with autocast, and wrapped where gradients are exchanged.
+        validation: the held-out training samples, if any.
+        found_bad: 1 once a loss or gradient was no finite number, else 0; a scalar on the device. The optimizer leaves
+            the weights alone while it is 1.
+    """
 
     config: TrainConfig
     hardware: Hardware
     model: nn.Module
-    """As Accelerate prepared it: with autocast, and wrapped where gradients are exchanged."""
     optimizer: torch.optim.Optimizer
     train: InputPipeline
+    validation: InputPipeline | None
     test: InputPipeline
+    found_bad: Tensor
 
     @property
     def steps_per_epoch(self) -> int:
@@ -49,79 +59,145 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The epoch with the lowest validation loss so far, and its weights."""
+
+    epoch: int
+    loss: float
+    weights: dict[str, Tensor]
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        epoch: finished epochs.
+        step: finished steps of the current epoch.
+        sums: of the current epoch; None before its first step.
+        epoch_seconds: training clock of the current epoch so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: StepSums | None = None
+    epoch_seconds: float = 0.0
+    history: list[EpochRecord] = field(default_factory=list)
+    best: Best | None = None
+
+    def samples_seen(self, training: Training) -> int:
+        """Samples trained on, over all epochs and processes."""
+        here = min(self.step * training.config.batch_size, len(training.train))
+        return self.epoch * len(training.train) + here
+
+    def is_finished(self, config: TrainConfig) -> bool:
+        """Whether all epochs are done, or none was better for as long as `early_stop` says."""
+        waited = self.epoch - (self.best.epoch if self.best else 0)
+        return self.epoch >= config.epochs or (config.early_stop is not None and waited >= config.early_stop)
+
+
+@dataclass(frozen=True)
 class Trained:
     """What came of it.
 
     Attributes:
-        step_losses: mean loss of each global batch of the last epoch, float64 (steps,).
         predictions: of the final weights, on the test set.
     """
 
     history: list[EpochRecord]
-    step_losses: Tensor
     predictions: Predictions
 
 
-def prepare(config: TrainConfig, hardware: Hardware, data: DataSet) -> Training:
+class Guard(Protocol):
+    """Asked between two steps, on every process; stops the run by raising."""
+
+    def after_step(self, training: Training, progress: Progress) -> None: ...
+
+    def after_epoch(self, training: Training, progress: Progress) -> None: ...
+
+
+def prepare(config: TrainConfig, hardware: Hardware, data: DataSet, validation: Digits | None = None) -> Training:
     """Model, optimizer and data on the device, from `config.seed`."""
     dtype = getattr(torch, config.dtype)
     set_seed(config.seed)  # the same first weights on every process
     model = models.build(config.model, dropout=config.dropout).to(dtype).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, config)
+    found_bad = torch.zeros((), device=hardware.device)
+    if hardware.accelerator.scaler is None:  # else the scaler does this
+        optimizer.found_inf = found_bad  # type: ignore[attr-defined]  # torch's fused optimizers look for it
     model, optimizer = hardware.accelerator.prepare(model, optimizer)
-    set_seed(config.seed, device_specific=True)  # another dropout on each
-    return Training(
+    training = Training(
         config=config,
         hardware=hardware,
         model=model,
         optimizer=optimizer,
         train=InputPipeline(data.train, hardware.device, dtype),
+        validation=InputPipeline(validation, hardware.device, dtype) if validation else None,
         test=InputPipeline(data.test, hardware.device, dtype),
+        found_bad=found_bad,
     )
+    if hardware.world_size > 1:
+        _settle_gradient_exchange(training)
+    set_seed(config.seed, device_specific=True)  # another dropout on each process
+    return training
 
 
-def fit(training: Training, observer: Observer) -> Trained:
-    """Train for `config.epochs` epochs and report each; the test set is only looked at, never acted on."""
-    history = []
-    for epoch in range(training.config.epochs):
-        observer.epoch_started(epoch)
-        started = time.perf_counter()
-        sums = train_epoch(training, epoch, observer)
-        train_loss, train_accuracy, step_losses = _means(training, sums)  # waits for the device
-        seconds = time.perf_counter() - started
-        predictions = evaluate(training.module, training.test, training.hardware, EVALUATION_BATCH_SIZE)
+def fit(training: Training, progress: Progress, observer: Observer, guard: Guard) -> Trained:
+    """Train from `progress` to the end and report each epoch; the test set is only looked at, never acted on."""
+    config, predictions = training.config, None
+    while not progress.is_finished(config):
+        observer.epoch_started(progress.epoch, progress.step)
+        train_loss, train_accuracy = train_epoch(training, progress, observer, guard)
+        chosen_by = training.validation or training.test
+        predictions = evaluate(training.module, chosen_by, training.hardware, EVALUATION_BATCH_SIZE)
+        held_out = training.validation is not None
         record = EpochRecord(
-            epoch=epoch + 1,
+            epoch=progress.epoch + 1,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            test_loss=predictions.loss,
-            test_accuracy=predictions.accuracy,
+            test_loss=None if held_out else predictions.loss,
+            test_accuracy=None if held_out else predictions.accuracy,
             lr=training.optimizer.param_groups[0]["lr"],
-            images_per_second=len(training.train) / seconds,
-            train_seconds=seconds,
+            images_per_second=len(training.train) / progress.epoch_seconds,
+            train_seconds=progress.epoch_seconds,
+            validation_loss=predictions.loss if held_out else None,
+            validation_accuracy=predictions.accuracy if held_out else None,
         )
-        history.append(record)
+        _finish_epoch(training, progress, record)
         observer.epoch_finished(record)
-    return Trained(history, step_losses, predictions)
+        guard.after_epoch(training, progress)
+    if config.select == "best" and progress.best:
+        training.module.load_state_dict(progress.best.weights)
+    if predictions is None or training.validation is not None:
+        predictions = evaluate(training.module, training.test, training.hardware, EVALUATION_BATCH_SIZE)
+    return Trained(progress.history, predictions)
 
 
-def train_epoch(training: Training, epoch: int, observer: Observer) -> StepSums:
-    """One pass over the training set; the sums of its steps."""
+def train_epoch(training: Training, progress: Progress, observer: Observer, guard: Guard) -> tuple[float, float]:
+    """The rest of the current epoch; mean loss and accuracy of the whole epoch, each sample as it was trained on."""
     config, steps, device = training.config, training.steps_per_epoch, training.train.device
-    order = torch.from_numpy(epoch_order(len(training.train), config.seed, epoch)).to(device)
-    precise = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-    sums = StepSums(torch.zeros(steps, device=device, dtype=precise), torch.zeros(steps, device=device, dtype=precise))
+    order = torch.from_numpy(epoch_order(len(training.train), config.seed, progress.epoch)).to(device)
+    if progress.sums is None:
+        precise = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        progress.sums = StepSums(torch.zeros(3, steps, device=device, dtype=precise))
     training.model.train()
-    for step in range(steps):
+    before, started = progress.epoch_seconds, time.perf_counter()
+    for step in range(progress.step, steps):
         batch = order[step * config.batch_size : (step + 1) * config.batch_size]
-        train_step(training, batch, step, sums)
-        observer.step_finished(step, sums)
-    return sums
+        train_step(training, batch, step, progress.sums)
+        progress.step = step + 1
+        progress.epoch_seconds = before + time.perf_counter() - started
+        observer.step_finished(step, progress.sums)
+        guard.after_step(training, progress)
+    table = training.hardware.accelerator.reduce(progress.sums.table, "sum").cpu().double()  # waits for the device
+    progress.epoch_seconds = before + time.perf_counter() - started
+    loss, correct, _ = (table.sum(dim=1) / len(training.train)).tolist()
+    return loss, correct
 
 
 def train_step(training: Training, batch: Tensor, step: int, sums: StepSums) -> None:
     """One optimizer step on a global batch of sample indices (B,), of which this process computes its part."""
-    accelerator, optimizer = training.hardware.accelerator, training.optimizer
+    accelerator = training.hardware.accelerator
     world_size = accelerator.num_processes
     parts = local_slices(len(batch), accelerator.process_index, world_size, training.config.gradient_accumulation_steps)
     for part in parts:
@@ -131,19 +207,47 @@ def train_step(training: Training, batch: Tensor, step: int, sums: StepSums) -> 
             logits = training.model(images)
             loss = cross_entropy(logits, labels, reduction="sum")
             # The exchange averages over processes; this makes the sum of all parts the mean over the global batch.
-            accelerator.backward(loss * (world_size / len(batch)))
+            # The last factor is 1, or NaN where the loss is not finite: so every process sees it in its gradients.
+            accelerator.backward(loss * (world_size / len(batch)) * (1 + 0 * loss.detach()))
         sums.losses[step] += loss.detach()
         sums.correct[step] += (logits.argmax(dim=1) == labels).sum()
         sums.samples += len(labels)
-    optimizer.step()
-    optimizer.zero_grad()
+    _note_bad_numbers(training, step, sums)
+    training.optimizer.step()
+    training.optimizer.zero_grad()
 
 
-def _means(training: Training, sums: StepSums) -> tuple[float, float, Tensor]:
-    """Mean loss and accuracy over the epoch and mean loss of each step, over all processes."""
-    table = torch.stack([sums.losses, sums.correct])
-    losses, correct = training.hardware.accelerator.reduce(table, "sum").cpu().double()
-    samples, batch_size = len(training.train), training.config.batch_size
-    counts = torch.full_like(losses, batch_size)
-    counts[-1] = samples - (len(losses) - 1) * batch_size
-    return float(losses.sum()) / samples, float(correct.sum()) / samples, losses / counts
+def _note_bad_numbers(training: Training, step: int, sums: StepSums) -> None:
+    """Record, without waiting for the device, whether this step or one before it met an infinity or NaN."""
+    if training.hardware.accelerator.scaler is None:
+        gradients = [parameter.grad for parameter in training.model.parameters() if parameter.grad is not None]
+        largest = nn.utils.get_total_norm(gradients, math.inf)
+        training.found_bad.logical_or_(~largest.isfinite())
+    else:  # gradients of fp16 may overflow, which the scaler mends; losses may not
+        training.found_bad.logical_or_(~sums.losses[step].isfinite())
+    sums.bad[step] = training.found_bad
+
+
+def _finish_epoch(training: Training, progress: Progress, record: EpochRecord) -> None:
+    """Move to the beginning of the next epoch, keeping the best weights so far."""
+    loss = record.validation_loss
+    if loss is not None and (progress.best is None or loss < progress.best.loss):
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in training.module.state_dict().items()}
+        progress.best = Best(record.epoch, loss, weights)
+    progress.history.append(record)
+    progress.epoch += 1
+    progress.step, progress.sums, progress.epoch_seconds = 0, None, 0.0
+
+
+def _settle_gradient_exchange(training: Training) -> None:
+    """Let DistributedDataParallel choose its buckets now, by a backward pass whose gradients are thrown away.
+
+    It does so after the first backward pass that it sees. Buckets decide in which order processes' gradients are added;
+    a resumed run would add its first step's in another order than the uninterrupted one, and differ in the last bits.
+    In evaluation mode neither dropout's random numbers nor running statistics change.
+    """
+    training.model.eval()
+    images, _ = training.train.batch(slice(0, 1))
+    for _ in range(2):  # the second forward pass adopts what the first backward pass found
+        training.model(images).sum().backward()
+    training.optimizer.zero_grad()

@@ -72,7 +72,7 @@ def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = N
 
     machine = hardware.start(config)
     prepare_output(config.output_dir, machine)
-    dataset = load_data(dataset_name, config.data_dir, observer)
+    dataset = load_data(dataset_name, config.data_dir, machine, observer)
     model = model.to(memory_format=torch.channels_last)
     prepared = machine.accelerator.prepare_model(model, evaluation_mode=True)
     pipeline = InputPipeline(dataset.test, machine.device, torch.float32)

@@ -7,19 +7,23 @@ import platform
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
+import torch.distributed as distributed
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin, gather_object
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, TorchDynamoPlugin
 
 from mnist_accel.config import RunConfig
 from mnist_accel.cores import available_cores, launched_world_size, local_world_size
 from mnist_accel.errors import LaunchError, UserError
 
 Result = TypeVar("Result")
+PATIENCE = timedelta(hours=1)
+"""For work of one process that the others wait for, such as writing to a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Hardware:
         threads: CPU threads of this process.
         mixed_precision: no, bf16 or fp16.
         precision_reason: why, in words for people.
+        control: of several processes, the group in which they agree, on the CPU whatever they compute on.
     """
 
     accelerator: Accelerator
@@ -38,6 +43,7 @@ class Hardware:
     threads: int
     mixed_precision: str
     precision_reason: str
+    control: distributed.ProcessGroup | None = None
 
     @property
     def device(self) -> torch.device:
@@ -55,6 +61,45 @@ class Hardware:
     @property
     def is_main(self) -> bool:
         return bool(self.accelerator.is_main_process)
+
+    def together(self, work: Callable[[], Result]) -> Result:
+        """Do `work` on every process; when it fails on one, all raise that process' error and none waits for another.
+
+        However long one process works, the others' waiting does not count against the time-out of collectives.
+
+        Raises:
+            UserError: the first process' that met one.
+        """
+        result, failure = None, None
+        try:
+            result = work()
+        except UserError as error:
+            failure = error
+        failures = [failure]
+        if self.control is not None:
+            distributed.monitored_barrier(self.control, timeout=PATIENCE)
+            failures *= self.world_size
+            distributed.all_gather_object(failures, failure, group=self.control)
+        for first in failures:
+            if first is not None:
+                first.is_shared = True
+                raise first
+        return cast(Result, result)
+
+    def largest(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        if self.control is None:
+            return number
+        largest = torch.tensor(number)
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX, group=self.control)
+        return int(largest)
+
+    def from_main(self, value: Result) -> Result:
+        """The main process' value, on every process."""
+        values = [value]
+        if self.control is not None:
+            distributed.broadcast_object_list(values, src=0, group=self.control)
+        return values[0]
 
 
 def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
@@ -78,6 +123,7 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
     mixed_precision, reason = _choose_precision(config, torch.device("cpu") if on_cpu else None)
     if compiled and on_cpu:
         _require_compiler()
+    timeout = timedelta(seconds=config.timeout)
     # A process may train more than once (a notebook); Accelerate's singletons refuse a second precision.
     if AcceleratorState._shared_state:
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -91,6 +137,7 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
             # a number from its environment.
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             dynamo_plugin=TorchDynamoPlugin(backend="inductor") if compiled else None,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
     if accelerator.num_processes != launched:
         raise LaunchError(
@@ -99,31 +146,16 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
         )
     threads = config.threads or max(1, available_cores() // local_world_size())
     torch.set_num_threads(threads)
-    return Hardware(accelerator, _device_name(accelerator.device), threads, mixed_precision, reason)
-
-
-def together(work: Callable[[], Result]) -> Result:
-    """Do `work` on every process; when it fails on one, all raise that process' error and none waits for another.
-
-    Raises:
-        UserError: the first process' that met one.
-    """
-    result, failure = None, None
-    try:
-        result = work()
-    except UserError as error:
-        failure = error
-    failures: list[UserError] = [failure for failure in gather_object([failure]) if failure]
-    if failures:
-        failures[0].is_shared = True
-        raise failures[0]
-    return cast(Result, result)
+    control: distributed.ProcessGroup | None = None
+    if launched > 1:
+        control = cast(distributed.ProcessGroup, distributed.new_group(backend="gloo", timeout=timeout))
+    return Hardware(accelerator, _device_name(accelerator.device), threads, mixed_precision, reason, control)
 
 
 def stop() -> None:
     """Leave the process group. Without this, a process that ends early is torn down while its threads talk."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _accelerator_type() -> str | None:

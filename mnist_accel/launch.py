@@ -1,26 +1,28 @@
-"""Local processes for `--processes N`, started by torch's own elastic launcher."""
+"""Local processes for `--processes N`, started by torch's own elastic launcher, and started again after a crash."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 from collections.abc import Sequence
 
-from mnist_accel.errors import LaunchError, UserError
+from mnist_accel.errors import EXIT_BELOW_TARGET, EXIT_INTERRUPTED, EXIT_REFUSED, LaunchError, UserError
+
+ANSWERS = (0, EXIT_REFUSED, EXIT_BELOW_TARGET, EXIT_INTERRUPTED, 128 + signal.SIGTERM, 128 + signal.SIGHUP)
+"""Exit codes with which the processes have said what they had to say; anything else is a crash."""
 
 
-def run_processes(processes: int, arguments: Sequence[str], *, on_cpu: bool) -> int:
+def run_processes(processes: int, arguments: Sequence[str], *, on_cpu: bool, max_restarts: int = 0) -> int:
     """Run `python -m mnist_accel ARGUMENTS` in `processes` processes; the exit code that they agree on.
 
-    The code is that of the first process that failed, so a refusal (2) or a missed target (3) stays what it is.
+    After a crash they are started again, at most `max_restarts` times, from the last whole checkpoint.
 
     Raises:
         UserError: this machine has fewer accelerators.
-        LaunchError: a process was killed by a signal.
+        LaunchError: a process was killed by a signal, and no restart is left.
     """
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import parse_args, run
-
     from mnist_accel.hardware import gpu_count
 
     gpus = 0 if on_cpu else gpu_count()
@@ -29,8 +31,32 @@ def run_processes(processes: int, arguments: Sequence[str], *, on_cpu: bool) -> 
             f"--processes {processes}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}",
             f"give at most {gpus}, or add --cpu",
         )
+    for restarts_left in reversed(range(max_restarts + 1)):
+        code = _run_once(processes, arguments)
+        if code in ANSWERS:
+            return code
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        if restarts_left:
+            print(f"mnist-accel: a process {how}; starting again, {restarts_left} restarts left", file=sys.stderr)
+            arguments = [*arguments, "--resume", "auto"]
+    if code < 0:
+        raise LaunchError(
+            f"a process {how}", "if nobody did that, see whether the machine ran out of memory; --resume auto continues"
+        )
+    return code
+
+
+def _run_once(processes: int, arguments: Sequence[str]) -> int:
+    """The exit code of the process that failed first; negative: the number of the signal that killed it."""
+    import psutil
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
     # The processes say themselves what is wrong; torch's own report of that would be a second voice.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     # Else the launcher sets it to 1 and says so; every process sets its number of threads itself.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # standalone: a free port of its own, so that two runs on a machine do not meet
@@ -38,11 +64,12 @@ def run_processes(processes: int, arguments: Sequence[str], *, on_cpu: bool) -> 
     try:
         run(parse_args(command))
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            raise LaunchError(
-                f"process {rank} of {processes} was killed by signal {-failure.exitcode}",
-                "if nobody did that, see whether the machine ran out of memory",
-            ) from None
+        _, failure = error.get_first_failure()
         return int(failure.exitcode)
+    except SignalException as stop:
+        # The launcher has passed the signal on and waited. Who is still here did not listen, or the user has
+        # pressed Ctrl-C again.
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+        return 128 + int(stop.sigval)
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -17,21 +17,26 @@ class EpochRecord:
         train_loss: mean cross entropy in nats over the epoch, each sample as it was trained on: under dropout, and by
             the weights of that moment.
         train_accuracy: likewise.
-        test_loss: mean cross entropy in nats after the epoch.
-        test_accuracy: share of the test set that is right after the epoch.
+        test_loss: mean cross entropy in nats after the epoch; None where samples are held out to choose by, for then
+            the test set is used once, after the last epoch.
+        test_accuracy: share of the test set that is right after the epoch; likewise.
         lr: learning rate of the epoch's last step.
         images_per_second: training samples over `train_seconds`.
         train_seconds: the epoch's training clock, without the evaluation.
+        validation_loss: of the held-out samples, after the epoch.
+        validation_accuracy: likewise.
     """
 
     epoch: int
     train_loss: float
     train_accuracy: float
-    test_loss: float
-    test_accuracy: float
+    test_loss: float | None
+    test_accuracy: float | None
     lr: float
     images_per_second: float
     train_seconds: float
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,14 +59,24 @@ class StepSums:
     """Sums over this process' part of each step of an epoch, on the device: reading them waits for it.
 
     Attributes:
-        losses: summed cross entropy of each step, (steps,).
-        correct: right predictions of each step, (steps,).
+        table: (3, steps): summed cross entropy; right predictions; 1 from the first step that met a bad number on.
         samples: how many samples they stand for so far.
     """
 
-    losses: Tensor
-    correct: Tensor
-    samples: int = field(default=0)
+    table: Tensor
+    samples: int = 0
+
+    @property
+    def losses(self) -> Tensor:
+        return self.table[0]
+
+    @property
+    def correct(self) -> Tensor:
+        return self.table[1]
+
+    @property
+    def bad(self) -> Tensor:
+        return self.table[2]
 
 
 class Observer(Protocol):
@@ -75,7 +90,8 @@ class Observer(Protocol):
 
     def run_started(self, plan: Plan) -> None: ...
 
-    def epoch_started(self, epoch: int) -> None: ...
+    def epoch_started(self, epoch: int, step: int) -> None:
+        """Both count from 0; `step` is the first that this run makes in the epoch."""
 
     def step_finished(self, step: int, sums: StepSums) -> None:
         """`step` counts from 0 in its epoch. Reading `sums` waits for the device: do so rarely."""
@@ -92,7 +108,7 @@ class Silence:
 
     def run_started(self, plan: Plan) -> None: ...
 
-    def epoch_started(self, epoch: int) -> None: ...
+    def epoch_started(self, epoch: int, step: int) -> None: ...
 
     def step_finished(self, step: int, sums: StepSums) -> None: ...
 

@@ -15,23 +15,23 @@ from mnist_accel.data import Digits
 from mnist_accel.metrics import Predictions
 from mnist_accel.observers import EpochRecord
 
-TRAIN_COLOUR, TEST_COLOUR = "tab:blue", "tab:red"
+TRAIN_COLOUR, TEST_COLOUR, VALIDATION_COLOUR = "tab:blue", "tab:red", "tab:orange"
 RIGHT_COLOUR, WRONG_COLOUR = "black", "tab:red"
 ROWS, COLUMNS = 2, 5
 
 
-def training_history(history: Sequence[EpochRecord], dataset: str) -> bytes:
-    """Loss on the left, accuracy on the right; a point an epoch."""
+def training_history(history: Sequence[EpochRecord], dataset: str, final_accuracy: float) -> bytes:
+    """Loss on the left, accuracy on the right; a point an epoch. Held-out samples take the test set's place."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     epochs = [record.epoch for record in history]
-    train_label = "train (running average, under dropout)"
-    for axes, name, train, test in (
-        (loss, "loss", [r.train_loss for r in history], [r.test_loss for r in history]),
-        (accuracy, "accuracy", [r.train_accuracy for r in history], [r.test_accuracy for r in history]),
-    ):
-        axes.plot(epochs, train, "o-", color=TRAIN_COLOUR, label=train_label)
-        axes.plot(epochs, test, "o-", color=TEST_COLOUR, label="test (after the epoch)")
+    held_out = history[0].validation_loss is not None
+    part, colour = ("validation", VALIDATION_COLOUR) if held_out else ("test", TEST_COLOUR)
+    for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
+        train = [getattr(record, f"train_{name}") for record in history]
+        after = [getattr(record, f"{part}_{name}") for record in history]
+        axes.plot(epochs, train, "o-", color=TRAIN_COLOUR, label="train (running average, under dropout)")
+        axes.plot(epochs, after, "o-", color=colour, label=f"{part} (after the epoch)")
         axes.set(xlabel="epoch", ylabel=name)
         axes.set_xlim(0.5, len(history) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -40,7 +40,7 @@ def training_history(history: Sequence[EpochRecord], dataset: str) -> bytes:
     loss.set_ylabel("loss (cross entropy, nats)")
     loss.set_ylim(bottom=0)
     accuracy.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
-    figure.suptitle(f"{dataset}: test accuracy {history[-1].test_accuracy:.2%} after epoch {history[-1].epoch}")
+    figure.suptitle(f"{dataset}: final test accuracy {final_accuracy:.2%}, {history[-1].epoch} epochs")
     return _png(figure)
 
 

@@ -20,8 +20,14 @@ FORMAT_VERSION = 1
 
 
 def history_lines(history: Iterable[EpochRecord]) -> bytes:
-    """metrics.jsonl: one JSON object a line and epoch."""
-    return "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in history).encode()
+    """metrics.jsonl: one JSON object a line and epoch; validation figures where samples were held out."""
+    lines = []
+    for record in history:
+        values = dataclasses.asdict(record)
+        if record.validation_loss is None:
+            del values["validation_loss"], values["validation_accuracy"]
+        lines.append(json.dumps(values) + "\n")
+    return "".join(lines).encode()
 
 
 def record_bytes(record: dict[str, Any]) -> bytes:

@@ -10,12 +10,14 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
-from mnist_accel import data, engine, files, hardware, models, runlog, weights
+from mnist_accel import checkpoint, data, engine, files, hardware, models, runlog, snapshot, weights
 from mnist_accel.config import TrainConfig
-from mnist_accel.data import DataSet
+from mnist_accel.data import DataSet, Digits
 from mnist_accel.errors import DataError
+from mnist_accel.guard import Guard
 from mnist_accel.hardware import Hardware, cpu_name
 from mnist_accel.observers import EpochRecord, Observer, Plan, Silence
+from mnist_accel.stopping import StopRequests
 
 WEIGHTS_FILE = "mnist_cnn_model.pth"
 METRICS_FILE = "metrics.jsonl"
@@ -83,15 +85,16 @@ def train(config: TrainConfig | None = None, observer: Observer | None = None) -
     observer = observer or Silence()
     machine = hardware.start(config, compiled=config.compile)
     prepare_output(config.output_dir, machine)
-    dataset = load_data(config.dataset, config.data_dir, observer)
-    if config.train_samples:
-        subset = data.balanced_subset(dataset.train, config.train_samples, config.seed)
-        dataset = dataclasses.replace(dataset, train=subset)
-    training = engine.prepare(config, machine, dataset)
-    observer.run_started(_plan(config, machine, dataset, training))
-    trained = engine.fit(training, observer)
+    dataset = load_data(config.dataset, config.data_dir, machine, observer)
+    dataset, validation = _split(config, dataset)
+    training = engine.prepare(config, machine, dataset, validation)
+    with StopRequests() as stop:
+        guard = Guard(config, snapshot.identity(config, machine, dataset), stop, observer)
+        progress = guard.resume(training)
+        observer.run_started(_plan(config, machine, dataset, training))
+        trained = engine.fit(training, progress, observer, guard)
 
-    final = trained.history[-1]
+    final, tested = trained.history[-1], trained.predictions
     content = weights.serialise(training.module)  # the same bytes on every process
     result = TrainResult(
         dataset=dataset.name,
@@ -99,8 +102,8 @@ def train(config: TrainConfig | None = None, observer: Observer | None = None) -
         test_samples=len(dataset.test),
         model=config.model,
         recipe=config.recipe,
-        epochs=config.epochs,
-        steps=config.epochs * training.steps_per_epoch,
+        epochs=final.epoch,
+        steps=final.epoch * training.steps_per_epoch,
         world_size=machine.world_size,
         device=machine.device.type,
         mixed_precision=machine.mixed_precision,
@@ -108,8 +111,8 @@ def train(config: TrainConfig | None = None, observer: Observer | None = None) -
         batch_size=config.batch_size,
         train_loss=final.train_loss,
         train_accuracy=final.train_accuracy,
-        test_loss=final.test_loss,
-        test_accuracy=final.test_accuracy,
+        test_loss=tested.loss,
+        test_accuracy=tested.accuracy,
         train_seconds=sum(record.train_seconds for record in trained.history),
         images_per_second=final.images_per_second,
         wall_seconds=time.perf_counter() - began,
@@ -119,21 +122,22 @@ def train(config: TrainConfig | None = None, observer: Observer | None = None) -
     )
     if machine.is_main:
         _publish(config, machine, dataset, trained, result, content)
+        checkpoint.clear(config.output_dir / checkpoint.FOLDER)
     return dataclasses.replace(result, wall_seconds=time.perf_counter() - began)
 
 
 def prepare_output(folder: Path, machine: Hardware) -> None:
     """Make sure, before any work, that the main process can write results."""
-    hardware.together(lambda: files.require_writable(folder) if machine.is_main else None)
+    machine.together(lambda: files.require_writable(folder) if machine.is_main else None)
 
 
-def load_data(name: str, data_dir: Path, observer: Observer) -> DataSet:
+def load_data(name: str, data_dir: Path, machine: Hardware, observer: Observer) -> DataSet:
     """A data set that is the same on every process.
 
     Raises:
         DataError: it cannot be had, or two machines found different ones.
     """
-    dataset = hardware.together(lambda: data.load(name, data_dir, observer.notice, observer.download))
+    dataset = machine.together(lambda: data.load(name, data_dir, observer.notice, observer.download))
     found = gather_object([data.fingerprint(dataset)])
     if len(set(found)) > 1:
         raise DataError(
@@ -143,6 +147,18 @@ def load_data(name: str, data_dir: Path, observer: Observer) -> DataSet:
     if dataset.notice:
         observer.notice(dataset.notice)
     return dataset
+
+
+def _split(config: TrainConfig, dataset: DataSet) -> tuple[DataSet, Digits | None]:
+    """The data set with the training samples that are asked for, and those held out from them before."""
+    train, validation = dataset.train, None
+    if config.validation_samples:
+        validation, train = data.split_off(train, config.validation_samples, config.seed, "--validation-samples")
+    if config.train_samples:
+        train, _ = data.split_off(train, config.train_samples, config.seed, "--train-samples")
+    if not len(train):
+        raise DataError(f"--validation-samples {config.validation_samples}: nothing is left to train on", "give fewer")
+    return dataclasses.replace(dataset, train=train), validation
 
 
 def _plan(config: TrainConfig, machine: Hardware, dataset: DataSet, training: engine.Training) -> Plan:
@@ -157,11 +173,14 @@ def _plan(config: TrainConfig, machine: Hardware, dataset: DataSet, training: en
         "model": f"{config.model}, {models.parameter_count(training.module):,} parameters",
         "recipe": f"{config.recipe}: epochs {config.epochs}, Adam, learning rate {config.lr:g}, seed {config.seed}",
         "data": f"{dataset.name}: {len(dataset.train):,} training, {len(dataset.test):,} test images "
-        f"from {dataset.source}",
+        f"from {dataset.source}"
+        + (f"; {len(training.validation):,} more held out to choose by" if training.validation else ""),
         "device": f"{machine.device.type}: {machine.device_name}",
         "processes": f"{world_size}, each with {machine.threads} CPU thread{'s' if machine.threads > 1 else ''}",
         "precision": f"{precision} ({machine.precision_reason})" + (", compiled" if config.compile else ""),
         "batch": f"{config.batch_size} samples a step = {parts}; {steps:,} steps an epoch",
+        "checkpoint": (f"every {config.checkpoint_every} steps" if config.checkpoint_every else "after each epoch")
+        + f", the newest {config.keep} are kept",
         "output": str(config.output_dir.absolute()),
     }
     return Plan(facts, config.epochs, steps, config.batch_size, len(dataset.train))
@@ -199,13 +218,14 @@ def _publish(
         "threads": machine.threads,
         "world_size": machine.world_size,
         "mixed_precision": machine.mixed_precision,
-        "metrics": dataclasses.asdict(trained.history[-1]),
+        "metrics": dataclasses.asdict(trained.history[-1])
+        | {"test_loss": result.test_loss, "test_accuracy": result.test_accuracy},
         "weights_sha256": result.weights_sha256,
     }
     folder = config.output_dir
     files.publish(
         {
-            folder / HISTORY_FILE: plots.training_history(trained.history, dataset.name),
+            folder / HISTORY_FILE: plots.training_history(trained.history, dataset.name, result.test_accuracy),
             folder / PREDICTIONS_FILE: plots.sample_predictions(
                 dataset.test, trained.predictions, dataset.class_names, dataset.name, config.seed
             ),

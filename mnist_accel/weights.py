@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import pickle
-import pickletools
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mnist_accel import models
+from mnist_accel import archive, models
+from mnist_accel.archive import ArchiveError
 from mnist_accel.errors import WeightsError
 from mnist_accel.names import did_you_mean
 
-LARGEST_FILE = 2**28
-"""Bytes; the largest model here has 2.4 MB."""
-LARGEST_PICKLE = 2**20
-"""Bytes; the names and shapes of the largest model here take 2 kB."""
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before names."""
-HARMLESS_GLOBALS = frozenset(
-    {
-        "collections OrderedDict",
-        "torch._utils _rebuild_tensor_v2",
-        "torch._utils _rebuild_parameter",
-        *(f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Bool", "Byte")),
-    }
-)
-"""All that a state dict needs. torch's own weights-only list is longer and has members that can fill the memory."""
 
 
 def serialise(model: nn.Module) -> bytes:
@@ -41,9 +25,7 @@ def serialise(model: nn.Module) -> bytes:
         for name, tensor in model.state_dict().items()
     }
     state = {name: tensor.contiguous().clone() for name, tensor in state.items()}  # whole storages, plain layout
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
+    return archive.write(state)
 
 
 def sha256(content: bytes) -> str:
@@ -60,11 +42,10 @@ def load(content: bytes, path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: they are not a whole, plain state dict.
     """
-    _require_plain_archive(content, path)
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises almost any type on a damaged file
-        raise WeightsError(f"{path}: damaged weights file ({_first_line(error)})", "train or copy it again") from error
+        state = archive.read(content)
+    except ArchiveError as error:
+        raise WeightsError(f"{path}: not a usable weights file: {error.message}", error.hint) from error
     if not isinstance(state, Mapping) or not state:
         raise WeightsError(f"{path}: holds a {type(state).__name__}, not a state dict", "save model.state_dict()")
     for name, value in state.items():
@@ -99,45 +80,6 @@ def into_model(state: Mapping[str, Tensor], name: str | None, path: Path) -> tup
     raise WeightsError(f"{path}: weights of another architecture ({found})", "give weights of a known model")
 
 
-def _require_plain_archive(content: bytes, path: Path) -> None:
-    """Refuse what torch.save does not write: packed or overlapping entries, foreign globals in the pickle."""
-    if len(content) > LARGEST_FILE:
-        raise WeightsError(f"{path}: {len(content):,} bytes are too many for any model here", "name another file")
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = archive.infolist()
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise WeightsError(f"{path}: a packed archive, not a file of torch.save", "save it with torch.save")
-            if sum(entry.file_size for entry in entries) > len(content):
-                raise WeightsError(f"{path}: its entries promise more bytes than it has", "train or copy it again")
-            pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
-            if len(pickles) != 1 or pickles[0].file_size > LARGEST_PICKLE:
-                raise WeightsError(f"{path}: not a weights file of torch.save", "name a .pth file with a state dict")
-            foreign = _globals(archive.read(pickles[0])) - HARMLESS_GLOBALS
-    except WeightsError:
-        raise
-    except Exception as error:  # zipfile and pickletools raise almost any type on damaged input
-        raise WeightsError(
-            f"{path}: not a weights file, or cut short ({_first_line(error)})", "train or copy it again"
-        ) from error
-    if foreign:
-        raise WeightsError(
-            f"{path}: refers to {', '.join(sorted(foreign)[:3])}, which no state dict needs; nothing in it was run",
-            "use weights from a source you trust, saved with torch.save(model.state_dict(), …)",
-        )
-
-
-def _globals(pickled: bytes) -> set[str]:
-    """The "module name" pairs that a pickle looks up, found without running it."""
-    found = set()
-    for opcode, argument, _ in pickletools.genops(pickled):
-        if opcode.name == "GLOBAL":
-            found.add(str(argument))
-        elif opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):  # torch.save writes protocol 2
-            raise pickle.UnpicklingError(f"opcode {opcode.name}")
-    return found
-
-
 def _plain_name(name: str) -> str:
     while name.startswith(WRAPPER_PREFIXES):
         name = name.split(".", 1)[1]
@@ -160,7 +102,3 @@ def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) ->
         for kind, names in parts.items()
         if names
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

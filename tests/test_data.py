@@ -306,14 +306,14 @@ def test_reading_mnist_5k_imports_nothing_of_its_package(tmp_path: Path) -> None
 @pytest.mark.parametrize(("size", "expected"), [(1000, 100), (10, 1), (25, 2)])
 def test_a_subset_is_balanced_and_seeded(tmp_path: Path, size: int, expected: int) -> None:
     digits = load("mnist-5k", tmp_path).train
-    subset = data.balanced_subset(digits, size, seed=1)
+    subset = data.split_off(digits, size, 1, "--train-samples")[0]
     counts = np.bincount(subset.labels, minlength=10)
     assert (len(subset), counts.min()) == (size, expected)
     assert counts.max() - counts.min() <= 1
-    assert np.array_equal(subset.images, data.balanced_subset(digits, size, seed=1).images)
-    assert not np.array_equal(subset.images, data.balanced_subset(digits, size, seed=2).images)
+    assert np.array_equal(subset.images, data.split_off(digits, size, 1, "")[0].images)
+    assert not np.array_equal(subset.images, data.split_off(digits, size, 2, "")[0].images)
 
 
 def test_a_subset_larger_than_the_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="give at most 4000"):
-        data.balanced_subset(load("mnist-5k", tmp_path).train, 4001, seed=0)
+        data.split_off(load("mnist-5k", tmp_path).train, 4001, 0, "--train-samples")

@@ -32,7 +32,7 @@ def record(epoch: int) -> EpochRecord:
 
 @pytest.mark.parametrize("epochs", [1, 5])
 def test_history_shows_train_in_blue_and_test_in_red_on_both_sides(epochs: int) -> None:
-    picture = pixels(plots.training_history([record(epoch + 1) for epoch in range(epochs)], "mnist"))
+    picture = pixels(plots.training_history([record(epoch + 1) for epoch in range(epochs)], "mnist", 0.99))
     for half in np.array_split(picture, 2, axis=1):
         assert count(half, BLUE) > 50
         assert count(half, RED) > 50

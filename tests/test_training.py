@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
 
 def test_a_failed_run_leaves_the_files_of_an_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(small(tmp_path, epochs=1))
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
 
     def fail(*_: object) -> bytes:
         raise OutputError("no ink")
@@ -65,7 +65,7 @@ def test_a_failed_run_leaves_the_files_of_an_earlier_one(tmp_path: Path, monkeyp
     monkeypatch.setattr(plots, "sample_predictions", fail)
     with pytest.raises(OutputError, match="no ink"):
         train(small(tmp_path, epochs=1, seed=9))
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_accumulation_gives_the_same_curve(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ class Recorder(Silence):
         self.plan = plan
         self.events.append("run")
 
-    def epoch_started(self, epoch: int) -> None:
-        self.events.append(f"epoch {epoch}")
+    def epoch_started(self, epoch: int, step: int) -> None:
+        self.events.append(f"epoch {epoch} from {step}")
 
     def step_finished(self, step: int, sums: StepSums) -> None:
         self.events.append(f"step {step}")
@@ -111,7 +111,10 @@ def test_an_observer_hears_the_whole_run_in_order(tmp_path: Path) -> None:
     recorder = Recorder()
     result = train(small(tmp_path, train_samples=300, epochs=2), recorder)
     steps = ["step 0", "step 1", "step 2"]
-    assert recorder.events == ["run", "epoch 0", *steps, "epoch 1 done", "epoch 1", *steps, "epoch 2 done"]
+    assert recorder.events == [
+        *("run", "epoch 0 from 0", *steps, "epoch 1 done"),
+        *("epoch 1 from 0", *steps, "epoch 2 done"),
+    ]
     assert result.steps == 6
     assert tuple(recorder.records) == result.history
     assert recorder.running_loss == pytest.approx(result.train_loss)

@@ -17,7 +17,7 @@ from torch import Tensor
 from mnist_accel import data, engine, hardware, metrics
 from mnist_accel.config import TrainConfig
 from mnist_accel.data import DataSet
-from mnist_accel.observers import Silence
+from mnist_accel.observers import Silence, StepSums
 from mnist_accel.pipeline import InputPipeline
 
 EVALUATION_BATCHES = (1000, 37, 4096)
@@ -33,6 +33,17 @@ class Spy(InputPipeline):
         assert isinstance(indices, Tensor)
         self.seen.append(indices.tolist())
         return super().batch(indices)
+
+
+class Keeper:
+    """Keeps the sums of the epoch."""
+
+    sums: StepSums | None = None
+
+    def after_step(self, training: engine.Training, progress: engine.Progress) -> None:
+        self.sums = progress.sums
+
+    def after_epoch(self, training: engine.Training, progress: engine.Progress) -> None: ...
 
 
 def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet) -> dict[str, Any]:
@@ -51,8 +62,8 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet) -> dict[s
     machine = hardware.start(config)
     small = DataSet(
         name=dataset.name,
-        train=data.balanced_subset(dataset.train, samples, seed=0),
-        test=data.balanced_subset(dataset.test, 11, seed=0),
+        train=data.split_off(dataset.train, samples, 0, "")[0],
+        test=data.split_off(dataset.test, 11, 0, "")[0],
         class_names=dataset.class_names,
         source=dataset.source,
         checksums=dataset.checksums,
@@ -68,7 +79,11 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet) -> dict[s
             gradients.extend(torch.cat([grad.flatten() for grad in grads if grad is not None])[::97].tolist())
 
     training.optimizer.optimizer.register_step_pre_hook(keep_first)  # type: ignore[attr-defined]
-    trained = engine.fit(training, Silence())
+    keeper = Keeper()
+    trained = engine.fit(training, engine.Progress(), Silence(), keeper)
+    assert keeper.sums
+    losses = machine.accelerator.reduce(keeper.sums.losses, "sum")
+    losses /= torch.tensor([batch_size] * (steps - 1) + [2])
     per_rank = gather_object([training.train.seen])  # type: ignore[attr-defined]
     order: list[int] = []
     for part in range(steps * accumulation):
@@ -76,7 +91,7 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet) -> dict[s
             order.extend(seen[part])
     return {
         "order": order,
-        "losses": trained.step_losses.tolist(),
+        "losses": losses.tolist(),
         "gradients": gradients,
         "test_samples": len(trained.predictions),
         "world_size": machine.world_size,
