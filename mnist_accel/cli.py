@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -149,6 +150,63 @@ def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
         if json:
             _print_json(result.as_json())
     return 0
+
+
+@app.command()
+def selftest(json: JsonOption = False, debug: DebugOption = False) -> None:
+    """Prove the promises on this machine, in about a minute: what one runs on a new server.
+
+    Trains and evaluates; kills, resumes and compares; one against two processes; counts; compares precisions.
+
+    Examples:
+      mnist-accel selftest
+
+      mnist-accel selftest --json
+    """
+    raise SystemExit(_guarded(lambda: _selftest(json), debug=debug))
+
+
+def _selftest(as_json: bool) -> int:
+    from dataclasses import asdict
+
+    from mnist_accel.console import stderr_console
+    from mnist_accel.report import print_check
+    from mnist_accel.selftest import run_selftest
+
+    console = stderr_console()
+    checks = run_selftest(lambda check: print_check(console, check))
+    passed = all(check.passed is not False for check in checks)
+    if as_json:
+        _print_json({"passed": passed, "checks": [asdict(check) for check in checks]})
+    return 0 if passed else EXIT_FAILED
+
+
+@app.command()
+def doctor(
+    data_dir: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("data"),
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say what this machine and its settings are, and warn of what commonly goes wrong. Exit code 1 with warnings.
+
+    Examples:
+      mnist-accel doctor
+
+      mnist-accel doctor --data-dir data --json
+    """
+    raise SystemExit(_guarded(lambda: _doctor(data_dir, json), debug=debug))
+
+
+def _doctor(data_dir: Path, as_json: bool) -> int:
+    from mnist_accel.console import stderr_console
+    from mnist_accel.doctor import examine
+    from mnist_accel.report import print_findings
+
+    findings = examine(data_dir)
+    print_findings(stderr_console(), findings.facts, findings.warnings)
+    if as_json:
+        _print_json({"facts": findings.facts, "warnings": findings.warnings})
+    return EXIT_FAILED if findings.warnings else 0
 
 
 def _show_version(wanted: bool) -> None:

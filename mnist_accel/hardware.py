@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as distributed
@@ -120,7 +120,7 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
             "use the command line's --processes, torchrun or accelerate.notebook_launcher",
         )
     on_cpu = config.cpu or _accelerator_type() is None
-    mixed_precision, reason = _choose_precision(config, torch.device("cpu") if on_cpu else None)
+    mixed_precision, reason = choose_precision(config, torch.device("cpu") if on_cpu else None)
     if compiled and on_cpu:
         _require_compiler()
     timeout = timedelta(seconds=config.timeout)
@@ -168,7 +168,7 @@ def gpu_count() -> int:
     return torch.accelerator.device_count() if _accelerator_type() else 0
 
 
-def _choose_precision(config: RunConfig, device: torch.device | None) -> tuple[str, str]:
+def choose_precision(config: RunConfig, device: torch.device | None) -> tuple[str, str]:
     """The precision and why; `device` is None for the machine's accelerator."""
     kind = device.type if device else _accelerator_type()
     if getattr(config, "dtype", "float32") == "float64":
@@ -201,17 +201,28 @@ def _accelerate_precision() -> str | None:
     """
     value = os.environ.get("ACCELERATE_MIXED_PRECISION")
     if value is None:
-        from accelerate.commands.config.config_args import default_config_file, load_config_from_file
-
-        if Path(default_config_file).is_file():
-            try:
-                value = load_config_from_file(default_config_file).mixed_precision
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"{default_config_file}: not a readable Accelerate configuration ({error})",
-                    "run accelerate config again, or give --mixed-precision",
-                ) from error
+        value = getattr(accelerate_configuration()[1], "mixed_precision", None)
     return None if value in (None, "no") else str(value).lower()
+
+
+def accelerate_configuration() -> tuple[Path, Any]:
+    """Where Accelerate's default configuration file is or would be, and what it holds; None when there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+
+    path = Path(default_config_file)
+    if not path.is_file():
+        return path, None
+    try:
+        return path, load_config_from_file(default_config_file)
+    except Exception as error:  # a damaged YAML or JSON file raises almost anything
+        raise UserError(
+            f"{path}: not a readable Accelerate configuration ({error})",
+            "run accelerate config again, or give --mixed-precision",
+        ) from error
 
 
 def _native_bf16(kind: str | None) -> str | None:

@@ -1,15 +1,18 @@
-"""An evaluation as a terminal page: headline, a row a class, the confusion matrix."""
+"""What commands find, as terminal pages: an evaluation, the selftest's checks, the doctor's findings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mnist_accel.evaluation import EvaluateResult
+if TYPE_CHECKING:
+    from mnist_accel.evaluation import EvaluateResult
+    from mnist_accel.selftest import Check
 
 
 def print_report(console: Console, result: EvaluateResult, files: Sequence[Path]) -> None:
@@ -41,3 +44,23 @@ def print_report(console: Console, result: EvaluateResult, files: Sequence[Path]
     console.print(matrix)
     for path in files:
         console.print(Text(f"  {path}"))
+
+
+def print_check(console: Console, check: Check) -> None:
+    """One line of the selftest."""
+    word, style = {True: ("pass", "green"), False: ("FAIL", "bold red"), None: ("skip", "yellow")}[check.passed]
+    line = Text(f"{word}  ", style=style)
+    line.append(f"{check.name:<34}", style="bold")
+    line.append(f"{check.seconds:>5.1f} s  {check.figures}", style="not bold")
+    console.print(line)
+
+
+def print_findings(console: Console, facts: Mapping[str, str], warnings: Sequence[str]) -> None:
+    """The doctor's facts, then its warnings."""
+    for name, value in facts.items():
+        line = Text(f"{name:<25}", style="bold")
+        console.print(line.append(value, style="not bold"))
+    for warning in warnings:
+        console.print(Text(f"WARNING: {warning}", style="bold yellow"))
+    if not warnings:
+        console.print(Text("nothing to complain about", style="green"))

@@ -1,0 +1,198 @@
+"""Kill training runs at random instants, resume them, and compare the final weights with an uninterrupted run's.
+
+    python scripts/kill_harness.py --kills 200 --processes 1 2 3
+
+Every trial starts a run anew, kills it by SIGKILL at an instant drawn uniformly over the length of an uninterrupted
+run (all processes at once, or one of them, whose peers must then leave by themselves), resumes it with `--resume auto`
+and compares the SHA-256 of the weights. A checkpoint is written after every second step, so that many kills fall into a
+save. Processes are forked from one that has imported torch, and run the command line from there.
+
+One line a trial goes to stderr; the last line of stdout is a JSON object. The exit code is 1 unless all trials agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnist_accel import cli
+from mnist_accel.cores import available_cores
+
+RUN = (
+    *("train", "--dataset", "mnist-5k", "--train-samples", "300", "--epochs", "3", "--batch-size", "50"),
+    *("--checkpoint-every", "2", "--threads", "1", "--cpu", "--quiet"),
+)
+"""18 steps, with dropout; 9 checkpoints."""
+LEAVE_SECONDS = 10.0
+"""Within which the peers of a killed process must be gone."""
+
+
+@dataclass
+class Run:
+    """A training run in some processes, forked from this one."""
+
+    pids: list[int]
+
+    def kill(self, generator: random.Random) -> str:
+        """SIGKILL to all processes, or to one."""
+        victims = self.pids if generator.random() < 0.5 else [generator.choice(self.pids)]
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        return "all" if len(victims) == len(self.pids) else f"1 of {len(self.pids)}"
+
+    def wait(self, seconds: float) -> list[int] | None:
+        """The exit codes, or None when some process is still there after so long."""
+        codes: dict[int, int] = {}
+        deadline = time.monotonic() + seconds
+        while len(codes) < len(self.pids):
+            for pid in set(self.pids) - set(codes):
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    codes[pid] = os.waitstatus_to_exitcode(status)
+            if len(codes) < len(self.pids):
+                if time.monotonic() > deadline:
+                    return None
+                time.sleep(0.002)
+        return [codes[pid] for pid in self.pids]
+
+
+def start(folder: Path, processes: int, precision: str) -> Run:
+    """Fork the processes of one run, each as a launcher would start it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = [*RUN, "--mixed-precision", precision, "--output-dir", str(folder), "--resume", "auto"]
+    pids = []
+    for rank in range(processes):
+        pid = os.fork()
+        if pid == 0:
+            _become_rank(rank, processes, port, arguments, folder.with_suffix(".log"))
+        pids.append(pid)
+    return Run(pids)
+
+
+def _become_rank(rank: int, processes: int, port: int, arguments: list[str], log: Path) -> None:
+    """In the forked process: run the command line and leave; never returns."""
+    code = 99
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        if processes > 1:
+            os.environ |= {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(processes),
+                "LOCAL_WORLD_SIZE": str(processes),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
+        sys.argv = ["mnist-accel", *arguments]
+        cli.main()
+    except SystemExit as leave:
+        code = int(leave.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(code)
+
+
+def weights_hash(folder: Path) -> str:
+    """Of the finished run in `folder`."""
+    return str(json.loads((folder / "mnist_cnn_model.json").read_text())["weights_sha256"])
+
+
+def complete(folder: Path, processes: int, precision: str) -> str:
+    """Run to the end, from wherever `folder` stands; the hash of the weights."""
+    codes = start(folder, processes, precision).wait(120)
+    if codes != [0] * processes:
+        raise RuntimeError(f"exit codes {codes}: {folder.with_suffix('.log').read_text()[-2000:]}")
+    return weights_hash(folder)
+
+
+def trial(
+    scratch: Path, processes: int, precision: str, length: float, expected: str, generator: random.Random
+) -> tuple[bool, str, float] | None:
+    """One kill and one resume; whether the weights agree, how it went, and seconds until the peers had left."""
+    folder = scratch / "killed"
+    shutil.rmtree(folder, ignore_errors=True)
+    run = start(folder, processes, precision)
+    instant = generator.uniform(0, length)
+    time.sleep(instant)
+    if (folder / "mnist_cnn_model.json").exists() and run.wait(0) is not None:
+        return None  # this run was faster than the reference, and over: nothing was killed
+    victims = run.kill(generator)
+    killed = time.monotonic()
+    codes = run.wait(LEAVE_SECONDS)
+    left = time.monotonic() - killed
+    if codes is None:
+        for pid in run.pids:
+            os.kill(pid, signal.SIGKILL)
+        run.wait(10)
+        return False, f"peers of the killed process were still there after {LEAVE_SECONDS} s", left
+    checkpoints = len(list(folder.glob("checkpoints/checkpoint-*")))
+    saving = "in a save" if list(folder.glob("checkpoints/.*.tmp")) else f"{checkpoints} checkpoints"
+    found = complete(folder, processes, precision)
+    how = f"{processes} processes, {precision}: {victims} killed after {instant:.2f} s ({saving}), left in {left:.2f} s"
+    return found == expected, how, left
+
+
+def main() -> None:
+    """Spread the kills over numbers of processes and precisions."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--precisions", nargs="+", default=["bf16", "no"])
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    from mnist_accel import plots, training  # noqa: F401
+
+    generator = random.Random(options.seed)
+    kinds = [(processes, precision) for processes in options.processes for precision in options.precisions]
+    agreed, in_saves, slowest = 0, 0, 0.0
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        references = {}
+        for number, (processes, precision) in enumerate(kinds):
+            folder = scratch / f"whole-{number}"
+            started = time.monotonic()
+            expected = complete(folder, processes, precision)
+            references[processes, precision] = (expected, time.monotonic() - started)
+        for number in range(options.kills):
+            processes, precision = kinds[number % len(kinds)]
+            expected, length = references[processes, precision]
+            while (outcome := trial(scratch, processes, precision, length, expected, generator)) is None:
+                pass
+            same, how, left = outcome
+            agreed += same
+            in_saves += "in a save" in how
+            slowest = max(slowest, left)
+            print(f"{number + 1}/{options.kills} {'same' if same else 'DIFFERENT'}: {how}", file=sys.stderr, flush=True)
+    summary = {
+        "kills": options.kills,
+        "bit_identical": agreed,
+        "in_a_save": in_saves,
+        "slowest_peers_left_seconds": round(slowest, 2),
+        "processes": options.processes,
+        "precisions": options.precisions,
+        "cores": available_cores(),
+        "seconds": round(time.monotonic() - began),
+    }
+    print(json.dumps(summary))
+    raise SystemExit(agreed != options.kills)
+
+
+if __name__ == "__main__":
+    main()
