@@ -265,6 +265,10 @@ def _guarded(work: Callable[[], int], *, debug: bool) -> int:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         problem, code = error, EXIT_FAILED
         lines = [f"internal error, {text}; run again with --debug and report what it shows"]
+        if "torch" in sys.modules:
+            from mnist_accel.hardware import lost_contact
+
+            lines = [str(lost_contact(error) or lines[0])]
     if debug:
         traceback.print_exception(problem)
     _print_errors(lines, is_shared=is_shared, label="" if code > 128 else "error: ")

@@ -97,7 +97,7 @@ class Guard:
             NumbersError: a step of this epoch met a bad number.
         """
         steps = progress.epoch * training.steps_per_epoch + progress.step
-        if progress.step % NUMBER_CHECK_STEPS == 0:
+        if progress.step % NUMBER_CHECK_STEPS == 0 or progress.step == training.steps_per_epoch:
             require_finite(training, progress)
         every = self.config.checkpoint_every
         if every and steps % every == 0:

@@ -158,6 +158,20 @@ def stop() -> None:
         distributed.destroy_process_group()
 
 
+def lost_contact(error: Exception) -> LaunchError | None:
+    """What to tell the user when `error` is about a process that no longer answers; None when it is not."""
+    if not isinstance(error, RuntimeError) or not distributed.is_initialized():
+        return None
+    text = str(error)
+    if not isinstance(error, distributed.DistError) and "gloo" not in text.lower() and "peer" not in text:
+        return None
+    silent = "timed out" in text.lower() or "timeout" in text.lower()
+    return LaunchError(
+        "another process " + ("did not answer in time (--timeout)" if silent else "has ended"),
+        "see what happened to it; continue with --resume auto",
+    )
+
+
 def _accelerator_type() -> str | None:
     device = torch.accelerator.current_accelerator(check_available=True)
     return device.type if device else None

@@ -23,14 +23,14 @@ import sys
 import tempfile
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnist_accel import cli
 from mnist_accel.cores import available_cores
 
 RUN = (
-    *("train", "--dataset", "mnist-5k", "--train-samples", "300", "--epochs", "3", "--batch-size", "50"),
+    *("train", "--dataset", "mnist-5k", "--train-samples", "450", "--epochs", "2", "--batch-size", "50"),
     *("--checkpoint-every", "2", "--threads", "1", "--cpu", "--quiet"),
 )
 """18 steps, with dropout; 9 checkpoints."""
@@ -40,31 +40,32 @@ LEAVE_SECONDS = 10.0
 
 @dataclass
 class Run:
-    """A training run in some processes, forked from this one."""
+    """A training run in some processes, forked from this one; `codes` are of those that have left."""
 
     pids: list[int]
+    codes: dict[int, int] = field(default_factory=dict)
 
     def kill(self, generator: random.Random) -> str:
-        """SIGKILL to all processes, or to one."""
-        victims = self.pids if generator.random() < 0.5 else [generator.choice(self.pids)]
+        """SIGKILL to all processes that are there, or to one."""
+        here = [pid for pid in self.pids if pid not in self.codes]
+        victims = here if generator.random() < 0.5 else [generator.choice(here)]
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
-        return "all" if len(victims) == len(self.pids) else f"1 of {len(self.pids)}"
+        return "all" if len(victims) == len(self.pids) else f"{len(victims)} of {len(self.pids)}"
 
     def wait(self, seconds: float) -> list[int] | None:
         """The exit codes, or None when some process is still there after so long."""
-        codes: dict[int, int] = {}
         deadline = time.monotonic() + seconds
-        while len(codes) < len(self.pids):
-            for pid in set(self.pids) - set(codes):
+        while len(self.codes) < len(self.pids):
+            for pid in set(self.pids) - set(self.codes):
                 done, status = os.waitpid(pid, os.WNOHANG)
                 if done:
-                    codes[pid] = os.waitstatus_to_exitcode(status)
-            if len(codes) < len(self.pids):
+                    self.codes[pid] = os.waitstatus_to_exitcode(status)
+            if len(self.codes) < len(self.pids):
                 if time.monotonic() > deadline:
                     return None
                 time.sleep(0.002)
-        return [codes[pid] for pid in self.pids]
+        return [self.codes[pid] for pid in self.pids]
 
 
 def start(folder: Path, processes: int, precision: str) -> Run:
@@ -136,7 +137,7 @@ def trial(
     codes = run.wait(LEAVE_SECONDS)
     left = time.monotonic() - killed
     if codes is None:
-        for pid in run.pids:
+        for pid in set(run.pids) - set(run.codes):
             os.kill(pid, signal.SIGKILL)
         run.wait(10)
         return False, f"peers of the killed process were still there after {LEAVE_SECONDS} s", left

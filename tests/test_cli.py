@@ -121,7 +121,7 @@ def test_a_missed_target_is_exit_code_3_and_keeps_the_results(run: Run, tmp_path
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(b"", "not a weights file"), (b"PK\x03\x04rubbish", "not a weights file"), (b"x" * 9999, "not")],
+    [(b"", "cut short"), (b"PK\x03\x04rubbish", "cut short"), (b"x" * 9999, "not of torch")],
 )
 def test_bad_weights_are_one_line_and_code_2(run: Run, tmp_path: Path, content: bytes, expected: str) -> None:
     (tmp_path / "bad.pth").write_bytes(content)
