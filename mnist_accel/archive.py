@@ -65,6 +65,8 @@ def _require_plain(content: bytes) -> None:
             pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
             if len(pickles) != 1 or pickles[0].file_size > LARGEST_PICKLE:
                 raise ArchiveError("an archive, but not of torch.save", "name a .pth file with a state dict")
+            if (damaged := archive.testzip()) is not None:  # torch itself does not compare checksums
+                raise ArchiveError(f"damaged: the checksum of {damaged} is wrong", "make or copy it again")
             foreign = _globals(archive.read(pickles[0])) - HARMLESS_GLOBALS
     except ArchiveError:
         raise

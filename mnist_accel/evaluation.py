@@ -66,13 +66,13 @@ def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = N
             "damaged, or exchanged",
             "copy both again; or delete the JSON, and name --dataset, to evaluate the weights without it",
         )
-    dataset_name = _dataset_name(config, record)
+    chosen = dataset_name(config, record)
     state = weights.load(content, config.weights)
     _, model = weights.into_model(state, record["model"] if record else None, config.weights)
 
     machine = hardware.start(config)
     prepare_output(config.output_dir, machine)
-    dataset = load_data(dataset_name, config.data_dir, machine, observer)
+    dataset = load_data(chosen, config.data_dir, machine, observer)
     model = model.to(memory_format=torch.channels_last)
     prepared = machine.accelerator.prepare_model(model, evaluation_mode=True)
     pipeline = InputPipeline(dataset.test, machine.device, torch.float32)
@@ -104,7 +104,7 @@ def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = N
     )
 
 
-def _dataset_name(config: EvaluateConfig, record: dict[str, Any] | None) -> str:
+def dataset_name(config: EvaluateConfig, record: dict[str, Any] | None) -> str:
     """The data set to test on: the one asked for, else the one that the record names; never a fallback."""
     trained_on = record["dataset"]["name"] if record else None
     name = config.dataset or trained_on

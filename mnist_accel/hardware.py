@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, TorchDynamoPlugin
 
+from mnist_accel import rendezvous
 from mnist_accel.config import RunConfig
 from mnist_accel.cores import available_cores, launched_world_size, local_world_size
 from mnist_accel.errors import LaunchError, UserError
@@ -128,6 +129,8 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
     if AcceleratorState._shared_state:
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
+    if backend := "gloo" if on_cpu else {"cuda": "nccl"}.get(_accelerator_type() or ""):
+        rendezvous.join(backend, timeout)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OMP_NUM_THREADS/MKL_NUM_THREADS unset")  # threads are set below
         accelerator = Accelerator(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
+from mnist_accel.archive import first_line
 from mnist_accel.checkpoint import CheckpointError
 from mnist_accel.config import TrainConfig, settings
 from mnist_accel.data import DataSet, fingerprint
@@ -81,6 +82,7 @@ def restore(training: Training, state: dict[str, Any], who: dict[str, Any]) -> P
         )
     machine = training.hardware
     try:
+        _require_form(training, state)
         training.module.load_state_dict(state["model"])
         groups = training.optimizer.state_dict()["param_groups"]  # settings come from the configuration
         training.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
@@ -108,8 +110,48 @@ def restore(training: Training, state: dict[str, Any], who: dict[str, Any]) -> P
             history=[EpochRecord(**record) for record in state["history"]],
             best=None if state["best"] is None else Best(**state["best"]),
         )
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-        raise CheckpointError(f"the checkpoint does not fit this program ({error!r:.200})", "start anew") from error
+    except Exception as error:  # what another program has written can raise almost anything
+        raise CheckpointError(
+            f"the checkpoint does not fit this program ({first_line(error)})", "start anew with --resume never"
+        ) from error
+
+
+def _require_form(training: Training, state: dict[str, Any]) -> None:
+    """Raise ValueError where values are not of the types and shapes that `capture` writes."""
+    steps = training.steps_per_epoch
+
+    def require(right: bool, name: str) -> None:
+        if not right:
+            raise ValueError(f"{name} is not what it should be")
+
+    def is_tensor_like(value: Any, shape: torch.Size) -> bool:
+        return isinstance(value, torch.Tensor) and value.shape == shape
+
+    require(isinstance(state["epoch"], int) and 0 <= state["epoch"] <= training.config.epochs, "epoch")
+    require(isinstance(state["step"], int) and 0 <= state["step"] <= steps, "step")
+    require(isinstance(state["epoch_seconds"], (int, float)), "epoch_seconds")
+    parameters = list(training.module.parameters())
+    optimizer = state["optimizer"]
+    require(isinstance(optimizer, dict) and set(optimizer) in (set(), set(range(len(parameters)))), "optimizer")
+    for number, moments in optimizer.items():
+        require(set(moments) == {"step", "exp_avg", "exp_avg_sq"}, "optimizer")
+        require(is_tensor_like(moments["step"], torch.Size()), "optimizer")
+        for name in ("exp_avg", "exp_avg_sq"):
+            require(is_tensor_like(moments[name], parameters[number].shape), "optimizer")
+    require(len(state["history"]) == state["epoch"], "history")
+    for record in state["history"]:
+        require(all(value is None or isinstance(value, (int, float)) for value in record.values()), "history")
+    require(isinstance(state["processes"], list) and len(state["processes"]) > 0, "processes")
+    for process in state["processes"]:
+        require(process["sums"] is None or is_tensor_like(process["sums"], torch.Size([3, steps])), "sums")
+        require((process["sums"] is None) == (state["step"] == 0), "sums")
+        require(isinstance(process["samples"], int), "samples")
+    if state["best"] is not None:
+        require(isinstance(state["best"], dict) and isinstance(state["best"]["weights"], dict), "best")
+        expected = {name: tensor.shape for name, tensor in training.module.state_dict().items()}
+        found = {name: tensor.shape for name, tensor in state["best"]["weights"].items()}
+        require(expected == found, "best")
+        require(isinstance(state["best"]["epoch"], int) and isinstance(state["best"]["loss"], float), "best")
 
 
 def environment_changes(state: dict[str, Any], machine: Hardware) -> list[str]:

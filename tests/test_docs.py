@@ -17,8 +17,16 @@ def test_the_readme_names_every_option_and_no_other() -> None:
     known_elsewhere = {option_name(name) for name in settings(EvaluateConfig)}
     assert {option for option in known if option not in README} == set()
     ours = {"--json", "--quiet", "--debug", "--help"}
-    launchers = {"--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--config_file"}
-    others = {"--num_processes", "--index-url"}
+    launchers = {
+        "--nproc-per-node",
+        "--nnodes",
+        "--node-rank",
+        "--master-addr",
+        "--master-port",
+        "--config_file",
+        "--max-restarts",
+    }
+    others = {"--num_processes", "--max-restarts", "--index-url"}
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README))
     assert mentioned <= known | known_elsewhere | ours | launchers | others
 
