@@ -106,7 +106,7 @@ def newest_whole(folder: Path, tell: Callable[[str], None]) -> Path | None:
         damage = damage_of(path)
         if damage is None:
             return path
-        tell(f"{path} {damage}; taking the one before")
+        tell(f"{path} {damage}; trying the one before")
     return None
 
 

@@ -87,7 +87,8 @@ def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = Fa
 
     Single options win over the recipe, the recipe over the defaults.
 
-    Examples:
+    For example:
+
       mnist-accel train
 
       mnist-accel train --epochs 1 --train-samples 10000 --output-dir first-try
@@ -127,7 +128,8 @@ def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = Fa
 def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
     """Test saved weights: accuracy with its interval, figures by class, confusion matrix, worst mistakes.
 
-    Examples:
+    For example:
+
       mnist-accel evaluate --weights mnist_cnn_model.pth
 
       mnist-accel evaluate --weights other.pth --dataset mnist --mixed-precision no --json
@@ -158,7 +160,8 @@ def selftest(json: JsonOption = False, debug: DebugOption = False) -> None:
 
     Trains and evaluates; kills, resumes and compares; one against two processes; counts; compares precisions.
 
-    Examples:
+    For example:
+
       mnist-accel selftest
 
       mnist-accel selftest --json
@@ -189,7 +192,8 @@ def doctor(
 ) -> None:
     """Say what this machine and its settings are, and warn of what commonly goes wrong. Exit code 1 with warnings.
 
-    Examples:
+    For example:
+
       mnist-accel doctor
 
       mnist-accel doctor --data-dir data --json

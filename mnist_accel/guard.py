@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from mnist_accel import archive, checkpoint, snapshot
+from mnist_accel import checkpoint, snapshot
 from mnist_accel.checkpoint import CheckpointError
 from mnist_accel.config import TrainConfig
 from mnist_accel.engine import Progress, Training
@@ -58,36 +58,35 @@ class Guard:
                 )
             return Progress()
 
-        def find() -> bytes | None:
-            """The checkpoint's bytes, read by the main process alone: other machines may not see its disk."""
-            if not training.hardware.is_main:
-                return None
-            path: Path | None = self.folder
-            if wanted != "auto":
-                path = Path(wanted)
-                path = path / checkpoint.FOLDER if (path / checkpoint.FOLDER).is_dir() else path
-            if wanted == "auto" or checkpoint.numbered(path or self.folder):
-                path = checkpoint.newest_whole(path or self.folder, self.observer.notice)
-            if path is None:
-                if wanted == "auto":
-                    return None
-                raise CheckpointError(f"--resume {wanted}: no checkpoint in it is whole", "give another, or never")
-            state = checkpoint.read(path)
-            self.observer.notice(f"continuing from {path}")
-            return archive.write(state)
-
-        content = training.hardware.from_main(training.hardware.together(find))
-        if content is None:
+        # Read by the main process alone: other machines may not see its disk.
+        machine = training.hardware
+        state = machine.from_main(machine.together(lambda: self._read(wanted) if machine.is_main else None))
+        if state is None:
             return Progress()
-        state = archive.read(content)
         progress = snapshot.restore(training, state, self.who)
-        if changes := snapshot.environment_changes(state, training.hardware):
+        if changes := snapshot.environment_changes(state, machine):
             self.observer.notice(
                 f"{'; '.join(changes)}: the same samples follow in the same order, but the weights will differ from "
                 "those of the uninterrupted run"
             )
         self.saved_at = (progress.epoch, progress.step)
         return progress
+
+    def _read(self, wanted: str) -> dict[str, Any] | None:
+        """The state in the checkpoint that `--resume` means; None when "auto" finds none."""
+        folder = self.folder if wanted == "auto" else Path(wanted)
+        if (folder / checkpoint.FOLDER).is_dir():
+            folder /= checkpoint.FOLDER
+        path: Path | None = folder
+        if wanted == "auto" or checkpoint.numbered(folder):
+            path = checkpoint.newest_whole(folder, self.observer.notice)
+        if path is None:
+            if wanted == "auto":
+                return None
+            raise CheckpointError(f"--resume {wanted}: no checkpoint in it is whole", "give another, or never")
+        state = checkpoint.read(path)
+        self.observer.notice(f"continuing from {path}")
+        return state
 
     def after_step(self, training: Training, progress: Progress) -> None:
         """Stop or save where that is due. On every process.

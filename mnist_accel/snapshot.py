@@ -164,5 +164,5 @@ def _differences(there: Any, here: dict[str, Any]) -> list[str]:
     return [
         f"{name} was {there.get(name)}, is {here.get(name)}"
         for name in sorted({*there, *here})
-        if there.get(name) != here.get(name)
+        if type(there.get(name)) is not type(here.get(name)) or there.get(name) != here.get(name)
     ]

@@ -38,6 +38,7 @@ class StopRequests:
         self._parent = os.getppid()
         self._watches_parent = is_launched()
         self._handlers: dict[int, Any] = {}
+        self._thread: threading.Thread | None = None
 
     @property
     def wanted(self) -> int:
@@ -62,7 +63,7 @@ class StopRequests:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._handlers:
+        if self._thread is None:
             return
         signal.set_wakeup_fd(self._previous_descriptor)
         for number, handler in self._handlers.items():
