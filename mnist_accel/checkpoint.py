@@ -65,8 +65,12 @@ def save(folder: Path, state: dict[str, Any], keep: int) -> Path:
         sync_folder(folder)
         if (damage := damage_of(folder / name)) is not None:
             raise OutputError(f"the checkpoint {folder / name} {damage} just after it was written", "check the disk")
-        for _, old in known[: max(0, len(known) + 1 - keep)]:
-            _remove(old)
+        whole = 1
+        for _, older in reversed(known):
+            if whole >= keep:
+                _remove(older)
+            elif damage_of(older) is None:
+                whole += 1
     except OSError as error:
         raise OutputError(
             f"cannot write a checkpoint in {folder}: {error.strerror or error}",
@@ -90,9 +94,10 @@ def damage_of(path: Path) -> str | None:
         expected = manifest["files"][STATE]
         if manifest["format_version"] != FORMAT_VERSION:
             return f"has format version {manifest['format_version']!r}, not {FORMAT_VERSION}"
+        size = (path / STATE).stat().st_size
+        if size != expected["bytes"] or size > archive.LARGEST_FILE:
+            return f"is cut short: {STATE} has {size:,} bytes, not {expected['bytes']:,}"
         content = (path / STATE).read_bytes()
-        if len(content) != expected["bytes"]:
-            return f"is cut short: {STATE} has {len(content):,} bytes, not {expected['bytes']:,}"
         if hashlib.sha256(content).hexdigest() != expected["sha256"]:
             return f"is damaged: {STATE} has another SHA-256"
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

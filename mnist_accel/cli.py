@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -17,7 +18,15 @@ import typer
 from mnist_accel import __version__
 from mnist_accel.config import EvaluateConfig, RunConfig, TrainConfig, metavar, option_name, settings
 from mnist_accel.cores import launched_rank, launched_world_size
-from mnist_accel.errors import EXIT_BELOW_TARGET, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, ConfigError, UserError
+from mnist_accel.errors import (
+    EXIT_BELOW_TARGET,
+    EXIT_BUG,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_REFUSED,
+    ConfigError,
+    UserError,
+)
 
 app = typer.Typer(
     name="mnist-accel",
@@ -97,7 +106,7 @@ def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = Fa
 
       accelerate launch -m mnist_accel train
     """
-    if config.processes and config.processes > 1 and launched_world_size() is None:
+    if config.processes and (config.processes > 1 or config.max_restarts) and launched_world_size() is None:
         return _launch(config)
     from mnist_accel import training
     from mnist_accel.console import TrainingConsole, stderr_console
@@ -107,12 +116,13 @@ def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = Fa
     try:
         result = training.train(config, console if launched_rank() == 0 else Silence())
     finally:
-        console.close()
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            console.close()
     below = config.target_accuracy is not None and result.test_accuracy < config.target_accuracy
     if launched_rank() == 0:
         folder = config.output_dir
         console.run_finished(
-            f"{result.dataset}: test accuracy {result.test_accuracy:.2%} after epoch {result.epochs}, "
+            f"{result.dataset}: test accuracy {result.test_accuracy:.2%} by epoch {result.chosen_epoch}'s weights, "
             f"{result.train_seconds:.1f} s of training, {result.wall_seconds:.1f} s in all",
             [folder / name for name in training.RESULT_FILES],
         )
@@ -231,7 +241,9 @@ def _launch(config: RunConfig) -> int:
 
     assert config.processes
     restarts = config.max_restarts if isinstance(config, TrainConfig) else 0
-    return run_processes(config.processes, sys.argv[1:], on_cpu=config.cpu, max_restarts=restarts)
+    return run_processes(
+        config.processes, sys.argv[1:], on_cpu=config.cpu, max_restarts=restarts, output_dir=config.output_dir
+    )
 
 
 def _print_json(values: dict[str, Any]) -> None:
@@ -248,8 +260,9 @@ def _print_errors(lines: list[str], *, is_shared: bool = False, label: str = "er
         time.sleep(MAIN_PROCESS_SPEAKS_SECONDS)
         if is_shared:
             return
-    for line in lines:
-        print(f"mnist-accel: {label}{' '.join(line.split())}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a terminal that was closed hears nothing
+        for line in lines:
+            print(f"mnist-accel: {label}{' '.join(line.split())}", file=sys.stderr, flush=True)
 
 
 def _guarded(work: Callable[[], int], *, debug: bool) -> int:
@@ -267,12 +280,13 @@ def _guarded(work: Callable[[], int], *, debug: bool) -> int:
         problem, lines, code, is_shared = error, [str(error)], error.exit_code, error.is_shared
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        problem, code = error, EXIT_FAILED
+        problem, code = error, EXIT_BUG
         lines = [f"internal error, {text}; run again with --debug and report what it shows"]
         if "torch" in sys.modules:
             from mnist_accel.hardware import lost_contact
 
-            lines = [str(lost_contact(error) or lines[0])]
+            if (lost := lost_contact(error)) is not None:
+                lines, code = [str(lost)], lost.exit_code
     if debug:
         traceback.print_exception(problem)
     _print_errors(lines, is_shared=is_shared, label="" if code > 128 else "error: ")

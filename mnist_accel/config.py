@@ -26,6 +26,8 @@ DATASETS = ("auto", "mnist", "mnist-5k", "fashion-mnist", "kmnist")
 MODELS = ("cnn",)
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 
+LARGEST_NUMBER = 10**12
+"""Beyond which no setting has a meaning, and libraries overflow."""
 UNSET: Any = None
 """Stands for "not given" in a constructor call; no setting has a meaning for an explicit None other than that."""
 
@@ -72,11 +74,17 @@ class RunConfig:
     )
     cpu: bool = setting(False, "Use the CPU even where there is an accelerator.")
     threads: int | None = setting(
-        None, "CPU threads of each process; by default the cores available, divided by the local processes.", minimum=1
+        None,
+        "CPU threads of each process; by default the cores available, divided by the local processes.",
+        minimum=1,
+        maximum=4096,
     )
     processes: int | None = setting(None, "Start this many processes on this machine.", minimum=1)
     timeout: int = setting(
-        300, "Seconds after which a process that no longer answers is given up by the others.", minimum=1
+        300,
+        "Seconds after which a process that no longer answers is given up by the others.",
+        minimum=1,
+        maximum=10**7,
     )
     output_dir: Path = setting(Path(), "Folder for the results.")
 
@@ -123,8 +131,12 @@ class RunConfig:
         if self.mixed_precision == "fp16" and self.cpu:
             problems.append("--mixed-precision fp16: a CPU has no fp16 training; give bf16 or no")
         folder = self.output_dir.absolute()
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
+        try:
+            while not folder.exists() and folder != folder.parent:
+                folder = folder.parent
+        except OSError as error:  # a name too long, a folder that may not be entered
+            problems.append(f"--output-dir {self.output_dir}: {error.strerror}; name another folder")
+            return
         if not folder.is_dir():
             problems.append(f"--output-dir {self.output_dir}: {folder} is not a folder; name another")
         elif not os.access(folder, os.W_OK | os.X_OK):
@@ -244,7 +256,7 @@ class EvaluateConfig(RunConfig):
 
     def _check(self, problems: list[str]) -> None:
         super()._check(problems)
-        if not self.weights.exists():
+        if not os.path.exists(self.weights):  # noqa: PTH110  # Path.exists raises where the name is too long
             problems.append(f"--weights {self.weights}: no such file; train first (mnist-accel train) or name another")
         elif not self.weights.is_file():
             problems.append(f"--weights {self.weights}: not a file; name the .pth file itself")
@@ -293,6 +305,8 @@ def _checked(value: Any, kind: type, known: Setting) -> Any:
     limits = _limits_text(known)
     try:
         number = kind(value)
+        if abs(number) > LARGEST_NUMBER:
+            raise ValueError
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or (kind is int and isinstance(value, float) and number != value):

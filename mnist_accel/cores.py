@@ -56,7 +56,7 @@ def launched_world_size() -> int | None:
 
 def is_launched() -> bool:
     """Whether torchrun, `accelerate launch` or the like started this process, and waits for it."""
-    return "RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+    return "RANK" in os.environ or "ACCELERATE_DYNAMO_BACKEND" in os.environ
 
 
 def launched_rank() -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mnist_accel import idx
+from mnist_accel import download, idx
 from mnist_accel.download import Progress, fetch
 from mnist_accel.errors import DataError
 
@@ -162,6 +162,8 @@ def read_idx_folder(
         found = f"{folder / file} is missing"
         for path in (folder / file, folder / f"{file}.gz"):
             try:
+                if path.stat().st_size > download.LARGEST_FILE:
+                    raise OSError("far too large")
                 content = path.read_bytes()
                 if path.suffix == ".gz":
                     content = unpack(content, file)

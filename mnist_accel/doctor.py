@@ -66,7 +66,11 @@ def _versions(findings: Findings) -> None:
 def torchvision_problems(torch_version: Version) -> list[str]:
     """Why torchvision cannot work with this torch; it is needed to download data alone."""
     problems = []
-    for text in metadata.requires("torchvision") or []:
+    try:
+        requirements = metadata.requires("torchvision") or []
+    except metadata.PackageNotFoundError:
+        return []  # already said to be missing
+    for text in requirements:
         requirement = Requirement(text)
         if requirement.name == "torch" and not requirement.specifier.contains(torch_version.public, prereleases=True):
             problems.append(
@@ -107,7 +111,11 @@ def _launcher(findings: Findings) -> None:
     findings.facts["launcher variables"] = (
         ", ".join(f"{name}={os.environ[name]}" for name in sorted(set_here)) or "none"
     )
-    path, configured = hardware.accelerate_configuration()
+    try:
+        path, configured = hardware.accelerate_configuration()
+    except UserError as error:
+        findings.warnings.append(str(error))
+        return
     findings.facts["Accelerate's config file"] = str(path) if configured is not None else f"none at {path}"
     processes = getattr(configured, "num_processes", 1) or 1
     if processes > 1 and not hardware.gpu_count():

@@ -98,7 +98,13 @@ def _fetch_files(
     torchvision_class: str, folder: Path, is_whole: Callable[[str, bytes], bool], progress: Progress
 ) -> None:
     deadline = time.monotonic() + GIVE_UP_SECONDS
-    import torchvision.datasets  # here alone: it takes seconds, and most runs have their data
+    try:
+        import torchvision.datasets  # here alone: it takes seconds, and most runs have their data
+    except (ImportError, RuntimeError, OSError) as error:
+        raise DataError(
+            f"{torchvision_class} is not in {folder}, and torchvision, which knows where to get it, fails ({error})",
+            "run mnist-accel doctor",
+        ) from error
 
     dataset = getattr(torchvision.datasets, torchvision_class)
     for packed_name, md5 in dataset.resources:
@@ -114,7 +120,7 @@ def _fetch_files(
                 content = gzip.decompress(packed)
                 if not is_whole(file, content):
                     raise ValueError("the file that was sent is damaged inside")
-            except (OSError, ValueError, EOFError, zlib.error) as error:
+            except (OSError, ValueError, EOFError, zlib.error, http.client.HTTPException) as error:
                 reason = getattr(error, "reason", None) or error
                 reasons.append(f"{mirror}: {reason}")
                 continue

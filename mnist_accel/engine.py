@@ -53,8 +53,8 @@ class Training:
 
     @property
     def module(self) -> nn.Module:
-        """The model without the wrapper that exchanges gradients."""
-        module: nn.Module = self.hardware.accelerator.unwrap_model(self.model)
+        """The model without the wrappers that exchange gradients and compile."""
+        module: nn.Module = self.hardware.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         return module
 
 
@@ -101,10 +101,12 @@ class Trained:
     """What came of it.
 
     Attributes:
+        chosen_epoch: whose weights are the final ones, from 1.
         predictions: of the final weights, on the test set.
     """
 
     history: list[EpochRecord]
+    chosen_epoch: int
     predictions: Predictions
 
 
@@ -166,11 +168,13 @@ def fit(training: Training, progress: Progress, observer: Observer, guard: Guard
         _finish_epoch(training, progress, record)
         observer.epoch_finished(record)
         guard.after_epoch(training, progress)
+    chosen_epoch = progress.epoch
     if config.select == "best" and progress.best:
+        chosen_epoch = progress.best.epoch
         training.module.load_state_dict(progress.best.weights)
     if predictions is None or training.validation is not None:
         predictions = evaluate(training.module, training.test, training.hardware, EVALUATION_BATCH_SIZE)
-    return Trained(progress.history, predictions)
+    return Trained(progress.history, chosen_epoch, predictions)
 
 
 def train_epoch(training: Training, progress: Progress, observer: Observer, guard: Guard) -> tuple[float, float]:
@@ -187,8 +191,8 @@ def train_epoch(training: Training, progress: Progress, observer: Observer, guar
         train_step(training, batch, step, progress.sums)
         progress.step = step + 1
         progress.epoch_seconds = before + time.perf_counter() - started
-        observer.step_finished(step, progress.sums)
         guard.after_step(training, progress)
+        observer.step_finished(step, progress.sums)
     table = training.hardware.accelerator.reduce(progress.sums.table, "sum").cpu().double()  # waits for the device
     progress.epoch_seconds = before + time.perf_counter() - started
     loss, correct, _ = (table.sum(dim=1) / len(training.train)).tolist()

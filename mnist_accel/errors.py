@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from typing import Final
 
 EXIT_FAILED: Final = 1
-"""The run itself failed: a full disk, a lost process, a bug."""
+"""The run itself failed, and would again: a full disk, bad numbers."""
+EXIT_BUG: Final = 70
+"""An error that nobody foresaw (EX_SOFTWARE in sysexits.h)."""
+EXIT_LOST: Final = 75
+"""Another process ended or does not answer; trying again may help (EX_TEMPFAIL in sysexits.h)."""
 EXIT_REFUSED: Final = 2
 """The command line, a file or the machine does not allow what was asked for."""
 EXIT_BELOW_TARGET: Final = 3
@@ -63,4 +67,4 @@ class OutputError(UserError):
 class LaunchError(UserError):
     """Processes that did not come up, or did not stay up, as asked."""
 
-    exit_code = EXIT_FAILED
+    exit_code = EXIT_LOST

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from mnist_accel import files, hardware, metrics, runlog, weights
+from mnist_accel import archive, files, hardware, metrics, runlog, weights
 from mnist_accel.config import DATASETS, EvaluateConfig
 from mnist_accel.errors import UserError, WeightsError
 from mnist_accel.names import did_you_mean
@@ -56,6 +57,8 @@ def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = N
     config = config or EvaluateConfig()
     observer = observer or Silence()
     try:
+        if config.weights.stat().st_size > archive.LARGEST_FILE:
+            raise WeightsError(f"{config.weights}: too large for any model here", "name a .pth file with a state dict")
         content = config.weights.read_bytes()
     except OSError as error:
         raise WeightsError(f"cannot read {config.weights}: {error.strerror or error}", "name another file") from error
@@ -77,6 +80,9 @@ def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = N
     prepared = machine.accelerator.prepare_model(model, evaluation_mode=True)
     pipeline = InputPipeline(dataset.test, machine.device, torch.float32)
     predictions = metrics.evaluate(prepared, pipeline, machine, config.batch_size)
+
+    if not math.isfinite(predictions.loss):
+        raise WeightsError(f"{config.weights}: these weights give infinite losses, or none at all", "train them again")
 
     confusion = metrics.confusion_matrix(predictions, len(dataset.class_names))
     if machine.is_main:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Mapping
@@ -26,8 +27,11 @@ def publish(contents: Mapping[Path, bytes]) -> None:
         OutputError: nothing was replaced; the temporary files are gone.
     """
     staged: dict[Path, Path] = {}
+    first = next(iter(contents))
     try:
         for path, content in contents.items():
+            for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a run that was killed here
+                leftover.unlink()
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
             staged[path] = Path(name)
             with os.fdopen(descriptor, "wb") as file:
@@ -40,8 +44,9 @@ def publish(contents: Mapping[Path, bytes]) -> None:
         for folder in {path.parent for path in contents}:
             sync_folder(folder)
     except OSError as error:
+        kept = "; nothing was replaced" if len(staged) < len(contents) or staged[first].exists() else ""
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}", "make room or give another folder; nothing was replaced"
+            f"cannot write {path}: {error.strerror or error}", f"make room or give another folder{kept}"
         ) from error
     finally:
         for temporary in staged.values():
@@ -53,6 +58,9 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have no such thing for folders
+            raise
     finally:
         os.close(descriptor)
 

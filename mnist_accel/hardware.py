@@ -87,6 +87,25 @@ class Hardware:
                 raise first
         return cast(Result, result)
 
+    def require_same(self, facts: dict[str, Any], hint: str) -> None:
+        """Make sure that all processes have the same facts; when not, all raise.
+
+        Raises:
+            UserError: naming the facts that differ.
+        """
+        if self.control is None:
+            return
+        found: list[dict[str, Any]] = [{}] * self.world_size
+        distributed.all_gather_object(found, facts, group=self.control)
+        different = [name for name in facts if any(other.get(name) != facts[name] for other in found)]
+        if different:
+            values = [
+                f"{name} is {' and '.join(sorted({str(other.get(name)) for other in found}))}" for name in different
+            ]
+            error = UserError(f"the processes were not started alike: {'; '.join(values)}", hint)
+            error.is_shared = True
+            raise error
+
     def largest(self, number: int) -> int:
         """The largest of all processes' numbers."""
         if self.control is None:
@@ -121,6 +140,11 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
             "use the command line's --processes, torchrun or accelerate.notebook_launcher",
         )
     on_cpu = config.cpu or _accelerator_type() is None
+    if not on_cpu and local_world_size() > gpu_count():
+        raise UserError(
+            f"{local_world_size()} processes were started here, but this machine has {gpu_count()} GPUs",
+            "start one for each GPU, or add --cpu",
+        )
     mixed_precision, reason = choose_precision(config, torch.device("cpu") if on_cpu else None)
     if compiled and on_cpu:
         _require_compiler()
@@ -163,14 +187,16 @@ def stop() -> None:
 
 def lost_contact(error: Exception) -> LaunchError | None:
     """What to tell the user when `error` is about a process that no longer answers; None when it is not."""
-    if not isinstance(error, RuntimeError) or not distributed.is_initialized():
-        return None
-    text = str(error)
-    if not isinstance(error, distributed.DistError) and "gloo" not in text.lower() and "peer" not in text:
+    text = (str(error).splitlines() or [""])[0]
+    is_theirs = isinstance(error, distributed.DistError) or any(
+        sign in text.lower() for sign in ("gloo", "closed by peer", "timed out waiting")
+    )
+    if not isinstance(error, RuntimeError) or not is_theirs:
         return None
     silent = "timed out" in text.lower() or "timeout" in text.lower()
     return LaunchError(
-        "another process " + ("did not answer in time (--timeout)" if silent else "has ended"),
+        f"another process {'did not answer in time (--timeout)' if silent else 'has ended or cannot be reached'} "
+        f"({text[:150]})",
         "see what happened to it; continue with --resume auto",
     )
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from mnist_accel.errors import EXIT_BELOW_TARGET, EXIT_INTERRUPTED, EXIT_REFUSED, LaunchError, UserError
-
-ANSWERS = (0, EXIT_REFUSED, EXIT_BELOW_TARGET, EXIT_INTERRUPTED, 128 + signal.SIGTERM, 128 + signal.SIGHUP)
-"""Exit codes with which the processes have said what they had to say; anything else is a crash."""
+from mnist_accel.errors import EXIT_BUG, EXIT_LOST, LaunchError, UserError
 
 
-def run_processes(processes: int, arguments: Sequence[str], *, on_cpu: bool, max_restarts: int = 0) -> int:
+def run_processes(
+    processes: int, arguments: Sequence[str], *, on_cpu: bool, output_dir: Path, max_restarts: int = 0
+) -> int:
     """Run `python -m mnist_accel ARGUMENTS` in `processes` processes; the exit code that they agree on.
 
     After a crash they are started again, at most `max_restarts` times, from the last whole checkpoint.
@@ -23,6 +22,7 @@ def run_processes(processes: int, arguments: Sequence[str], *, on_cpu: bool, max
         UserError: this machine has fewer accelerators.
         LaunchError: a process was killed by a signal, and no restart is left.
     """
+    from mnist_accel.checkpoint import FOLDER, numbered
     from mnist_accel.hardware import gpu_count
 
     gpus = 0 if on_cpu else gpu_count()
@@ -31,14 +31,15 @@ def run_processes(processes: int, arguments: Sequence[str], *, on_cpu: bool, max
             f"--processes {processes}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}",
             f"give at most {gpus}, or add --cpu",
         )
-    for restarts_left in reversed(range(max_restarts + 1)):
+    for restart in range(max_restarts + 1):
         code = _run_once(processes, arguments)
-        if code in ANSWERS:
+        if code >= 0 and code not in (EXIT_BUG, EXIT_LOST):
             return code
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        if restarts_left:
-            print(f"mnist-accel: a process {how}; starting again, {restarts_left} restarts left", file=sys.stderr)
-            arguments = [*arguments, "--resume", "auto"]
+        if restart < max_restarts:
+            print(f"mnist-accel: a process {how}; starting again ({restart + 1} of {max_restarts})", file=sys.stderr)
+            if numbered(output_dir / FOLDER):
+                arguments = [*arguments, "--resume", "auto"]
     if code < 0:
         raise LaunchError(
             f"a process {how}", "if nobody did that, see whether the machine ran out of memory; --resume auto continues"

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mnist_accel import __version__
 from mnist_accel.config import RunConfig
 from mnist_accel.errors import WeightsError
 from mnist_accel.observers import EpochRecord
@@ -77,8 +78,9 @@ def config_facts(config: RunConfig) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of what computes the result."""
-    packages = ("mnist-accel", "torch", "accelerate", "numpy")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+    packages = ("torch", "accelerate", "numpy")
+    own = {"python": platform.python_version(), "mnist-accel": __version__}
+    return own | {name: metadata.version(name) for name in packages}
 
 
 def git_commit() -> str | None:

@@ -74,7 +74,9 @@ def restore(training: Training, state: dict[str, Any], who: dict[str, Any]) -> P
     Raises:
         CheckpointError: the state is of another configuration or data set, or does not fit the model.
     """
-    differences = _differences(state.get("identity"), who)
+    _require_plain(state.get("identity"))
+    _require_plain(state.get("environment"))
+    differences = _differences(state["identity"], who)
     if differences:
         raise CheckpointError(
             f"the checkpoint is of another run: {'; '.join(differences)}",
@@ -156,11 +158,20 @@ def _require_form(training: Training, state: dict[str, Any]) -> None:
 
 def environment_changes(state: dict[str, Any], machine: Hardware) -> list[str]:
     """What is different here from where the state was captured."""
-    return _differences(state.get("environment"), environment(machine))
+    return _differences(state["environment"], environment(machine))
 
 
-def _differences(there: Any, here: dict[str, Any]) -> list[str]:
-    there = there if isinstance(there, dict) else {}
+def _require_plain(facts: Any) -> None:
+    """Raise where facts to be compared and shown are not short, plain values by name."""
+    plain = isinstance(facts, dict) and all(
+        isinstance(name, str) and (value is None or isinstance(value, (str, int, float))) and len(str(value)) < 10_000
+        for name, value in facts.items()
+    )
+    if not plain:
+        raise CheckpointError("the checkpoint does not say which run it is of", "start anew with --resume never")
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     return [
         f"{name} was {there.get(name)}, is {here.get(name)}"
         for name in sorted({*there, *here})

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import gather_object
-
 from mnist_accel import checkpoint, data, engine, files, hardware, models, runlog, snapshot, weights
 from mnist_accel.config import TrainConfig
 from mnist_accel.data import DataSet, Digits
 from mnist_accel.errors import DataError
-from mnist_accel.guard import Guard
+from mnist_accel.guard import Guard, NumbersError
 from mnist_accel.hardware import Hardware, cpu_name
 from mnist_accel.observers import EpochRecord, Observer, Plan, Silence
 from mnist_accel.stopping import StopRequests
@@ -36,6 +35,7 @@ class TrainResult:
         train_seconds: training clock: all epochs, without loading, evaluation and pictures.
         images_per_second: of the last epoch.
         wall_seconds: of the whole call.
+        chosen_epoch: whose weights are the final ones: the last, but for `select` "best".
         history: a record an epoch.
     """
 
@@ -60,11 +60,12 @@ class TrainResult:
     wall_seconds: float
     output_dir: str
     weights_sha256: str
+    chosen_epoch: int
     history: tuple[EpochRecord, ...] = dataclasses.field(repr=False)
 
     def as_json(self) -> dict[str, Any]:
-        """All but the history."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key != "history"}
+        """All but the history and the chosen epoch, which the files tell."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key not in ("history", "chosen_epoch")}
 
 
 def train(config: TrainConfig | None = None, observer: Observer | None = None) -> TrainResult:
@@ -83,13 +84,17 @@ def train(config: TrainConfig | None = None, observer: Observer | None = None) -
     began = time.perf_counter()
     config = config or TrainConfig()
     observer = observer or Silence()
+    stop = StopRequests()
     machine = hardware.start(config, compiled=config.compile)
     prepare_output(config.output_dir, machine)
     dataset = load_data(config.dataset, config.data_dir, machine, observer)
     dataset, validation = _split(config, dataset)
+    who = snapshot.identity(config, machine, dataset)
+    together = {"resume": config.resume, "checkpoint_every": config.checkpoint_every, "compile": config.compile}
+    machine.require_same(who | together, "give every process the same settings")
     training = engine.prepare(config, machine, dataset, validation)
-    with StopRequests() as stop:
-        guard = Guard(config, snapshot.identity(config, machine, dataset), stop, observer)
+    with stop:
+        guard = Guard(config, who, stop, observer)
         progress = guard.resume(training)
         observer.run_started(_plan(config, machine, dataset, training))
         trained = engine.fit(training, progress, observer, guard)
@@ -118,11 +123,18 @@ def train(config: TrainConfig | None = None, observer: Observer | None = None) -
         wall_seconds=time.perf_counter() - began,
         output_dir=str(config.output_dir),
         weights_sha256=weights.sha256(content),
+        chosen_epoch=trained.chosen_epoch,
         history=tuple(trained.history),
     )
-    if machine.is_main:
-        _publish(config, machine, dataset, trained, result, content)
-        checkpoint.clear(config.output_dir / checkpoint.FOLDER)
+    if not math.isfinite(result.test_loss):
+        raise NumbersError("the final weights give an infinite test loss, or none that is a number", "lower --lr")
+
+    def publish() -> None:
+        if machine.is_main:
+            _publish(config, machine, dataset, trained, result, content)
+            checkpoint.clear(config.output_dir / checkpoint.FOLDER)
+
+    machine.together(publish)
     return dataclasses.replace(result, wall_seconds=time.perf_counter() - began)
 
 
@@ -135,15 +147,13 @@ def load_data(name: str, data_dir: Path, machine: Hardware, observer: Observer) 
     """A data set that is the same on every process.
 
     Raises:
-        DataError: it cannot be had, or two machines found different ones.
+        UserError: it cannot be had, or two machines found different ones.
     """
     dataset = machine.together(lambda: data.load(name, data_dir, observer.notice, observer.download))
-    found = gather_object([data.fingerprint(dataset)])
-    if len(set(found)) > 1:
-        raise DataError(
-            f"the processes found different data: {' and '.join(sorted(set(found)))}",
-            f"put the same files into {data_dir} on each machine, or name --dataset",
-        )
+    machine.require_same(
+        {"data set": data.fingerprint(dataset)},
+        f"put the same files into {data_dir} on each machine, or name --dataset",
+    )
     if dataset.notice:
         observer.notice(dataset.notice)
     return dataset
@@ -218,7 +228,7 @@ def _publish(
         "threads": machine.threads,
         "world_size": machine.world_size,
         "mixed_precision": machine.mixed_precision,
-        "metrics": dataclasses.asdict(trained.history[-1])
+        "metrics": dataclasses.asdict(trained.history[trained.chosen_epoch - 1])
         | {"test_loss": result.test_loss, "test_accuracy": result.test_accuracy},
         "weights_sha256": result.weights_sha256,
     }

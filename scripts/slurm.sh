@@ -1,9 +1,9 @@
 #!/bin/bash
 # A Slurm job on several machines with GPUs. Adapt the lines marked with <-, then: sbatch scripts/slurm.sh
 #
-# Slurm sends SIGTERM before it takes a job away (preemption, time limit) and starts it again (--requeue). mnist-accel
-# then writes a checkpoint and leaves; --resume auto goes on from it. The output folder must be on a disk that all
-# machines see; the data, too, unless every machine can download it.
+# A minute before the time limit, and before a preemption, Slurm sends SIGTERM to this script, which passes it on; the run
+# writes a checkpoint and leaves, and the job goes back into the queue; --resume auto goes on from there. The output folder
+# must be on a disk that all machines see; the data, too, unless every machine can download it.
 
 #SBATCH --job-name=mnist-accel
 #SBATCH --nodes=2                # <- machines
@@ -13,7 +13,7 @@
 #SBATCH --time=00:30:00
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --signal=TERM@60         # SIGTERM to the steps 60 s before the time limit
+#SBATCH --signal=B:TERM@60       # SIGTERM to this script 60 s before the time limit
 
 set -euo pipefail
 source .venv/bin/activate        # <- the environment with mnist-accel
@@ -24,7 +24,17 @@ PORT=$((20000 + SLURM_JOB_ID % 20000))
 # Where a machine's own name stands for its loopback, name the network card that the machines share:
 # export GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0
 
-srun --kill-on-bad-exit=1 bash -c "exec torchrun \
+srun bash -c "exec torchrun \
     --nnodes=$SLURM_NNODES --node-rank=\$SLURM_NODEID --nproc-per-node=$PROCESSES \
     --master-addr=$MAIN --master-port=$PORT \
-    -m mnist_accel train --resume auto --output-dir runs/$SLURM_JOB_NAME --data-dir data"
+    -m mnist_accel train --resume auto --output-dir runs/$SLURM_JOB_NAME --data-dir data" &
+STEP=$!
+stopped=no
+trap 'stopped=yes; kill -TERM "$STEP"' TERM
+code=0
+wait "$STEP" || code=$?
+if [ "$stopped" = yes ]; then
+    wait "$STEP" || true         # the first wait ended with the signal
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

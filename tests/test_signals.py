@@ -218,7 +218,7 @@ def test_a_killed_rank_is_started_again_and_the_result_is_the_same(
     assert time.monotonic() - killed < 10
     code, said = one.end(90)
     assert code == 0, said
-    assert "killed by signal 9; starting again" in said or "starting again, 1 restarts left" in said
+    assert "starting again (1 of 2)" in said
     assert json.loads((tmp_path / "mnist_cnn_model.json").read_text())["weights_sha256"] == expected(2)
 
 
@@ -253,7 +253,7 @@ def test_a_stopped_rank_is_given_up_after_the_timeout(live: Callable[..., Live])
     other.wait(20)
     assert time.monotonic() - began < 3 + 10
     code, said = one.end(60)
-    assert code == 1
+    assert code == 75
     assert "another process" in said
     assert "Traceback" not in said
     assert not stopped.is_running()
