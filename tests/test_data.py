@@ -259,6 +259,14 @@ def test_auto_falls_back_to_mnist_5k_and_says_so(tmp_path: Path) -> None:
     assert "4,000" in dataset.notice
 
 
+def test_auto_falls_back_where_torchvision_does_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    dataset = load("auto", tmp_path)
+    assert dataset.name == "mnist-5k"
+    assert "torchvision" in dataset.notice
+    assert "mnist-accel doctor" in dataset.notice
+
+
 def test_auto_takes_mnist_where_it_is(real_mnist: Path) -> None:
     dataset = load("auto", real_mnist)
     assert (dataset.name, dataset.notice, len(dataset.train)) == ("mnist", "", 60000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -118,6 +119,24 @@ def test_all_processes_leave_with_one_code_and_one_message(
     assert done.stderr.count("mnist-accel: error:") == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_processes_that_were_started_with_other_settings_refuse_to_train(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    running = []
+    for rank in (0, 1):
+        launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+        environment = clean_environment(
+            MASTER_ADDR="127.0.0.1", **{name: str(value) for name, value in launched.items()}
+        )
+        command = [sys.executable, "-m", "mnist_accel", *map(str, SMALL), "--threads", "1", "--lr", f"0.00{rank + 1}"]
+        running.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True))
+    said = [process.communicate(timeout=60)[1] for process in running]
+    assert [process.returncode for process in running] == [2, 2]
+    assert "not started alike: lr is 0.001 and 0.002" in said[0]
+    assert said[1] == ""
 
 
 def test_more_processes_than_cores_are_refused(run: Run) -> None:

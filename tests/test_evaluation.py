@@ -100,3 +100,12 @@ def test_prefixed_weights_evaluate_the_same(weights: Path) -> None:
     other = weights.with_name("wrapped.pth")
     torch.save({f"module._orig_mod.{name}": tensor for name, tensor in state.items()}, other)
     assert evaluate(config(other, dataset="mnist-5k")).correct == expected
+
+
+def test_weights_that_are_not_numbers_are_refused(weights: Path) -> None:
+    state = torch.load(weights, weights_only=True)
+    state["classifier.4.bias"][0] = float("nan")
+    other = weights.with_name("nan.pth")
+    torch.save(state, other)
+    with pytest.raises(WeightsError, match="infinite"):
+        evaluate(config(other, dataset="mnist-5k"))

@@ -164,6 +164,13 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, keep: int) -> None
     assert numbers == list(range(10 - keep + 1, 11))
 
 
+def test_damaged_checkpoints_do_not_count_among_those_kept(tmp_path: Path) -> None:
+    paths = [checkpoint.save(tmp_path / "c", {"number": number}, keep=5) for number in range(3)]
+    (paths[2] / "state.pt").write_bytes(b"")
+    checkpoint.save(tmp_path / "c", {"number": 3}, keep=2)
+    assert [number for number, path in checkpoint.numbered(tmp_path / "c") if not checkpoint.damage_of(path)] == [2, 4]
+
+
 def test_a_save_that_fails_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "checkpoints"
     checkpoint.save(folder, {"a": 1}, keep=1)
@@ -253,7 +260,9 @@ def test_held_out_samples_choose_and_the_test_set_is_used_once(tmp_path: Path, m
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
     assert line["test_accuracy"] is None
     assert line["validation_loss"] == result.history[0].validation_loss
-    assert json.loads((tmp_path / "mnist_cnn_model.json").read_text())["metrics"]["test_loss"] == result.test_loss
+    written = json.loads((tmp_path / "mnist_cnn_model.json").read_text())["metrics"]
+    assert written["test_loss"] == result.test_loss
+    assert written["epoch"] == result.chosen_epoch == best.epoch
 
 
 def test_the_best_epochs_weights_are_kept_through_a_resume(tmp_path: Path) -> None:

@@ -26,12 +26,17 @@ def run(name: str, *arguments: str) -> dict[str, Any]:
     return result
 
 
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
+
+
+@LINUX
 def test_runs_killed_at_random_instants_end_with_the_same_weights() -> None:
     found = run("kill_harness.py", "--kills", "21")
     assert found["bit_identical"] == 21
     assert found["slowest_peers_left_seconds"] < 10
 
 
+@LINUX
 def test_damaged_files_of_all_kinds_are_refused_or_read() -> None:
     found = run("fuzz.py", "--inputs", "300")
     assert found["failures"] == 0
