@@ -26,7 +26,7 @@ def test_the_readme_names_every_option_and_no_other() -> None:
         "--config_file",
         "--max-restarts",
     }
-    others = {"--num_processes", "--max-restarts", "--index-url"}
+    others = {"--num_processes", "--max-restarts", "--torch-backend"}
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README))
     assert mentioned <= known | known_elsewhere | ours | launchers | others
 
