@@ -8,7 +8,6 @@ Nothing here imports torch, so that a mistyped option is reported at once.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import types
 import typing
@@ -20,39 +19,11 @@ from typing import Any
 from mnist_accel import recipes
 from mnist_accel.cores import available_cores, launched_world_size
 from mnist_accel.errors import ConfigError
-from mnist_accel.names import did_you_mean
+from mnist_accel.setting import UNSET, Setting, checked, setting
 
 DATASETS = ("auto", "mnist", "mnist-5k", "fashion-mnist", "kmnist")
 MODELS = ("cnn",)
 PRECISIONS = ("auto", "no", "bf16", "fp16")
-
-LARGEST_NUMBER = 10**12
-"""Beyond which no setting has a meaning, and libraries overflow."""
-UNSET: Any = None
-"""Stands for "not given" in a constructor call; no setting has a meaning for an explicit None other than that."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is known of one field: its meaning, its default and what it may hold."""
-
-    default: Any
-    meaning: str
-    choices: tuple[str, ...] = ()
-    minimum: float = -math.inf
-    above: float = -math.inf
-    """Exclusive lower limit."""
-    maximum: float = math.inf
-    below: float = math.inf
-    """Exclusive upper limit."""
-    on_command_line: bool = True
-    decides_result: bool = False
-    """Whether a checkpoint made with another value is of another run."""
-
-
-def setting(default: Any, meaning: str, **limits: Any) -> Any:
-    """A dataclass field described by a `Setting`."""
-    return dataclasses.field(default=UNSET, metadata={"setting": Setting(default, meaning, **limits)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +76,7 @@ class RunConfig:
                 value, where = known.default, ""
             if value is not None:
                 try:
-                    value = _checked(value, _kind(type(self), name), known)
+                    value = checked(value, _kind(type(self), name), known)
                 except ValueError as error:
                     problems.append(f"{where}{option_name(name)} {value}: {error}")
                     value = known.default  # lets the remaining checks run
@@ -284,38 +255,3 @@ def _kind(config: type[RunConfig], name: str) -> type:
     if isinstance(hint, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
     return typing.cast(type, hint)
-
-
-def _checked(value: Any, kind: type, known: Setting) -> Any:
-    """`value` as `kind`, within the limits; ValueError says what is wrong and what is right."""
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise ValueError("give true or false")
-        return value
-    if isinstance(value, bool):
-        raise ValueError("give a value, not true or false")
-    if known.choices:
-        if value not in known.choices:
-            raise ValueError(f"unknown; {did_you_mean(str(value), known.choices)}")
-        return value
-    if kind is str or kind is Path:
-        if not isinstance(value, (str, os.PathLike)) or not str(value) or "\0" in str(value):
-            raise ValueError("give a name")
-        return kind(value)
-    limits = _limits_text(known)
-    try:
-        number = kind(value)
-        if abs(number) > LARGEST_NUMBER:
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number) or (kind is int and isinstance(value, float) and number != value):
-        raise ValueError(f"not a {'whole ' if kind is int else ''}number; give one {limits}".rstrip())
-    if not (known.minimum <= number <= known.maximum and known.above < number < known.below):
-        raise ValueError(f"out of range; give a {'whole ' if kind is int else ''}number {limits}")
-    return number
-
-
-def _limits_text(known: Setting) -> str:
-    words = {"of at least": known.minimum, "above": known.above, "of at most": known.maximum, "below": known.below}
-    return " and ".join(f"{word} {limit:g}" for word, limit in words.items() if math.isfinite(limit))
