@@ -36,6 +36,8 @@ RUN = (
 """18 steps, with dropout; 9 checkpoints."""
 LEAVE_SECONDS = 10.0
 """Within which the peers of a killed process must be gone."""
+LAUNCHER_SECONDS = 4.0
+"""After which they get SIGTERM, which every launcher sends at once."""
 
 
 @dataclass
@@ -52,6 +54,11 @@ class Run:
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
         return "all" if len(victims) == len(self.pids) else f"{len(victims)} of {len(self.pids)}"
+
+    def signal(self, number: int) -> None:
+        """To all processes that are still there."""
+        for pid in set(self.pids) - set(self.codes):
+            os.kill(pid, number)
 
     def wait(self, seconds: float) -> list[int] | None:
         """The exit codes, or None when some process is still there after so long."""
@@ -134,13 +141,15 @@ def trial(
         return None  # this run was faster than the reference, and over: nothing was killed
     victims = run.kill(generator)
     killed = time.monotonic()
-    codes = run.wait(LEAVE_SECONDS)
+    codes = run.wait(LAUNCHER_SECONDS)
+    if codes is None:  # a process that was killed before it had joined: nobody but a launcher can know of it
+        run.signal(signal.SIGTERM)
+        codes = run.wait(LEAVE_SECONDS - LAUNCHER_SECONDS)
     left = time.monotonic() - killed
     if codes is None:
-        for pid in set(run.pids) - set(run.codes):
-            os.kill(pid, signal.SIGKILL)
+        run.signal(signal.SIGKILL)
         run.wait(10)
-        return False, f"peers of the killed process were still there after {LEAVE_SECONDS} s", left
+        return False, f"peers of a process killed after {instant:.2f} s were still there after {LEAVE_SECONDS} s", left
     checkpoints = len(list(folder.glob("checkpoints/checkpoint-*")))
     saving = "in a save" if list(folder.glob("checkpoints/.*.tmp")) else f"{checkpoints} checkpoints"
     found = complete(folder, processes, precision)
