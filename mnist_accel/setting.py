@@ -12,7 +12,7 @@ from typing import Any
 from mnist_accel.names import did_you_mean
 
 LARGEST_NUMBER = 10**12
-"""Beyond which no setting has a meaning, and libraries overflow."""
+"""Beyond which no whole number has a meaning here, and libraries overflow."""
 UNSET: Any = None
 """Stands for "not given" in a constructor call; no setting has a meaning for an explicit None other than that."""
 
@@ -59,7 +59,7 @@ def checked(value: Any, kind: type, known: Setting) -> Any:
     limits = _limits_text(known)
     try:
         number = kind(value)
-        if abs(number) > LARGEST_NUMBER:
+        if kind is int and abs(number) > LARGEST_NUMBER:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         number = math.nan

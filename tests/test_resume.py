@@ -37,7 +37,7 @@ class Listener(Silence):
     def step_finished(self, step: int, sums: object) -> None:
         if self.steps_left is not None:
             self.steps_left -= 1
-            if self.steps_left < 0:
+            if self.steps_left <= 0:
                 raise Unplugged
 
 
