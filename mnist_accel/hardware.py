@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import warnings
@@ -175,6 +176,7 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
     torch.set_num_threads(threads)
     control: distributed.ProcessGroup | None = None
     if launched > 1:
+        atexit.register(stop)  # a Python caller need not know of it
         control = cast(distributed.ProcessGroup, distributed.new_group(backend="gloo", timeout=timeout))
     return Hardware(accelerator, _device_name(accelerator.device), threads, mixed_precision, reason, control)
 
