@@ -133,7 +133,7 @@ def test_a_signal_saves_and_leaves_and_nothing_is_lost(
     one.wait_for_epoch(2)
     one.process.send_signal(number)
     found, said = one.end(10)
-    assert found == code
+    assert found == code, said
     assert f"stopped by {name}" in said
     assert "--resume auto" in said
     assert "Traceback" not in said
@@ -188,7 +188,7 @@ def test_a_signal_to_the_launcher_stops_all_processes_together(
     assert len(workers) == 2
     one.process.send_signal(number)
     found, said = one.end(20)
-    assert found == code
+    assert found == code, said
     assert said.count("nothing is lost") == 1
     assert not any(worker.is_running() for worker in workers)
     assert resumed(run, "--processes", "2")["weights_sha256"] == expected(2)
@@ -200,7 +200,7 @@ def test_a_signal_to_one_rank_stops_all_within_8_steps(live: Callable[..., Live]
     one.wait_for_epoch(2)
     one.workers()[1].send_signal(signal.SIGTERM)
     code, said = one.end(20)
-    assert code == 143
+    assert code == 143, said
     assert said.count("stopped by SIGTERM") == 1
 
 

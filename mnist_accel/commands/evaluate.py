@@ -1,0 +1,37 @@
+"""`mnist-accel evaluate`."""
+
+from __future__ import annotations
+
+from mnist_accel.commands.common import JsonOption, configured_by, launch, print_json
+from mnist_accel.config import EvaluateConfig
+from mnist_accel.cores import launched_rank, launched_world_size
+
+
+@configured_by(EvaluateConfig)
+def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
+    """Test saved weights: accuracy with its interval, figures by class, confusion matrix, worst mistakes.
+
+    For example:
+
+      mnist-accel evaluate --weights mnist_cnn_model.pth
+
+      mnist-accel evaluate --weights other.pth --dataset mnist --mixed-precision no --json
+    """
+    if config.processes and config.processes > 1 and launched_world_size() is None:
+        return launch(config)
+    from mnist_accel import evaluation
+    from mnist_accel.console import TrainingConsole, stderr_console
+    from mnist_accel.observers import Silence
+    from mnist_accel.report import print_report
+
+    console = stderr_console()
+    progress = TrainingConsole(console)
+    try:
+        result = evaluation.evaluate(config, progress if launched_rank() == 0 else Silence())
+    finally:
+        progress.close()
+    if launched_rank() == 0:
+        print_report(console, result, [config.output_dir / name for name in evaluation.RESULT_FILES])
+        if json:
+            print_json(result.as_json())
+    return 0

@@ -1,0 +1,53 @@
+"""`mnist-accel train`."""
+
+from __future__ import annotations
+
+import contextlib
+
+from mnist_accel.commands.common import JsonOption, QuietOption, configured_by, launch, print_errors, print_json
+from mnist_accel.config import TrainConfig
+from mnist_accel.cores import launched_rank, launched_world_size
+from mnist_accel.errors import EXIT_BELOW_TARGET
+
+
+@configured_by(TrainConfig)
+def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = False) -> int:
+    """Train a digit classifier; leave weights, record, metrics and pictures in the output folder.
+
+    Single options win over the recipe, the recipe over the defaults.
+
+    For example:
+
+      mnist-accel train
+
+      mnist-accel train --epochs 1 --train-samples 10000 --output-dir first-try
+
+      mnist-accel train --processes 2 --target-accuracy 0.99 --json
+
+      accelerate launch -m mnist_accel train
+    """
+    if config.processes and (config.processes > 1 or config.max_restarts) and launched_world_size() is None:
+        return launch(config)
+    from mnist_accel import training
+    from mnist_accel.console import TrainingConsole, stderr_console
+    from mnist_accel.observers import Silence
+
+    console = TrainingConsole(stderr_console(), quiet=quiet)
+    try:
+        result = training.train(config, console if launched_rank() == 0 else Silence())
+    finally:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            console.close()
+    below = config.target_accuracy is not None and result.test_accuracy < config.target_accuracy
+    if launched_rank() == 0:
+        folder = config.output_dir
+        console.run_finished(
+            f"{result.dataset}: test accuracy {result.test_accuracy:.2%} by epoch {result.chosen_epoch}'s weights, "
+            f"{result.train_seconds:.1f} s of training, {result.wall_seconds:.1f} s in all",
+            [folder / name for name in training.RESULT_FILES],
+        )
+        if below:
+            print_errors([f"test accuracy {result.test_accuracy:.4f} is below the target {config.target_accuracy}"])
+        if json:
+            print_json(result.as_json())
+    return EXIT_BELOW_TARGET if below else 0
