@@ -12,6 +12,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from mnist_accel.evaluation import EvaluateResult
+    from mnist_accel.export import ExportResult
     from mnist_accel.selftest import Check
 
 
@@ -46,6 +47,19 @@ def print_report(console: Console, result: EvaluateResult, files: Sequence[Path]
         console.print(Text(f"  {path}"))
 
 
+def print_export(console: Console, result: ExportResult) -> None:
+    """What was written, and how it was checked."""
+    facts = {
+        "wrote": f"{result.output}: {result.bytes:,} bytes, {result.format}"
+        + (f", opset {result.opset}" if result.opset else ""),
+        "model": f"{result.model}, {result.classes} classes",
+        "takes": result.takes,
+        "checked": f"on {result.samples:,} digits against the original: probabilities differ by at most "
+        f"{result.largest_difference:.1e}, predictions on {result.other_predictions}",
+    }
+    _print_facts(console, facts)
+
+
 def print_check(console: Console, check: Check) -> None:
     """One line of the selftest."""
     word, style = {True: ("pass", "green"), False: ("FAIL", "bold red"), None: ("skip", "yellow")}[check.passed]
@@ -57,10 +71,15 @@ def print_check(console: Console, check: Check) -> None:
 
 def print_findings(console: Console, facts: Mapping[str, str], warnings: Sequence[str]) -> None:
     """The doctor's facts, then its warnings."""
-    for name, value in facts.items():
-        line = Text(f"{name:<25}", style="bold")
-        console.print(line.append(value, style="not bold"))
+    _print_facts(console, facts)
     for warning in warnings:
         console.print(Text(f"WARNING: {warning}", style="bold yellow"))
     if not warnings:
         console.print(Text("nothing to complain about", style="green"))
+
+
+def _print_facts(console: Console, facts: Mapping[str, str]) -> None:
+    width = max(map(len, facts)) + 2
+    for name, value in facts.items():
+        line = Text(f"{name:<{width}}", style="bold")
+        console.print(line.append(value, style="not bold"))
