@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from mnist_accel import archive, exported, runlog, weights
 from mnist_accel.errors import WeightsError
-from mnist_accel.formats import Facts
+from mnist_accel.exported import Facts
 from mnist_accel.pipeline import normalise
 
 BATCH_SIZE = 256
@@ -96,9 +97,7 @@ def from_content(content: bytes, path: Path, device: torch.device | None = None)
         classes = model(torch.zeros(1, 1, 28, 28, dtype=dtype)).shape[1]
     names = facts.class_names or tuple(str(number) for number in range(classes))
     if len(names) != classes:
-        raise WeightsError(
-            f"{path}: of {classes} classes, but with {len(names)} class names", "copy or export it again"
-        )
+        raise WeightsError(f"{path}: {classes} classes, but {len(names)} class names", "copy or export it again")
     device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     return Classifier(
         path, model.to(device), dtype, architecture, names, facts.trained_on, device, weights.sha256(content)
@@ -112,20 +111,27 @@ def read_state(content: bytes, path: Path) -> tuple[dict[str, Tensor], Facts]:
         WeightsError: the file or its record is damaged or hostile.
     """
     if path.suffix == ".safetensors":
-        return exported.read_safetensors(content, path)
+        state, metadata = exported.read_safetensors(content, path)
+        return state, exported.from_metadata(metadata, path) if metadata else Facts()
     if path.suffix == ".pt2":
-        return exported.read_pt2(content, path)
+        state, metadata = exported.read_pt2(content, path)
+        return state, exported.from_metadata(metadata, path)
     record = runlog.read_record(path)
     if record is None:
         return weights.load(content, path), Facts()
+    require_recorded(content, record, path)
+    dataset = record["dataset"]
+    return weights.load(content, path), Facts(record["model"], tuple(dataset["class_names"]), dataset["name"])
+
+
+def require_recorded(content: bytes, record: dict[str, Any], path: Path) -> None:
+    """Raise WeightsError where the bytes of a file are not those that its record was written for."""
     if record["weights_sha256"] != weights.sha256(content):
         raise WeightsError(
             f"{path} is not the file that {runlog.record_path(path)} describes (SHA-256 differs): "
             "damaged, or exchanged",
             "copy both again; or delete the JSON, and name --dataset, to evaluate the weights without it",
         )
-    dataset = record["dataset"]
-    return weights.load(content, path), Facts(record["model"], tuple(dataset["class_names"]), dataset["name"])
 
 
 def read(path: Path) -> bytes:

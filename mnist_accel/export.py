@@ -13,11 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mnist_accel import classifier, data, files, formats, weights
+from mnist_accel import classifier, data, exported, files, formats, weights
 from mnist_accel.errors import UserError
-from mnist_accel.formats import FORMATS, Facts
+from mnist_accel.exported import Facts
+from mnist_accel.formats import FORMATS
 from mnist_accel.observers import Silence
-from mnist_accel.pipeline import MEAN, STD, normalise
+from mnist_accel.pipeline import normalise
 
 TOLERANCE = 1e-4
 """Largest difference of a probability: rounding in float32 gives some 1e-6, a wrong graph far more."""
@@ -78,7 +79,7 @@ def export(source: Path, format_name: str, output: Path) -> ExportResult:
         raise UserError(f"{source}: holds no weights, but a finished graph", "export the .pth file that it was made of")
     files.require_writable(output.parent)
     facts = Facts(original.architecture, original.class_names, original.trained_on)
-    metadata = formats.as_metadata(facts, kind, MEAN, STD, original.sha256)
+    metadata = exported.as_metadata(facts, kind, original.sha256)
     digits = data.load("mnist-5k", Path(), Silence().notice, Silence().download).test.images
     expected = original.probabilities(digits)
     content = WRITERS[format_name](original.model.to(memory_format=torch.contiguous_format), metadata)
@@ -143,7 +144,7 @@ def _write_pt2(model: nn.Module, metadata: dict[str, str]) -> bytes:
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # lines of code and folders of this machine
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={formats.MEMBER: json.dumps(metadata)})
+    torch.export.save(program, buffer, extra_files={exported.MEMBER: json.dumps(metadata)})
     return buffer.getvalue()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mnist_accel import archive, formats
+from mnist_accel import __version__, archive, formats
 from mnist_accel.archive import ArchiveError, first_line
 from mnist_accel.errors import WeightsError
-from mnist_accel.formats import FORMATS, Facts
+from mnist_accel.formats import FORMATS, Format
 from mnist_accel.pipeline import MEAN, STD
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
+FACTS_VERSION = 1
+"""Of the facts in an exported file; a reader refuses a higher one."""
+MEMBER = "facts.json"
+"""Where a .pt2 file has its facts."""
 ONNX_IMAGES, MOST_ONNX_NUMBERS = 256, 2**28
 """For so many images all operators together may give so many numbers (1 GB); those of the model `cnn` give 2**25."""
 MOST_ONNX_NODES = 1000
@@ -29,8 +35,66 @@ PT2_TYPES = {5: np.int64, 7: np.float32}
 """Element types by their number in torch's export schema (ScalarType in torch/_export/serde/schema.py)."""
 
 
-def read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], Facts]:
-    """The tensors and facts in a .safetensors file; no facts where another program wrote it.
+@dataclass(frozen=True)
+class Facts:
+    """What a file says of the model in it.
+
+    Attributes:
+        model: the architecture's name, or None where nothing says it.
+        class_names: None where nothing says them.
+        trained_on: the data set's name, or None.
+    """
+
+    model: str | None = None
+    class_names: tuple[str, ...] | None = None
+    trained_on: str | None = None
+
+
+def as_metadata(facts: Facts, kind: Format, source_sha256: str) -> dict[str, str]:
+    """The facts as exported files carry them: texts by name.
+
+    Args:
+        source_sha256: of the weights file that was exported.
+    """
+    return {
+        "mnist_accel_facts": str(FACTS_VERSION),
+        "mnist_accel": __version__,
+        "model": facts.model or "",
+        "class_names": json.dumps(facts.class_names, ensure_ascii=False),
+        "trained_on": facts.trained_on or "",
+        "mean": repr(MEAN),
+        "std": repr(STD),
+        "takes": kind.takes,
+        "source_sha256": source_sha256,
+    }
+
+
+def from_metadata(metadata: Mapping[str, str], path: Path) -> Facts:
+    """What `as_metadata` wrote.
+
+    Raises:
+        WeightsError: it is something else, or of a later version, or of another normalisation.
+    """
+    version = metadata.get("mnist_accel_facts")
+    if version is None:
+        raise WeightsError(f"{path}: not exported by this program", "export the .pth file (mnist-accel export)")
+    if version != str(FACTS_VERSION):
+        raise WeightsError(f"{path}: exported by another version (facts {version[:20]!r})", "export it again")
+    try:
+        names = json.loads(metadata["class_names"])
+        same = (float(metadata["mean"]), float(metadata["std"])) == (MEAN, STD)
+        model, trained_on = metadata["model"], metadata["trained_on"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("class names")
+    except (KeyError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: its facts are damaged ({error})", "export it again") from error
+    if not same:
+        raise WeightsError(f"{path}: of another normalisation than mean {MEAN}, std {STD}", "export it again")
+    return Facts(model or None, tuple(names), trained_on or None)
+
+
+def read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors in a .safetensors file, and what `as_metadata` wrote; nothing where another program did.
 
     Raises:
         WeightsError: it is damaged.
@@ -44,13 +108,11 @@ def read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], Fac
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     except Exception as error:  # safetensors raises its own, and json its own
         raise WeightsError(f"{path}: not a whole .safetensors file ({first_line(error)})", "export it again") from error
-    if "mnist_accel_facts" not in metadata:
-        return state, Facts()
-    return state, formats.from_metadata(metadata, path, MEAN, STD)
+    return state, metadata if "mnist_accel_facts" in metadata else {}
 
 
-def read_pt2(content: bytes, path: Path) -> tuple[dict[str, Tensor], Facts]:
-    """The weights and facts in a .pt2 file of `torch.export`. The program in it is neither loaded nor run.
+def read_pt2(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The weights in a .pt2 file of `torch.export`, and what `as_metadata` wrote. Its program is not loaded.
 
     torch.export.load (torch 2.15) can run foreign code: it unpickles what the file marks as pickled, and hands
     expressions to SymPy, which evaluates them as Python. The weights themselves lie there as plain numbers.
@@ -61,20 +123,17 @@ def read_pt2(content: bytes, path: Path) -> tuple[dict[str, Tensor], Facts]:
     try:
         with archive.open_plain(content) as entries:
             root = entries.namelist()[0].split("/")[0]
-            metadata = json.loads(entries.read(f"{root}/extra/{formats.MEMBER}"))
-            facts = formats.from_metadata(metadata, path, MEAN, STD)
+            metadata = json.loads(entries.read(f"{root}/extra/{MEMBER}"))
             config = json.loads(entries.read(f"{root}/data/weights/model_weights_config.json"))["config"]
             state = {}
             for name, entry in config.items():
                 numbers = entries.read(f"{root}/data/weights/{entry['path_name']}")
                 state[name.removeprefix("model.")] = _pt2_tensor(numbers, entry)
-    except WeightsError:
-        raise
     except ArchiveError as error:
         raise WeightsError(f"{path}: not a usable .pt2 file: {error.message}", "export it again") from error
     except Exception as error:  # JSON of any form raises almost any type
         raise WeightsError(f"{path}: no .pt2 file of this program ({first_line(error)})", "export it again") from error
-    return state, facts
+    return state, metadata
 
 
 def _pt2_tensor(content: bytes, entry: dict[str, Any]) -> Tensor:
@@ -94,22 +153,50 @@ def read_onnx(content: bytes, path: Path) -> tuple[OnnxModel, Facts]:
     Raises:
         WeightsError: it is damaged, hostile, or not of this program.
     """
+    proto, metadata = parse_onnx(content, path)
+    facts = from_metadata(metadata, path)
+    require_bounded(proto, path)
+    model = OnnxModel(content)
+    try:
+        model.session  # noqa: B018  # made here, so that a file that onnxruntime refuses is found now
+    except Exception as error:  # onnxruntime's errors have no common type
+        raise WeightsError(f"{path}: not a usable model ({first_line(error)})", "export it again") from error
+    return model, facts
+
+
+def parse_onnx(content: bytes, path: Path) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """An .onnx file's parts, and what `as_metadata` wrote; nothing of it is run.
+
+    Raises:
+        WeightsError: it is damaged.
+    """
     formats.require(FORMATS["onnx"].reading, str(path))
     import onnx
 
     try:
-        graph = onnx.load_model_from_string(content)
-        metadata = {entry.key: entry.value for entry in graph.metadata_props}
+        proto = onnx.load_model_from_string(content)
+        return proto, {entry.key: entry.value for entry in proto.metadata_props}
     except Exception as error:  # protobuf's errors have no common type
         raise WeightsError(f"{path}: not an .onnx file, or damaged ({first_line(error)})", "export it again") from error
-    facts = formats.from_metadata(metadata, path, MEAN, STD)
+
+
+def require_bounded(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse a model that could reach for other files, loop, or take more memory than its images account for.
+
+    Raises:
+        WeightsError: saying why.
+    """
     try:
-        _require_bounded(graph)
-        model = OnnxModel(content)
-        model.session  # noqa: B018  # made here, so that a file that onnxruntime refuses is found now
-    except Exception as error:  # those of onnx and onnxruntime have no common type
+        _require_bounded(proto)
+    except Exception as error:  # onnx's errors have no common type
         raise WeightsError(f"{path}: not a usable model ({first_line(error)})", "export it again") from error
-    return model, facts
+
+
+def onnx_type_name(number: int) -> str:
+    """An element type's name, as ONNX writes it."""
+    import onnx
+
+    return str(onnx.TensorProto.DataType.Name(number)).lower()
 
 
 class OnnxModel(nn.Module):
@@ -138,7 +225,6 @@ class OnnxModel(nn.Module):
 
 
 def _require_bounded(model: onnx.ModelProto) -> None:
-    """Raise where a model could reach for other files, loop, or take more memory than its images account for."""
     import onnx
 
     graph = model.graph

@@ -1,4 +1,4 @@
-"""The formats that models are exported in: file names, the packages each needs, and the facts that each file carries.
+"""The formats that models are exported in: file names, and the packages that each needs.
 
 Imports nothing heavy, so that a missing package is told before any work.
 """
@@ -6,22 +6,16 @@ Imports nothing heavy, so that a missing package is told before any work.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_accel import __version__
-from mnist_accel.errors import UserError, WeightsError
+from mnist_accel.errors import UserError
 from mnist_accel.names import did_you_mean
 
-FACTS_VERSION = 1
-"""Of the facts in an exported file; a reader refuses a higher one."""
 OPSET = 20
 """ONNX's operators: the newest set that torch writes by itself; onnxruntime reads it from 1.17 (2024) on."""
-MEMBER = "facts.json"
-"""Where a .pt2 file has its facts."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +46,6 @@ FORMATS: Mapping[str, Format] = {
     ),
     "torch-export": Format(".pt2", (), (), WHOLE),
 }
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a file says of the model in it.
-
-    Attributes:
-        model: the architecture's name, or None where nothing says it.
-        class_names: None where nothing says them.
-        trained_on: the data set's name, or None.
-    """
-
-    model: str | None = None
-    class_names: tuple[str, ...] | None = None
-    trained_on: str | None = None
 
 
 def require(packages: Iterable[str], wanted_by: str) -> None:
@@ -100,46 +79,3 @@ def target(format_name: str, source: Path, output: Path | None) -> Path:
     if os.path.exists(output) and os.path.samefile(source, output):  # noqa: PTH110, PTH121
         raise UserError(f"--output {output}: would replace the weights themselves", "name another file")
     return output
-
-
-def as_metadata(facts: Facts, kind: Format, mean: float, std: float, source_sha256: str) -> dict[str, str]:
-    """The facts as exported files carry them: texts by name.
-
-    Args:
-        source_sha256: of the weights file that was exported.
-    """
-    return {
-        "mnist_accel_facts": str(FACTS_VERSION),
-        "mnist_accel": __version__,
-        "model": facts.model or "",
-        "class_names": json.dumps(facts.class_names, ensure_ascii=False),
-        "trained_on": facts.trained_on or "",
-        "mean": repr(mean),
-        "std": repr(std),
-        "takes": kind.takes,
-        "source_sha256": source_sha256,
-    }
-
-
-def from_metadata(metadata: Mapping[str, str], path: Path, mean: float, std: float) -> Facts:
-    """What `as_metadata` wrote.
-
-    Raises:
-        WeightsError: it is something else, or of a later version, or of another normalisation.
-    """
-    version = metadata.get("mnist_accel_facts")
-    if version is None:
-        raise WeightsError(f"{path}: not exported by this program", "export the .pth file (mnist-accel export)")
-    if version != str(FACTS_VERSION):
-        raise WeightsError(f"{path}: exported by another version (facts {version[:20]!r})", "export it again")
-    try:
-        names = json.loads(metadata["class_names"])
-        same = (float(metadata["mean"]), float(metadata["std"])) == (mean, std)
-        model, trained_on = metadata["model"], metadata["trained_on"]
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("class names")
-    except (KeyError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: its facts are damaged ({error})", "export it again") from error
-    if not same:
-        raise WeightsError(f"{path}: of another normalisation than mean {mean}, std {std}", "export it again")
-    return Facts(model or None, tuple(names), trained_on or None)

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from mnist_accel import formats
-from mnist_accel.commands.common import DebugOption, JsonOption, guarded, print_json
+from mnist_accel.commands.common import DebugOption, JsonOption, completing, guarded, print_json
 
 NAMES = tuple(formats.FORMATS)
 
 
 def export(
     format_name: Annotated[
-        str, typer.Option("--format", metavar="|".join(NAMES), help="Format.", autocompletion=lambda: list(NAMES))
+        str, typer.Option("--format", metavar="|".join(NAMES), help="Format.", autocompletion=completing(NAMES))
     ],
     weights: Annotated[Path, typer.Option(help="Weights file (.pth).")] = Path("mnist_cnn_model.pth"),
     output: Annotated[
