@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, TorchDynamoPlugin
 
-from mnist_accel import rendezvous
+from mnist_accel import allocator, rendezvous
 from mnist_accel.config import RunConfig
 from mnist_accel.cores import available_cores, launched_world_size, local_world_size
 from mnist_accel.errors import LaunchError, UserError
@@ -174,6 +174,7 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
         )
     threads = config.threads or max(1, available_cores() // local_world_size())
     torch.set_num_threads(threads)
+    allocator.keep_freed_memory()
     control: distributed.ProcessGroup | None = None
     if launched > 1:
         atexit.register(stop)  # a Python caller need not know of it

@@ -100,7 +100,7 @@ def train(config: TrainConfig | None = None, observer: Observer | None = None) -
         trained = engine.fit(training, progress, observer, guard)
 
     final, tested = trained.history[-1], trained.predictions
-    content = weights.serialise(training.module)  # the same bytes on every process
+    content = weights.serialise(training.result)  # the same bytes on every process
     result = TrainResult(
         dataset=dataset.name,
         train_samples=len(dataset.train),

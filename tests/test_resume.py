@@ -206,14 +206,14 @@ def test_bad_numbers_stop_the_run_by_name_and_never_reach_the_weights(
     seen: list[dict[str, torch.Tensor]] = []
     original = engine.train_step
 
-    def spoil(training: engine.Training, batch: torch.Tensor, step: int, sums: object) -> None:
+    def spoil(training: engine.Training, batch: torch.Tensor, *place: Any) -> None:
         if len(seen) == 8:
             if where == "loss":
                 monkeypatch.setattr(engine, "cross_entropy", lambda logits, *_, **__: logits.sum() * 0 + float("inf"))
             else:
                 parameter = next(training.module.parameters())
                 parameter.register_hook(lambda gradient: torch.full_like(gradient, float("-inf")))
-        original(training, batch, step, sums)  # type: ignore[arg-type]
+        original(training, batch, *place)
         seen.append({name: value.clone() for name, value in training.module.state_dict().items()})
 
     monkeypatch.setattr(engine, "train_step", spoil)
