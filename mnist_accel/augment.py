@@ -43,7 +43,7 @@ class Augmentation:
         return grid_sample(images - self.background, grid, align_corners=False) + self.background
 
     def _of(self, samples: Tensor, epoch: int) -> Tensor:
-        """Angle in radians, two scales, two shifts in pixels of each sample; float32 (B, 5), where the samples' numbers are."""
+        """Angle in radians, two scales, two shifts in pixels of each sample; float32 (B, 5), beside `samples`."""
         if epoch != self._epoch:
             uniform = torch.from_numpy(
                 np.random.default_rng([self.seed, epoch, 1]).random((self.samples, 5), np.float32)

@@ -128,14 +128,20 @@ class Guard(Protocol):
     def after_epoch(self, training: Training, progress: Progress) -> None: ...
 
 
-def prepare(config: TrainConfig, hardware: Hardware, data: DataSet, validation: Digits | None = None) -> Training:
+def prepare(
+    config: TrainConfig,
+    hardware: Hardware,
+    data: DataSet,
+    validation: Digits | None = None,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> Training:
     """Model, optimizer and data on the device, from `config.seed`."""
     dtype = getattr(torch, config.dtype)
     set_seed(config.seed)  # the same first weights on every process
     model = (
         models.build(config.model, classes=len(data.class_names), dropout=config.dropout)
         .to(dtype)
-        .to(memory_format=torch.channels_last)
+        .to(memory_format=memory_format)
     )
     optimizer = build_optimizer(model, config)
     found_bad = torch.zeros((), device=hardware.device)

@@ -147,8 +147,8 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
             "start one for each GPU, or add --cpu",
         )
     mixed_precision, reason = choose_precision(config, torch.device("cpu") if on_cpu else None)
-    if compiled and on_cpu:
-        _require_compiler()
+    if compiled and on_cpu and not has_compiler():
+        raise UserError("--compile needs a C++ compiler on a CPU, and none was found", "install g++ or clang")
     timeout = timedelta(seconds=config.timeout)
     # A process may train more than once (a notebook); Accelerate's singletons refuse a second precision.
     if AcceleratorState._shared_state:
@@ -284,16 +284,16 @@ def _native_bf16(kind: str | None) -> str | None:
     return None
 
 
-def _require_compiler() -> None:
+def has_compiler() -> bool:
+    """Whether torch finds a C++ compiler, which it compiles models for a CPU with."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
     try:
         get_cpp_compiler()
-    except (InvalidCxxCompiler, RuntimeError) as error:
-        raise UserError(
-            "--compile needs a C++ compiler on a CPU, and none was found", "install g++ or clang"
-        ) from error
+    except (InvalidCxxCompiler, RuntimeError):
+        return False
+    return True
 
 
 def _device_name(device: torch.device) -> str:
