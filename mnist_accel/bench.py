@@ -7,6 +7,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,7 +19,6 @@ from mnist_accel.cores import available_cores
 from mnist_accel.errors import LaunchError
 from mnist_accel.hardware import choose_precision, gpu_count, has_compiler
 
-BURST_STEPS = 100
 KINDS = ("ours", "bare", "bare, our model and allocator", "plain script")
 
 
@@ -29,6 +29,7 @@ class Candidate:
     Attributes:
         kind: one of KINDS; the bare loops and the plain script are in `baselines.py`.
         batch_size: of one step, over all processes.
+        steps: of a burst.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Candidate:
     compile: bool = False
     processes: int = 1
     cpu: bool = False
+    steps: int = 100
 
     @property
     def title(self) -> str:
@@ -86,6 +88,7 @@ class Worker:
     def __init__(self, candidate: Candidate) -> None:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={candidate.processes}"]
         self.candidate = candidate
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in end()
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -94,14 +97,14 @@ class Worker:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.said,
             text=True,
         )
         self._answer()
 
     def burst(self) -> float:
         """Images a second of one burst."""
-        return BURST_STEPS * self.candidate.batch_size / float(self._ask("go"))
+        return self.candidate.steps * self.candidate.batch_size / float(self._ask("go"))
 
     def split(self) -> dict[str, float]:
         """Seconds a step by part."""
@@ -115,6 +118,7 @@ class Worker:
         """Let it go, as it is."""
         self.process.kill() if self.candidate.processes == 1 else self.process.terminate()
         self.process.communicate()
+        self.said.close()
 
     def _ask(self, question: str) -> Any:
         assert self.process.stdin
@@ -124,10 +128,12 @@ class Worker:
 
     def _answer(self) -> Any:
         assert self.process.stdout
-        assert self.process.stderr
         line = self.process.stdout.readline()
         if not line:
-            last = (self.process.stderr.read().strip().splitlines() or ["no message"])[-1]
+            self.process.wait()
+            self.said.seek(0)
+            last = (self.said.read().strip().splitlines() or ["no message"])[-1]
+            self.end()
             raise LaunchError(f"bench: the process for {self.candidate.title} ended ({last[:200]})", "see --debug")
         return json.loads(line)
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_accel import allocator, baselines, engine, hardware, models
-from mnist_accel.bench import BURST_STEPS, Candidate
+from mnist_accel.bench import Candidate
 from mnist_accel.config import TrainConfig
 from mnist_accel.console import TrainingConsole
 from mnist_accel.cores import available_cores
@@ -38,7 +38,7 @@ BURSTS_A_CHECKPOINT = 5
 MATRIX_SIDE, MATRIX_PRODUCTS = 2048, 20
 
 Burst = Callable[[], float]
-"""Runs BURST_STEPS steps; seconds."""
+"""Runs a candidate's steps; seconds."""
 
 
 def random_digits(samples: int) -> Digits:
@@ -93,7 +93,7 @@ def baseline_burst(candidate: Candidate) -> Burst:
 
     def burst() -> float:
         began = time.perf_counter()
-        for _ in range(BURST_STEPS):
+        for _ in range(candidate.steps):
             step()
         _wait(device)
         return time.perf_counter() - began
@@ -112,7 +112,7 @@ def serve_ours(candidate: Candidate, folder: Path) -> None:
         output_dir=folder,
     )
     machine = hardware.start(config, compiled=config.compile)
-    digits = random_digits(BURST_STEPS * config.batch_size)
+    digits = random_digits(candidate.steps * config.batch_size)
     dataset = DataSet("random", digits, digits, DIGITS, "", {})
     memory_format = torch.channels_last if candidate.channels_last else torch.contiguous_format
     training = engine.prepare(config, machine, dataset, memory_format=memory_format)
@@ -142,7 +142,7 @@ def serve_ours(candidate: Candidate, folder: Path) -> None:
 
 def split(training: Training, machine: Hardware, burst: Burst) -> dict[str, float]:
     """Seconds a step of data, forward, backward, optimizer, the rest, and of the exchange within backward."""
-    plain = burst()
+    plain, steps = burst(), training.steps_per_epoch
     seconds = dict.fromkeys(("data", "forward", "backward", "optimizer"), 0.0)
 
     def timed(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -169,17 +169,17 @@ def split(training: Training, machine: Hardware, burst: Burst) -> dict[str, floa
         setattr(owner, attribute, timed(name, originals[owner, attribute]))
     whole = burst()
     exchanged = seconds["backward"]
-    parts = {name: total / BURST_STEPS for name, total in seconds.items()}
-    parts["rest"] = max(0.0, whole / BURST_STEPS - sum(parts.values()))
+    parts = {name: total / steps for name, total in seconds.items()}
+    parts["rest"] = max(0.0, whole / steps - sum(parts.values()))
     if machine.world_size > 1:
         with accelerator.no_sync(model):
             seconds["backward"] = 0.0
             burst()
-        parts["communication"] = max(0.0, exchanged - seconds["backward"]) / BURST_STEPS
+        parts["communication"] = max(0.0, exchanged - seconds["backward"]) / steps
         parts["backward"] -= parts["communication"]
     for (owner, attribute), original in originals.items():
         setattr(owner, attribute, original)
-    return parts | {"whole": plain / BURST_STEPS}
+    return parts | {"whole": plain / steps}
 
 
 def facts(training: Training, machine: Hardware) -> dict[str, Any]:

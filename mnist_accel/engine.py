@@ -171,7 +171,7 @@ def prepare(
 
 def fit(training: Training, progress: Progress, observer: Observer, guard: Guard) -> Trained:
     """Train from `progress` to the end and report each epoch; the test set is only looked at, never acted on."""
-    config, predictions = training.config, None
+    config, steps, predictions = training.config, training.steps_per_epoch, None
     while not progress.is_finished(config):
         observer.epoch_started(progress.epoch, progress.step)
         train_loss, train_accuracy = train_epoch(training, progress, observer, guard)
@@ -184,7 +184,7 @@ def fit(training: Training, progress: Progress, observer: Observer, guard: Guard
             train_accuracy=train_accuracy,
             test_loss=None if held_out else predictions.loss,
             test_accuracy=None if held_out else predictions.accuracy,
-            lr=training.optimizer.param_groups[0]["lr"],
+            lr=learning_rate(config, (progress.epoch + 1) * steps - 1, config.epochs * steps),
             images_per_second=len(training.train) / progress.epoch_seconds,
             train_seconds=progress.epoch_seconds,
             validation_loss=predictions.loss if held_out else None,

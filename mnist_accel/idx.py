@@ -63,7 +63,7 @@ def _map(path: Path, dimensions: int) -> tuple[npt.NDArray[np.uint8], str]:
         shape = _shape(file.read(header_size), size, path.name, dimensions)
         digest = hashlib.sha256(str(size).encode())
         for number in range(BLOCKS):
-            file.seek(number * (size - BLOCK) // (BLOCKS - 1))
+            file.seek(number * max(0, size - BLOCK) // (BLOCKS - 1))
             digest.update(file.read(BLOCK))
     # Mode "c": pages stay the file's until they are written to, which nothing does. torch wants arrays writable.
     mapped = np.memmap(path, dtype=np.uint8, mode="c", offset=header_size, shape=shape)

@@ -27,7 +27,7 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     if config.schedule == "constant":
         return config.lr
     rising = config.warmup * steps - 1
-    if step <= rising:
+    if step < rising:
         start, end, done = FIRST_SHARE, 1.0, step / rising
     else:
         start, end, done = 1.0, LAST_SHARE, (step - rising) / (steps - 1 - rising)
