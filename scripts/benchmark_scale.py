@@ -1,5 +1,7 @@
 """Training from a large mapped file against training from memory, in turn; memory; cost of an image by set size.
 
+The file is read once before, so that it is in the system's file cache, as far as that goes.
+
 python scripts/make_large.py --data-dir data --images 10000000 large
 python scripts/benchmark_scale.py large --picture scale.png
 """
@@ -44,6 +46,10 @@ def main() -> None:
     if len(labels) < SAMPLES:
         sys.exit(f"{options.folder} holds {len(labels):,} images; {SAMPLES:,} are needed (scripts/make_large.py)")
 
+    for path in options.folder.iterdir():
+        with path.open("rb") as file:
+            while file.read(2**24):
+                pass
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(output_dir=Path(folder))
         machine = hardware.start(config)
