@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mnist_accel import archive, files, hardware, metrics, runlog, weights
+from mnist_accel import classifier, files, hardware, metrics, runlog
 from mnist_accel.config import DATASET_FORMS, DATASETS, EvaluateConfig
 from mnist_accel.errors import UserError, WeightsError
 from mnist_accel.names import did_you_mean
@@ -57,29 +57,25 @@ def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = N
     """
     config = config or EvaluateConfig()
     observer = observer or Silence()
-    try:
-        if config.weights.stat().st_size > archive.LARGEST_FILE:
-            raise WeightsError(f"{config.weights}: too large for any model here", "name a .pth file with a state dict")
-        content = config.weights.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"cannot read {config.weights}: {error.strerror or error}", "name another file") from error
-    record = runlog.read_record(config.weights)
-    if record and record["weights_sha256"] != weights.sha256(content):
-        raise WeightsError(
-            f"{config.weights} is not the file that {runlog.record_path(config.weights)} describes (SHA-256 differs): "
-            "damaged, or exchanged",
-            "copy both again; or delete the JSON, and name --dataset, to evaluate the weights without it",
+    loaded = classifier.load(config.weights, torch.device("cpu"))  # Accelerate moves it to where the run computes
+    chosen = dataset_name(config, loaded.trained_on)
+    if loaded.architecture is None and config.mixed_precision in ("bf16", "fp16"):
+        raise UserError(
+            f"--mixed-precision {config.mixed_precision}: {config.weights} computes in float32, as it was exported",
+            "leave the option out",
         )
-    chosen = dataset_name(config, record)
-    state = weights.load(content, config.weights)
-    _, model = weights.into_model(state, record["model"] if record else None, config.weights)
 
     machine = hardware.start(config)
     prepare_output(config.output_dir, machine)
     dataset = load_data(chosen, config.data_dir, machine, observer)
-    model = model.to(memory_format=torch.channels_last)
-    prepared = machine.accelerator.prepare_model(model, evaluation_mode=True)
-    pipeline = InputPipeline(dataset.test, machine.device, torch.float32)
+    if len(loaded.class_names) != len(dataset.class_names):
+        raise WeightsError(
+            f"{config.weights}: tells {len(loaded.class_names)} classes apart, {dataset.name} has "
+            f"{len(dataset.class_names)}",
+            "name the --dataset that it was trained on",
+        )
+    prepared = machine.accelerator.prepare_model(loaded.model, evaluation_mode=True)
+    pipeline = InputPipeline(dataset.test, machine.device, loaded.dtype)
     predictions = metrics.evaluate(prepared, pipeline, machine, config.batch_size)
 
     if not math.isfinite(predictions.loss):
@@ -111,9 +107,8 @@ def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = N
     )
 
 
-def dataset_name(config: EvaluateConfig, record: dict[str, Any] | None) -> str:
-    """The data set to test on: the one asked for, else the one that the record names; never a fallback."""
-    trained_on = record["dataset"]["name"] if record else None
+def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
+    """The data set to test on: the one asked for, else the one that the weights are of; never a fallback."""
     name = config.dataset or trained_on
     if name is None:
         raise UserError(

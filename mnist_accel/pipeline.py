@@ -18,7 +18,7 @@ class InputPipeline:
     Args:
         digits: images uint8 (N, 28, 28), labels int64 (N,).
         device: where the batches are wanted.
-        dtype: of the batches.
+        dtype: of the batches; uint8 leaves the pixels as they are, for models that normalise by themselves.
 
     Attributes:
         home: where the data set lies and indices are wanted: the device, or the CPU where it does not fit there or is
@@ -43,7 +43,7 @@ class InputPipeline:
         images, labels = self.images[rows], self.labels[indices]
         if self.home != self.device:
             images, labels = (part.pin_memory().to(self.device, non_blocking=True) for part in (images, labels))
-        return normalise(images, self.dtype), labels
+        return images if self.dtype == torch.uint8 else normalise(images, self.dtype), labels
 
 
 def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:

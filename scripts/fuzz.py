@@ -32,7 +32,20 @@ from typing import Any
 
 import torch
 
-from mnist_accel import archive, checkpoint, data, engine, evaluation, hardware, idx, models, runlog, snapshot, weights
+from mnist_accel import (
+    archive,
+    checkpoint,
+    classifier,
+    data,
+    engine,
+    evaluation,
+    hardware,
+    idx,
+    models,
+    runlog,
+    snapshot,
+    weights,
+)
 from mnist_accel.config import EvaluateConfig, TrainConfig
 from mnist_accel.errors import UserError
 from mnist_accel.guard import Guard
@@ -92,7 +105,11 @@ class Fuzzer:
         self.weights = weights.serialise(self.training.module)
         self.good = weights.load(self.weights, Path("good.pth"))
         self.record = runlog.record_bytes(
-            {"model": "cnn", "dataset": {"name": "mnist-5k"}, "weights_sha256": weights.sha256(self.weights)}
+            {
+                "model": "cnn",
+                "dataset": {"name": "mnist-5k", "class_names": list(data.DIGITS)},
+                "weights_sha256": weights.sha256(self.weights),
+            }
         )
         self.idx = struct.pack(">4B3I", 0, 0, 8, 3, 20, 28, 28) + bytes(20 * 784)
         labels = struct.pack(">4BI", 0, 0, 8, 1, 10000) + bytes(range(10)) * 1000
@@ -154,9 +171,8 @@ class Fuzzer:
 
     def read_weights(self, content: bytes) -> None:
         """As `evaluate` reads weights without a record: refused, or the very tensors of the good file."""
-        path = self.write("w.pth", content)
-        _, model = weights.into_model(weights.load(path.read_bytes(), path), None, path)
-        for name, tensor in model.state_dict().items():
+        loaded = classifier.load(self.write("w.pth", content), torch.device("cpu"))
+        for name, tensor in loaded.model.state_dict().items():
             assert torch.equal(tensor, self.good[name]), f"{name} was read wrongly"
 
     def read_checkpoint(self, state: bytes, manifest: bytes | None) -> None:
@@ -172,10 +188,8 @@ class Fuzzer:
         """As `evaluate` reads the JSON beside weights."""
         path = self.write("r.pth", self.weights)
         self.write("r.json", content)
-        record = runlog.read_record(path)
-        config = EvaluateConfig(weights=path, output_dir=self.folder)
-        evaluation.dataset_name(config, record)
-        weights.into_model(self.good, record["model"] if record else None, path)
+        loaded = classifier.load(path, torch.device("cpu"))
+        evaluation.dataset_name(EvaluateConfig(weights=path, output_dir=self.folder), loaded.trained_on)
 
     def read_idx(self, content: bytes) -> None:
         """As a data file is read; ValueError is what the reader of a folder turns into a message."""
