@@ -1,0 +1,99 @@
+"""The straight lines of ruled and squared paper and of forms, found in a map of ink and erased."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Mask = npt.NDArray[np.bool_]
+
+SMALLEST_SIDE = 100
+"""Pixels; in smaller pictures a line and a stroke cannot be told apart."""
+THICKEST = 0.02
+"""Of the picture's shorter side."""
+SHORTEST = 0.5
+"""Of the picture's width (height)."""
+STEEPEST = 0.1
+"""Pixels down for each across: how askew a photo of the paper may be."""
+SLOPES = 61
+BEYOND = 0.02
+"""Of the picture's width: how far a line goes on beyond all else, on both sides. A digit's bar does not."""
+PASSES = 3
+
+
+def erase(mask: Mask) -> Mask:
+    """The ink without long straight lines; strokes that cross one stay whole.
+
+    Args:
+        mask: (H, W), True where ink is.
+    """
+    across = _lines(mask)
+    down = _lines(mask.T).T
+    rest = mask & ~across & ~down
+    if not rest.any():
+        return mask
+    result = mask
+    if across.any() and _goes_beyond(across, rest):
+        result = result & ~across
+    if down.any() and _goes_beyond(down.T, rest.T):
+        result = result & ~down
+    return result
+
+
+def _goes_beyond(lines: Mask, rest: Mask) -> bool:
+    width = lines.shape[1]
+    counts = np.cumsum(rest.sum(axis=0))
+    first, last = np.searchsorted(counts, (0.01 * counts[-1], 0.99 * counts[-1]))
+    columns = np.flatnonzero(lines.any(axis=0))
+    return bool(columns[0] <= first - BEYOND * width and columns[-1] >= last + BEYOND * width)
+
+
+def _lines(mask: Mask) -> Mask:
+    """The pixels of roughly horizontal lines: thin from top to bottom, and in line with many others."""
+    height, width = mask.shape
+    thickest = max(4, round(THICKEST * min(mask.shape)))
+    padded = np.zeros((width, height + 1), dtype=np.int8)
+    padded[:, :height] = mask.T
+    change = np.diff(padded.ravel(), prepend=0)
+    starts, ends = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
+    thin = ends - starts <= thickest
+    starts, ends = starts[thin], ends[thin]
+    x, top = np.divmod(starts, height + 1)
+    bottom = top + ends - starts
+    middle = (top + bottom - 1) / 2
+    found = np.zeros(mask.shape, dtype=np.bool_)
+    left = np.ones(len(x), dtype=np.bool_)
+    for _ in range(PASSES):
+        if left.sum() < SHORTEST * width:
+            break
+        on_line = _aligned(x[left], middle[left], width, thickest)
+        if on_line is None:
+            break
+        chosen = np.flatnonzero(left)[on_line]
+        left[chosen] = False
+        for offset in range(thickest):
+            rows = top[chosen] + offset
+            inside = rows < bottom[chosen]
+            found[rows[inside], x[chosen][inside]] = True
+    return found
+
+
+def _aligned(
+    x: npt.NDArray[np.int64], y: npt.NDArray[np.float64], width: int, tolerance: int
+) -> npt.NDArray[np.bool_] | None:
+    """Which points lie on long lines of the one slope that has most, after Hough; None if there are none."""
+    step = max(2, tolerance // 2)
+    best, best_score, best_bins = None, 0.0, None
+    for slope in np.linspace(-STEEPEST, STEEPEST, SLOPES):
+        bins = np.floor((y - slope * x + STEEPEST * width) / step).astype(np.int64) + 2
+        counts = np.bincount(bins, minlength=int(bins.max()) + 3)
+        spread = counts[:-2] + counts[1:-1] + counts[2:]  # three neighbouring bins, about the middle one
+        long = spread >= SHORTEST * width
+        score = float((spread[long].astype(np.float64) ** 2).sum())
+        if score > best_score:
+            is_line = np.zeros(len(counts), dtype=np.bool_)
+            middles = np.flatnonzero(long) + 1
+            for neighbour in (-1, 0, 1):
+                is_line[middles + neighbour] = True
+            best, best_score, best_bins = is_line, score, bins
+    return None if best is None or best_bins is None else best[best_bins]
