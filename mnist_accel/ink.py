@@ -125,7 +125,8 @@ def _smooth_light(grey: Floats) -> tuple[Floats, bool]:
         near = residual <= 2.5 * np.partition(residual, middle)[middle] + 3
     one, y, x, yy, xy, xx = fit
     factors = np.array([[one, x, xx], [y, xy, 0], [yy, 0, 0]], dtype=np.float32)
-    return of_rows @ factors @ of_columns, min(grey.shape) < SMALL and float(near.mean()) > MOSTLY
+    surface: Floats = np.asarray(of_rows @ factors @ of_columns, dtype=np.float32)
+    return surface, min(grey.shape) < SMALL and float(near.mean()) > MOSTLY
 
 
 def _pen(flat: Floats) -> tuple[bool, int]:

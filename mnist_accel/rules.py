@@ -59,7 +59,7 @@ def _sides(mask: Mask, rows: npt.NDArray[np.int64]) -> Mask:
 
 
 def _thickest(mask: Mask) -> int:
-    return max(4, round(THICKEST * min(mask.shape)))
+    return max(4, round(THICKEST * float(min(mask.shape))))
 
 
 def _extent(mask: Mask) -> tuple[int, int, int]:
