@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ Floats = npt.NDArray[np.float32]
 
 GRID = 16
 """Points a side at which the light's smooth change over the picture is measured."""
-FITS, FAR = 4, 60.0
+FITS, FAR = 3, 60.0
 """The surface is fitted so often, first to what is within `FAR` of the median brightness."""
 RIDGE = np.diag([0, 1, 1, 1, 1, 1]).astype(np.float32) / 2
 MOSTLY = 0.6
@@ -54,7 +55,7 @@ def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
     paper = surface if is_simple else _closing(flat, size) + surface
     ink = paper - grey
     if is_brightness:  # ink swallows a share of the light, in a shadow as well
-        ink *= (float(np.median(surface)) + DARK_SHARE) / (np.maximum(paper, 0) + DARK_SHARE)
+        ink *= (float(surface.mean()) + DARK_SHARE) / (np.maximum(paper, 0) + DARK_SHARE)
     levels = np.clip(ink + 0.5, 0, 255).astype(np.uint8)
     counts = np.bincount(levels.ravel(), minlength=256)
     offset = _quantile(counts, 0.5)
@@ -91,20 +92,20 @@ def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:
 
 
 @functools.lru_cache(maxsize=16)
-def _quadratic(height: int, width: int) -> tuple[Floats, Floats, Floats]:
-    """1, y, x, y², xy, x² at the grid's points (GRID², 6); rows' factors (H, 3) and columns' factors (3, W)."""
+def _quadratic(height: int, width: int) -> tuple[tuple[Any, Any], Floats, Floats, Floats]:
+    """1, y, x, y², xy, x² of a picture of this size.
+
+    Returns:
+        The grid's rows and columns as an index; the terms at its points (GRID², 6); the factors of all rows (H, 3) and
+        of all columns (3, W).
+    """
     y, x = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
-    rows, columns = _grid(height, width)
+    rows = np.linspace(0, height - 1, min(height, GRID)).round().astype(np.intp)
+    columns = np.linspace(0, width - 1, min(width, GRID)).round().astype(np.intp)
     grid_y, grid_x = (part.ravel() for part in np.meshgrid(y[rows], x[columns], indexing="ij"))
     terms = np.stack([np.ones_like(grid_y), grid_y, grid_x, grid_y**2, grid_x * grid_y, grid_x**2], axis=-1)
-    return terms, np.stack([np.ones_like(y), y, y * y], axis=1), np.stack([np.ones_like(x), x, x * x])
-
-
-def _grid(height: int, width: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    return (
-        np.linspace(0, height - 1, min(height, GRID)).round().astype(np.intp),
-        np.linspace(0, width - 1, min(width, GRID)).round().astype(np.intp),
-    )
+    of_rows, of_columns = np.stack([np.ones_like(y), y, y * y], axis=1), np.stack([np.ones_like(x), x, x * x])
+    return (rows[:, None], columns), terms, of_rows, of_columns
 
 
 def _smooth_light(grey: Floats) -> tuple[Floats, bool]:
@@ -113,9 +114,8 @@ def _smooth_light(grey: Floats) -> tuple[Floats, bool]:
     Returns:
         The surface (H, W); and whether it is the paper's brightness in a small picture, as most of it lies on it.
     """
-    terms, of_rows, of_columns = _quadratic(*grey.shape)
-    rows, columns = _grid(*grey.shape)
-    values = grey[rows[:, None], columns].ravel()
+    grid, terms, of_rows, of_columns = _quadratic(*grey.shape)
+    values = grey[grid].ravel()
     middle = len(values) // 2
     near = np.abs(values - np.partition(values, middle)[middle]) < FAR
     for _ in range(FITS):
