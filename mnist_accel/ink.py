@@ -147,14 +147,20 @@ def _pen(flat: Floats) -> tuple[bool, int]:
         light = ndimage.minimum_filter(-flat, size=step, mode="nearest")[::step, ::step]
     widths = np.geomspace(7, max(8, shorter // step * WIDEST_STROKE), 5).round().astype(int) | 1
     rank = max(20, dark.size // 3000)
-    inks, strongest = [], []
-    for width in widths:
-        inks.append(np.maximum(_closing(dark, int(width)) - dark, _closing(light, int(width)) - light))
-        strongest.append(float(np.partition(inks[-1].ravel(), -rank)[-rank]))
-    enough = next(number for number, ink in enumerate(strongest) if ink >= 0.8 * strongest[-1])
-    part = flat[::step, ::step][_where(inks[enough] > 0.4 * strongest[enough])]
+    darks = [_closing(dark, int(width)) - dark for width in widths]
+    lights = [_closing(light, int(width)) - light for width in widths]
+    strongest = [
+        float(np.partition(np.maximum(*both).ravel(), -rank)[-rank]) for both in zip(darks, lights, strict=True)
+    ]
+    number = next(number for number, ink in enumerate(strongest) if ink >= 0.8 * strongest[-1])
+    where = _where(np.maximum(darks[number], lights[number]) > 0.4 * strongest[number])
+    part = flat[::step, ::step][where]
     local = part - ndimage.uniform_filter(part, size=2 * min(part.shape), mode="nearest")  # from its edges mostly
-    return float(np.vdot(local * local, local)) > 0, min(widest, int(3 * widths[enough] * step) | 1)
+    is_light = float(np.vdot(local * local, local)) > 0
+    areas = [np.count_nonzero(ink[where] > 0.7 * strongest[number]) for ink in (lights if is_light else darks)]
+    while number + 1 < len(widths) and areas[number + 1] > 1.3 * areas[number]:  # so far corners of thick strokes
+        number += 1
+    return is_light, min(widest, int(3 * widths[number] * step) | 1)
 
 
 def _where(strokes: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
@@ -163,7 +169,7 @@ def _where(strokes: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
     for axis, length in enumerate(strokes.shape):
         total = np.cumsum(strokes.sum(axis=1 - axis))
         first, last = np.searchsorted(total, (0.05 * total[-1], 0.95 * total[-1]))
-        margin = max(8, 0.25 * (last - first))
+        margin = max(8, 0.5 * (last - first))
         places.append(slice(max(0, int(first - margin)), min(length, int(last + margin) + 1)))
     return places[0], places[1]
 
