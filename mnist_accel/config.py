@@ -22,7 +22,7 @@ from mnist_accel.errors import ConfigError
 from mnist_accel.setting import UNSET, Setting, checked, setting
 
 DATASETS = ("auto", "mnist", "mnist-5k", "fashion-mnist", "kmnist")
-DATASET_FORMS = ("idx:DIR",)
+DATASET_FORMS = ("idx:DIR", "folder:DIR")
 MODELS = ("cnn", "small-cnn", "normalised-cnn")
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 
@@ -31,7 +31,12 @@ PRECISIONS = ("auto", "no", "bf16", "fp16")
 class RunConfig:
     """The settings that training and evaluation share: data, hardware, output."""
 
-    dataset: str = setting("auto", "Data set; idx:DIR: a folder of IDX files.", choices=DATASETS, forms=DATASET_FORMS)
+    dataset: str = setting(
+        "auto",
+        "Data set; idx:DIR: IDX files of your own; folder:DIR: pictures, one sub-folder a class.",
+        choices=DATASETS,
+        forms=DATASET_FORMS,
+    )
     data_dir: Path = setting(Path("data"), "Folder of the data sets, in torchvision's layout (MNIST/raw/…).")
     batch_size: int = setting(
         128,

@@ -113,10 +113,11 @@ def load(name: str, data_dir: Path, tell: Callable[[str], None], progress: Progr
     """
     if name == "mnist-5k":
         return _load_mnist_5k()
-    if name.startswith("idx:"):
-        from mnist_accel import own_data
+    if name.startswith(("idx:", "folder:")):
+        from mnist_accel import own_data  # its readers of pictures need SciPy
 
-        return own_data.load_idx(name, Path(name.removeprefix("idx:")))
+        form, folder = name.split(":", 1)
+        return (own_data.load_idx if form == "idx" else own_data.load_folder)(name, Path(folder))
     if name != "auto":
         return _load_idx(name, data_dir, tell, progress)
     try:
