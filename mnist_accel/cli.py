@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mnist_accel import __version__
+from mnist_accel.commands.demo import demo
 from mnist_accel.commands.doctor import doctor
 from mnist_accel.commands.evaluate import evaluate
 from mnist_accel.commands.selftest import selftest
@@ -20,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (train, evaluate, selftest, doctor):
+for command in (train, evaluate, demo, selftest, doctor):
     app.command()(command)
 
 
