@@ -86,14 +86,15 @@ def build(model: Classifier) -> gradio.Blocks:
         try:
             opened = picture.decode(content)
         except PictureError as error:
-            return "", _verdict("", f"This file: {error}.") + _bars(model, {})
+            return "", _verdict("", _sentence(f"this file: {error}")) + _bars(model, {})
         shown = Image.fromarray(opened.pixels)
         shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
         return _png_url(shown), answer(opened, model)
 
     thing = "digit" if all(name.isdigit() for name in model.class_names) else "picture"
     trained_on = f", trained on {model.trained_on}" if model.trained_on else ""
-    with gradio.Blocks(title=f"Draw a {thing}", analytics_enabled=False) as page:
+    page = gradio.Blocks(title=f"Draw a {thing}", analytics_enabled=False)
+    with page:
         gradio.HTML(
             f"<h1>Draw a {thing}</h1><p>Large, with the mouse or a finger, and see what the network makes of it.</p>"
             f"<p class='small'>Weights: {escape(model.path.name + trained_on)}. What is drawn or opened here goes to "
@@ -130,16 +131,20 @@ def answer(drawn: Picture, model: Classifier) -> str:
     """HTML of what the network makes of a picture."""
     result = read_picture(drawn.pixels, model, top_k=len(model.class_names))
     if result.error:
-        return _verdict("", f"{result.error.capitalize()}.") + _bars(model, {})
+        return _verdict("", _sentence(result.error)) + _bars(model, {})
     if len(result.digits) > 1:
         doubtful = sum(bool(digit.doubt) for digit in result.digits)
         sentence = f"{len(result.digits)} digits" + (f", {doubtful} of them doubtful (?)." if doubtful else ".")
         return _verdict(result.text, sentence) + _seen(result.digits, "What the network saw of each.")
     [digit] = result.digits
     sure = "over 99%" if digit.probability > 0.995 else f"{digit.probability:.0%}"
-    sentence = f"{digit.doubt.capitalize() or f'The network is {sure} sure'}."
+    sentence = _sentence(digit.doubt or f"the network is {sure} sure")
     caption = "What the network saw: 28 × 28 pixels, centred, as the pictures that it learnt from."
     return _verdict(digit.label, sentence) + _bars(model, dict(digit.top)) + _seen([digit], caption)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + ("" if text.endswith("?") else ".")
 
 
 def _verdict(reading: str, sentence: str) -> str:

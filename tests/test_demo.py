@@ -72,7 +72,6 @@ class Demo:
             env=clean_environment(TMPDIR=str(folder)),
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
         )
         assert self.process.stderr
         self.first_line = self.process.stderr.readline()

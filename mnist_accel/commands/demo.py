@@ -15,6 +15,8 @@ import typer
 from mnist_accel.commands.common import DebugOption, guarded
 from mnist_accel.errors import UserError
 
+EVERY_ADDRESS = ("0.0.0.0", "::")
+
 
 def demo(
     weights: Annotated[Path, typer.Option(help="Weights file.")] = Path("mnist_cnn_model.pth"),
@@ -41,8 +43,8 @@ def _demo(weights: Path, host: str, port: int) -> int:
         from mnist_accel.demo import serve
 
         model = classifier.load(weights)
-        shown_host = f"[{host}]" if ":" in host else host
-        address = f"http://{shown_host}:{listener.getsockname()[1]}"
+        name = socket.gethostname() if host in EVERY_ADDRESS else f"[{host}]" if ":" in host else host
+        address = f"http://{name}:{listener.getsockname()[1]}"
         print(f"Open {address} in a browser. Ctrl-C ends it.", file=sys.stderr, flush=True)
         serve(model, listener)
     print("\nThe demo has ended.", file=sys.stderr)
@@ -60,5 +62,6 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise UserError(f"port {port} of {host} is taken", "choose another one with --port") from error
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise UserError(f"cannot listen on {host}, port {port}: {reason}", "choose others by --host, --port") from error
