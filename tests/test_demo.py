@@ -247,10 +247,11 @@ def test_ctrl_c_ends_it_and_it_talked_to_no_one(open_page: Callable[[dict[str, A
     assert said.strip() == "The demo has ended."
 
 
-def test_a_port_that_is_taken_is_told_before_torch_is_imported(run: Run) -> None:
+def test_a_port_that_is_taken_is_told_before_torch_is_imported(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "any.pth").touch()
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        done = run("demo", "--port", port, launcher=("-X", "importtime"))
+        done = run("demo", "--weights", "any.pth", "--port", port, launcher=("-X", "importtime"))
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert errors == [f"mnist-accel: error: port {port} of 127.0.0.1 is taken; choose another one with --port"]
@@ -271,3 +272,10 @@ def test_without_gradio_it_says_what_to_install(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
     assert 'pip install "mnist-accel[demo]"' in done.stderr
     assert done.stdout.strip() == "False"
+
+
+def test_without_weights_it_says_how_to_make_them(run: Run) -> None:
+    done = run("demo")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "mnist_cnn_model.pth: no such file; make it by mnist-accel train" in done.stderr
