@@ -51,27 +51,40 @@ def read(content: bytes) -> Any:
         raise ArchiveError(f"damaged ({first_line(error)})", "make or copy it again") from error
 
 
-def _require_plain(content: bytes) -> None:
-    """Refuse what torch.save does not write: packed or overlapping entries, foreign globals in the pickle."""
+def open_plain(content: bytes) -> zipfile.ZipFile:
+    """A zip archive whose entries are stored as they are and whole, so that reading them takes no more than its size.
+
+    Raises:
+        ArchiveError: it is another, or damaged.
+    """
     if len(content) > LARGEST_FILE:
         raise ArchiveError(f"{len(content):,} bytes are too many for any model here", "name another file")
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = archive.infolist()
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise ArchiveError("a packed archive, not a file of torch.save", "save it with torch.save")
-            if sum(entry.file_size for entry in entries) > len(content):
-                raise ArchiveError("its entries promise more bytes than it has", "make or copy it again")
-            pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
-            if len(pickles) != 1 or pickles[0].file_size > LARGEST_PICKLE:
-                raise ArchiveError("an archive, but not of torch.save", "name a .pth file with a state dict")
-            if (damaged := archive.testzip()) is not None:  # torch itself does not compare checksums
-                raise ArchiveError(f"damaged: the checksum of {damaged} is wrong", "make or copy it again")
-            foreign = _globals(archive.read(pickles[0])) - HARMLESS_GLOBALS
+        archive = zipfile.ZipFile(io.BytesIO(content))
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ArchiveError("a packed archive, not a file of torch.save", "save it with torch.save")
+        if sum(entry.file_size for entry in entries) > len(content):
+            raise ArchiveError("its entries promise more bytes than it has", "make or copy it again")
+        if (damaged := archive.testzip()) is not None:  # torch itself does not compare checksums
+            raise ArchiveError(f"damaged: the checksum of {damaged} is wrong", "make or copy it again")
     except ArchiveError:
         raise
-    except Exception as error:  # zipfile and pickletools raise almost any type on damaged input
+    except Exception as error:  # zipfile raises almost any type on damaged input
         raise ArchiveError(f"cut short, or not of torch.save ({first_line(error)})", "make or copy it again") from error
+    return archive
+
+
+def _require_plain(content: bytes) -> None:
+    """Refuse what torch.save does not write: packed or overlapping entries, foreign globals in the pickle."""
+    with open_plain(content) as archive:
+        pickles = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
+        if len(pickles) != 1 or pickles[0].file_size > LARGEST_PICKLE:
+            raise ArchiveError("an archive, but not of torch.save", "name a .pth file with a state dict")
+        try:
+            foreign = _globals(archive.read(pickles[0])) - HARMLESS_GLOBALS
+        except Exception as error:  # pickletools raises almost any type on damaged input
+            raise ArchiveError(f"damaged, not of torch.save ({first_line(error)})", "make or copy it again") from error
     if foreign:
         raise ArchiveError(
             f"refers to {', '.join(sorted(foreign)[:3])}, which no state dict needs; nothing in it was run",

@@ -219,7 +219,9 @@ class EvaluateConfig(RunConfig):
         ConfigError: with every problem of every setting.
     """
 
-    weights: Path = setting(Path("mnist_cnn_model.pth"), "Weights file (.pth).")
+    weights: Path = setting(
+        Path("mnist_cnn_model.pth"), "Weights file (.pth), or an exported one (.onnx, .safetensors, .pt2)."
+    )
     dataset: str | None = setting(  # type: ignore[assignment]  # None: the one named beside the weights
         None, "Data set; by default the one named in the JSON beside the weights.", choices=DATASETS[1:]
     )
@@ -230,7 +232,7 @@ class EvaluateConfig(RunConfig):
         if not os.path.exists(self.weights):  # noqa: PTH110  # Path.exists raises where the name is too long
             problems.append(f"--weights {self.weights}: no such file; train first (mnist-accel train) or name another")
         elif not self.weights.is_file():
-            problems.append(f"--weights {self.weights}: not a file; name the .pth file itself")
+            problems.append(f"--weights {self.weights}: not a file; name the weights file itself")
 
 
 def settings(config: type[RunConfig]) -> dict[str, Setting]:

@@ -58,6 +58,11 @@ def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = N
     observer = observer or Silence()
     loaded = classifier.load(config.weights, torch.device("cpu"))  # Accelerate moves it to where the run computes
     chosen = dataset_name(config, loaded.trained_on)
+    if loaded.architecture is None and config.mixed_precision in ("bf16", "fp16"):
+        raise UserError(
+            f"--mixed-precision {config.mixed_precision}: {config.weights} computes in float32, as it was exported",
+            "leave the option out",
+        )
 
     machine = hardware.start(config)
     prepare_output(config.output_dir, machine)
@@ -69,7 +74,7 @@ def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = N
             "name the --dataset that it was trained on",
         )
     prepared = machine.accelerator.prepare_model(loaded.model, evaluation_mode=True)
-    pipeline = InputPipeline(dataset.test, machine.device, torch.float32)
+    pipeline = InputPipeline(dataset.test, machine.device, loaded.dtype)
     predictions = metrics.evaluate(prepared, pipeline, machine, config.batch_size)
 
     if not math.isfinite(predictions.loss):

@@ -17,7 +17,7 @@ class InputPipeline:
     Args:
         digits: images uint8 (N, 28, 28), labels int64 (N,).
         device: where the batches are wanted; the whole data set is kept there.
-        dtype: of the batches.
+        dtype: of the batches; uint8 leaves the pixels as they are, for models that normalise by themselves.
     """
 
     def __init__(self, digits: Digits, device: torch.device, dtype: torch.dtype) -> None:
@@ -34,7 +34,8 @@ class InputPipeline:
 
     def batch(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Normalised images (B, 1, 28, 28) and labels (B,) of the samples at `indices` (B,), on the device."""
-        return normalise(self.images[indices], self.dtype), self.labels[indices]
+        images = self.images[indices]
+        return images if self.dtype == torch.uint8 else normalise(images, self.dtype), self.labels[indices]
 
 
 def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:

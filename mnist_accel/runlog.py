@@ -64,8 +64,14 @@ def read_record(weights: Path) -> dict[str, Any] | None:
         )
     expected = {"model": str, "dataset": dict, "weights_sha256": str}
     wrong = [key for key, kind in expected.items() if not isinstance(record.get(key), kind)]
-    if wrong or not isinstance(record["dataset"].get("name"), str):
-        raise WeightsError(f"{path}: no usable {', '.join(wrong) or 'dataset name'} in it", advice)
+    if not wrong:
+        names = record["dataset"].get("class_names")
+        if not isinstance(record["dataset"].get("name"), str):
+            wrong = ["dataset name"]
+        elif not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            wrong = ["class names"]
+    if wrong:
+        raise WeightsError(f"{path}: no usable {', '.join(wrong)} in it", advice)
     return record
 
 

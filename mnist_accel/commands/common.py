@@ -10,11 +10,12 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from mnist_accel import recipes
 from mnist_accel.config import RunConfig, TrainConfig, metavar, option_name, settings
 from mnist_accel.cores import launched_rank, launched_world_size
 from mnist_accel.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_REFUSED, ConfigError, UserError
@@ -43,7 +44,11 @@ def configured_by(config: type[RunConfig]) -> Callable[[Callable[..., int]], Cal
                 annotations[name] = Annotated[bool | None, option]
             else:
                 option = typer.Option(
-                    option_name(name), help=known.meaning + shown, show_default=False, metavar=metavar(config, name)
+                    option_name(name),
+                    help=known.meaning + shown,
+                    show_default=False,
+                    metavar=metavar(config, name),
+                    autocompletion=completing(recipes.names() if name == "recipe" else known.choices),
                 )
                 annotations[name] = Annotated[str | None, option]
         own = inspect.signature(command, eval_str=True).parameters
@@ -64,6 +69,15 @@ def configured_by(config: type[RunConfig]) -> Callable[[Callable[..., int]], Cal
         return run
 
     return decorate
+
+
+def completing(choices: Iterable[str]) -> Callable[[str], list[str]]:
+    """What a shell offers for an option's value; where it is nothing, shells offer files."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return complete
 
 
 def launch(config: RunConfig) -> int:

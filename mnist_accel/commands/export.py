@@ -1,0 +1,53 @@
+"""`mnist-accel export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnist_accel import formats
+from mnist_accel.commands.common import DebugOption, JsonOption, completing, guarded, print_json
+
+NAMES = tuple(formats.FORMATS)
+
+
+def export(
+    format_name: Annotated[
+        str, typer.Option("--format", metavar="|".join(NAMES), help="Format.", autocompletion=completing(NAMES))
+    ],
+    weights: Annotated[Path, typer.Option(help="Weights file (.pth).")] = Path("mnist_cnn_model.pth"),
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; by default beside the weights.", show_default=False)
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write trained weights for other programs, once the file has given the same probabilities as the original.
+
+    onnx and torch-export (.pt2) hold the whole model: images uint8 (N, 28, 28), white on black, in, probabilities
+    out, for any number N of images. safetensors holds the weights, and says how to normalise for them.
+
+    For example:
+
+      mnist-accel export --format onnx
+
+      mnist-accel export --format safetensors --weights other.pth --output other.safetensors --json
+    """
+    raise SystemExit(guarded(lambda: _export(weights, format_name, output, json), debug=debug))
+
+
+def _export(source: Path, format_name: str, output: Path | None, as_json: bool) -> int:
+    output = formats.target(format_name, source, output)
+    from dataclasses import asdict
+
+    from mnist_accel.console import stderr_console
+    from mnist_accel.export import export
+    from mnist_accel.report import print_export
+
+    result = export(source, format_name, output)
+    print_export(stderr_console(), result)
+    if as_json:
+        print_json(asdict(result))
+    return 0

@@ -1,0 +1,44 @@
+"""`mnist-accel inspect`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnist_accel.commands.common import DebugOption, JsonOption, guarded, print_json
+from mnist_accel.errors import EXIT_FAILED, UserError
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Weights, exported model, checkpoint, or folder with checkpoints.")],
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say what a file or checkpoint is and whether it is whole; nothing in it is run. Exit code 1 with warnings.
+
+    For example:
+
+      mnist-accel inspect mnist_cnn_model.pth
+
+      mnist-accel inspect checkpoints --json
+    """
+    raise SystemExit(guarded(lambda: _inspect(file, json), debug=debug))
+
+
+def _inspect(path: Path, as_json: bool) -> int:
+    if not os.path.exists(path):  # noqa: PTH110  # Path.exists raises where the name is too long
+        raise UserError(f"{path}: no such file", "name weights, an exported model or a checkpoint")
+    from dataclasses import asdict
+
+    from mnist_accel.console import stderr_console
+    from mnist_accel.inspection import inspect
+    from mnist_accel.report import print_inspection
+
+    found = inspect(path)
+    print_inspection(stderr_console(), found)
+    if as_json:
+        print_json(asdict(found))
+    return EXIT_FAILED if found.problems else 0

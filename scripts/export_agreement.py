@@ -1,0 +1,85 @@
+"""Whether exported files predict what the original weights do, read as other programs read them.
+
+    python scripts/export_agreement.py --weights mnist_cnn_model.pth --dataset mnist --data-dir data
+
+onnxruntime runs the .onnx file, torch.export.load the .pt2 file; the tensors of the .safetensors file go into a new
+model. Prints one JSON object: for each format, on how many of the test images the most probable class is the same, and
+the largest difference of a probability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import safetensors.torch
+import torch
+
+from mnist_accel import classifier, data, models
+from mnist_accel.export import export
+from mnist_accel.formats import FORMATS
+from mnist_accel.observers import Silence
+
+Images = npt.NDArray[np.uint8]
+BATCH_SIZE = 250
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=Path("mnist_cnn_model.pth"))
+    parser.add_argument("--dataset", default="mnist-5k")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    options = parser.parse_args()
+    images = data.load(options.dataset, options.data_dir, Silence().notice, Silence().download).test.images
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps({"dataset": options.dataset} | agreement(options.weights, images, Path(folder))))
+
+
+def agreement(weights: Path, images: Images, folder: Path) -> dict[str, Any]:
+    """Export into `folder` in every format, and compare with the original on uint8 images (N, 28, 28)."""
+    original = classifier.load(weights, torch.device("cpu"))
+    expected = original.probabilities(images)
+    assert original.architecture is not None
+    results: dict[str, Any] = {"samples": len(images)}
+    for name, kind in FORMATS.items():
+        path = folder / f"exported{kind.suffix}"
+        export(weights, name, path)
+        parts = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
+        found = np.concatenate(READERS[name](path, parts, original.architecture))
+        results[name] = {
+            "same_predictions": int((found.argmax(axis=1) == expected.argmax(axis=1)).sum()),
+            "largest_difference": float(np.abs(found - expected).max()),
+        }
+    return results
+
+
+def _run_onnx(path: Path, parts: list[Images], _: str) -> list[Any]:
+    session = onnxruntime.InferenceSession(path)
+    return [session.run(None, {"images": part})[0] for part in parts]
+
+
+@torch.inference_mode()
+def _run_pt2(path: Path, parts: list[Images], _: str) -> list[Any]:
+    program = torch.export.load(path).module()
+    return [program(torch.tensor(part)).numpy() for part in parts]
+
+
+@torch.inference_mode()
+def _run_safetensors(path: Path, parts: list[Images], architecture: str) -> list[Any]:
+    model = models.build(architecture).eval()
+    model.load_state_dict(safetensors.torch.load_file(path))
+    pixels = [torch.tensor(part).unsqueeze(1).float() / 255 for part in parts]
+    return [model((part - 0.1307) / 0.3081).softmax(dim=1).numpy() for part in pixels]  # as the file's facts say
+
+
+READERS = {"onnx": _run_onnx, "torch-export": _run_pt2, "safetensors": _run_safetensors}
+
+if __name__ == "__main__":
+    main()
