@@ -12,6 +12,7 @@ from mnist_accel.commands.doctor import doctor
 from mnist_accel.commands.evaluate import evaluate
 from mnist_accel.commands.export import export
 from mnist_accel.commands.inspect import inspect
+from mnist_accel.commands.predict import predict
 from mnist_accel.commands.selftest import selftest
 from mnist_accel.commands.train import train
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (train, evaluate, demo, export, inspect, selftest, doctor):
+for command in (train, evaluate, predict, demo, export, inspect, selftest, doctor):
     app.command()(command)
 
 

@@ -14,9 +14,13 @@ GRID = 24
 """Points a side at which the light's smooth change over the picture is measured."""
 WIDEST_STROKE = 0.45
 """Of the picture's shorter side."""
+SMALL = 120
+"""Pixels of the shorter side; such a picture holds a digit or a few and little else."""
 LEAST_CONTRAST = 14.0
 """Of 255; what stands out less from its surroundings is taken for paper."""
 LEAST_CONTRAST_TO_NOISE = 6.0
+USUAL = 170
+"""Leaves room for ink that is darker than the lines of the paper it is on."""
 DARK_SHARE = 24.0
 """Added to the paper's brightness where ink is measured as a share of it, so that black shadows do not become ink."""
 
@@ -31,7 +35,7 @@ def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
         pixels: uint8 (H, W) or (H, W, 3).
 
     Returns:
-        uint8 (H, W): 0 is paper; 255 is the ink's usual strength or more.
+        uint8 (H, W): 0 is paper, `USUAL` the usual strength of what is drawn, ink or printed lines.
     """
     grey, is_brightness = _one_channel(pixels)
     shorter = min(grey.shape)
@@ -41,10 +45,11 @@ def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
         grey = ndimage.gaussian_filter(grey, 0.6, mode="nearest")
     surface = _smooth_light(grey)
     flat = grey - surface  # around 0 on paper
-    if _is_light_on_dark(flat):
-        grey, flat, surface = -grey, -flat, -surface
+    light, size = _pen(flat)
+    if light:
+        grey, surface, flat = -grey, -surface, -flat
         is_brightness = False
-    paper = _without_strokes(flat) + surface
+    paper = _closing(flat, size) + surface
     ink = paper - grey
     if is_brightness:  # ink swallows a share of the light, in a shadow as well
         ink *= (float(np.median(surface)) + DARK_SHARE) / (np.maximum(paper, 0) + DARK_SHARE)
@@ -58,7 +63,7 @@ def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
     if drawn.sum() < max(6, 2e-5 * levels.size):
         return None
     usual = _quantile(drawn, 0.7)
-    scale = np.clip((np.arange(256) - offset) * (255 / max(1, usual - offset)), 0, 255).astype(np.uint8)
+    scale = np.clip((np.arange(256) - offset) * (USUAL / max(1, usual - offset)), 0, 255).astype(np.uint8)
     result: npt.NDArray[np.uint8] = scale[levels]
     return result
 
@@ -122,41 +127,34 @@ def _smooth_light(grey: Floats) -> Floats:
         middle = np.partition(residual, len(residual) // 2)[len(residual) // 2]
         weights = (residual <= 2.5 * middle + 3).astype(np.float32)
     if everywhere.size:
-        surface: Floats = everywhere @ fit
-        return surface
+        return np.asarray(everywhere @ fit)
     y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
-    return fit[0] + fit[1] * y + fit[3] * y * y + (fit[2] + fit[4] * y) * x + fit[5] * x * x
+    return np.asarray(fit[0] + fit[1] * y + fit[3] * y * y + (fit[2] + fit[4] * y) * x + fit[5] * x * x)
 
 
-def _is_light_on_dark(flat: Floats) -> bool:
-    """Ink is the rare side: whether the brightness about the paper's has its long tail upwards."""
-    shorter = min(flat.shape)
-    step = max(1, shorter // 300)
-    sample = flat[::step, ::step]
-    local = sample - ndimage.uniform_filter(sample, size=max(5, min(sample.shape) // 2), mode="nearest")
-    both = local if shorter > 200 else sample
-    return float((both**3).sum()) > 0
+def _pen(flat: Floats) -> tuple[bool, int]:
+    """Whether strokes are lighter than the paper, and the side of a square that no stroke can hold.
 
-
-def _without_strokes(flat: Floats) -> Floats:
-    """The paper where dark strokes are, by a closing with a square wider than a stroke.
-
-    How wide they are is found by trying: from some width on, the strongest ink gets no stronger.
+    In small pictures ink is the rare side: brightness about the paper's has its long tail there. In large ones, where
+    a table's edge may be seen, strokes are what comes out of a closing (dark ones) or an opening (light ones) with the
+    smallest square; with larger ones it gets no stronger.
     """
     shorter = min(flat.shape)
     widest = max(3, round(shorter * WIDEST_STROKE)) | 1
-    if shorter < 120:
-        return _closing(flat, widest)
+    if shorter < SMALL:
+        return float((flat**3).sum()) > 0, widest
     step = max(1, shorter // 400)
-    sample = flat if step == 1 else -ndimage.maximum_filter(-flat, size=step, mode="nearest")[::step, ::step]
-    widths = np.geomspace(7, max(8, shorter // step * WIDEST_STROKE), 5)
-    rank = max(20, sample.size // 3000)
-    strongest = []
-    for width in widths:
-        ink = (_closing(sample, round(width) | 1) - sample).ravel()
-        strongest.append(float(np.partition(ink, -rank)[-rank]))
-    enough = next(width for width, ink in zip(widths, strongest, strict=True) if ink >= 0.8 * strongest[-1])
-    return _closing(flat, min(widest, round(3 * enough * step) | 1))
+    dark, light = flat, -flat
+    if step > 1:  # thin strokes stay whole
+        dark = ndimage.minimum_filter(flat, size=step, mode="nearest")[::step, ::step]
+        light = ndimage.minimum_filter(-flat, size=step, mode="nearest")[::step, ::step]
+    widths = np.geomspace(7, max(8, shorter // step * WIDEST_STROKE), 5).round().astype(int) | 1
+    rank = max(20, dark.size // 3000)
+    inks = [[(_closing(values, int(width)) - values).ravel() for values in (dark, light)] for width in widths]
+    strongest = [max(float(np.partition(ink, -rank)[-rank]) for ink in both) for both in inks]
+    enough = next(number for number, ink in enumerate(strongest) if ink >= 0.8 * strongest[-1])
+    amounts = [float(ink[ink > 0.4 * strongest[enough]].sum()) for ink in inks[enough]]
+    return amounts[1] > amounts[0], min(widest, int(3 * widths[enough] * step) | 1)
 
 
 def _closing(values: Floats, size: int) -> Floats:

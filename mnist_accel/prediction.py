@@ -189,7 +189,7 @@ def _scaled(box: segment.Box, across: float, down: float) -> segment.Box:
 def _shape_doubt(mark: segment.Mark) -> str:
     """Why a mark does not look like one digit, whatever the network says."""
     height, width = mark.ink.shape
-    fill = float((mark.ink >= segment.FAINT).mean())
+    fill = float((mark.ink >= segment.FAINT * ink.USUAL).mean())
     if width > WIDEST * height:
         return "does not look like one digit: too wide; several that touch?"
     if fill > FULLEST and width > NARROW * height:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 Mask = npt.NDArray[np.bool_]
 
@@ -16,8 +17,11 @@ SHORTEST = 0.5
 STEEPEST = 0.1
 """Pixels down for each across: how askew a photo of the paper may be."""
 SLOPES = 61
-BEYOND = 0.02
-"""Of the picture's width: how far a line goes on beyond all else, on both sides. A digit's bar does not."""
+BEYOND, BEYOND_AT_EDGE = 0.25, 0.1
+"""How far a line goes on beyond all else on both sides, as a share of all else's extent; less will do where the line
+goes on to the picture's edge. A digit's bar or stem does not."""
+LONGER = 1.6
+"""Than all else is tall: a line under a number."""
 PASSES = 3
 
 
@@ -27,25 +31,37 @@ def erase(mask: Mask) -> Mask:
     Args:
         mask: (H, W), True where ink is.
     """
-    across = _lines(mask)
-    down = _lines(mask.T).T
-    rest = mask & ~across & ~down
+    across, down = _lines(mask), _lines(mask.T).T
+    lines = across | down
+    if not lines.any():
+        return mask
+    rest = mask & ~ndimage.binary_dilation(lines, structure=np.ones((3, 3)), iterations=3)  # without lines' crossings
     if not rest.any():
         return mask
     result = mask
-    if across.any() and _goes_beyond(across, rest):
+    if across.any() and (_goes_beyond(across, rest) or _extent(across)[2] >= LONGER * _extent(rest.T)[2]):
         result = result & ~across
     if down.any() and _goes_beyond(down.T, rest.T):
         result = result & ~down
     return result
 
 
+def _extent(mask: Mask) -> tuple[int, int, int]:
+    """First and last column and the distance between; a hundredth of the pixels may lie outside."""
+    counts = np.cumsum(mask.sum(axis=0))
+    first, last = (int(column) for column in np.searchsorted(counts, (0.01 * counts[-1], 0.99 * counts[-1])))
+    return first, last, last - first + 1
+
+
 def _goes_beyond(lines: Mask, rest: Mask) -> bool:
     width = lines.shape[1]
-    counts = np.cumsum(rest.sum(axis=0))
-    first, last = np.searchsorted(counts, (0.01 * counts[-1], 0.99 * counts[-1]))
+    first, last, extent = _extent(rest)
     columns = np.flatnonzero(lines.any(axis=0))
-    return bool(columns[0] <= first - BEYOND * width and columns[-1] >= last + BEYOND * width)
+    edge = 0.015 * width
+    return bool(
+        first - columns[0] >= (BEYOND_AT_EDGE if columns[0] <= edge else BEYOND) * extent
+        and columns[-1] - last >= (BEYOND_AT_EDGE if columns[-1] >= width - 1 - edge else BEYOND) * extent
+    )
 
 
 def _lines(mask: Mask) -> Mask:
@@ -71,6 +87,8 @@ def _lines(mask: Mask) -> Mask:
             break
         chosen = np.flatnonzero(left)[on_line]
         left[chosen] = False
+        lengths = bottom[chosen] - top[chosen]
+        chosen = chosen[lengths <= np.median(lengths) * 1.5 + 1]  # strokes along the line are thicker, or stay
         for offset in range(thickest):
             rows = top[chosen] + offset
             inside = rows < bottom[chosen]

@@ -9,18 +9,21 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from mnist_accel import rules
+from mnist_accel.ink import USUAL
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are the first ones outside."""
 
-FAINT, STRONG = 90, 130
-"""Strength of ink (`ink.strength`) that belongs to a stroke if it touches the strong part of one."""
+FAINT, STRONG = 0.35, 0.5
+"""Of the usual strength of ink: what belongs to a stroke if it touches the strong part of one."""
 SPECK = 0.13
 """Of the tallest digit's height: what is smaller on both sides is dirt."""
 SMALLEST_DIGIT = 0.4
 """Of the tallest one's height."""
 NEAR = 0.3
 """Of the tallest one's height: how far a bar may be from the stroke that it belongs to."""
+LINE = 4
+"""Width by height from which a piece may be the line under a number."""
 NEIGHBOURS = np.ones((3, 3), dtype=np.int8)
 
 
@@ -68,10 +71,14 @@ def find_marks(strength: npt.NDArray[np.uint8]) -> list[Mark]:
     Args:
         strength: uint8 (H, W), as `ink.strength` gives it.
     """
-    mask = strength >= FAINT
+    level = float(USUAL)
+    mask = strength >= FAINT * level
     if min(strength.shape) >= rules.SMALLEST_SIDE:
-        mask = rules.erase(mask)
-    labelled, pieces = _pieces(mask, strength)
+        without_lines = rules.erase(mask)
+        if without_lines is not mask:
+            level = max(level, float(np.quantile(strength[without_lines], 0.7)))  # ink may be darker than the lines
+            mask = without_lines & (strength >= FAINT * level)
+    labelled, pieces = _pieces(mask, strength >= STRONG * level)
     if len(pieces) > 1:
         pieces = _without_frames(pieces, strength.shape)
     if not len(pieces):
@@ -90,11 +97,11 @@ def find_marks(strength: npt.NDArray[np.uint8]) -> list[Mark]:
     return marks
 
 
-def _pieces(mask: npt.NDArray[np.bool_], strength: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int32], _Pieces]:
+def _pieces(mask: npt.NDArray[np.bool_], is_strong: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], _Pieces]:
     """Connected parts that are strong somewhere and more than noise, with the map of their labels."""
     labelled, count = ndimage.label(mask, structure=NEIGHBOURS)
     areas = np.bincount(labelled.ravel(), minlength=count + 1)[1:]
-    strong = np.bincount(labelled[strength >= STRONG], minlength=count + 1)[1:]
+    strong = np.bincount(labelled[is_strong], minlength=count + 1)[1:]
     slices = ndimage.find_objects(labelled)
     boxes = np.array(
         [(place[1].start, place[0].start, place[1].stop, place[0].stop) for place in slices], dtype=np.int64
@@ -107,6 +114,9 @@ def _without_frames(pieces: _Pieces, shape: tuple[int, ...]) -> _Pieces:
     """Without what encloses other pieces (a form's boxes), the picture's dark edges, and dirt."""
     left, top, right, bottom = pieces.boxes.T
     sizes = np.maximum(pieces.widths, pieces.heights)
+    is_line = (pieces.widths > LINE * pieces.heights) & (pieces.widths > 1.2 * pieces.heights.max())
+    if is_line.any() and not is_line.all():
+        return _without_frames(pieces.keep(~is_line), shape)
     inside = (
         (left[:, None] < left) & (top[:, None] < top) & (right[:, None] > right) & (bottom[:, None] > bottom)
     )  # [a, b]: b lies in a's box
