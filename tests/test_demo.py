@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
 import shutil
@@ -18,7 +19,8 @@ from PIL import Image, ImageDraw
 
 from tests.conftest import Run, clean_environment
 
-pytest.importorskip("gradio", reason='the demo needs Gradio: pip install "mnist-accel[demo]"')
+if importlib.util.find_spec("gradio") is None:  # seconds to import, and not needed in this process
+    pytest.skip('the demo needs Gradio: pip install "mnist-accel[demo]"', allow_module_level=True)
 sync_api = pytest.importorskip("playwright.sync_api", reason='a browser is driven by Playwright: pip install ".[test]"')
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
