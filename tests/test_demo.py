@@ -95,7 +95,7 @@ class Page:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", self._asked)
         for event in ("requestfinished", "requestfailed"):
-            self.page.on(event, self.waiting.discard)
+            self.page.on(event, lambda request: self.waiting.discard(request))
         self.address = address
         self.page.goto(address)
         self.area = self.page.locator("#drawing canvas")
