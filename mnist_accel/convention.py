@@ -14,8 +14,10 @@ from scipy import ndimage
 SIDE, BOX = 28, 20
 MIDDLE = 14.5
 """Where MNIST's centres of mass are, by pixels' edges: between 14 and 15, so half a pixel beyond the middle."""
-THINNEST, THICKEST = 1.9, 4.2
-"""Pixels of the 20×20 box. MNIST's strokes: 2.5 on average, between 1.7 and 3.9 in 90% of the digits."""
+THINNEST, THICKEST = 1.7, 4.2
+"""Pixels of the 20×20 box. MNIST's strokes: 2.5 on average, 1.7 to 3.9 in 90% of the digits. Others are redrawn."""
+MARGIN = 0.5
+"""By which a redrawn stroke is within these limits."""
 FINE = 4
 """Times finer than MNIST's pixels: where strokes are made thicker or thinner."""
 
@@ -73,7 +75,7 @@ def to_mnist(ink: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def _redrawn(ink: npt.NDArray[np.uint8], level: int, width: float) -> npt.NDArray[np.uint8]:
     """The digit with a pen of MNIST's width: by the distance from its strokes' edges, on a finer grid."""
-    target = min(max(width, THINNEST + 0.4), THICKEST - 0.4)
+    target = min(max(width, THINNEST + MARGIN), THICKEST - MARGIN)
     grow = (target - width) / 2 * FINE  # outwards on each side
     margin = max(0.0, grow)
     fine = _fit(ink, round(BOX * FINE - 2 * margin))

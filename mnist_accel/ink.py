@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,13 @@ from scipy import ndimage
 
 Floats = npt.NDArray[np.float32]
 
-GRID = 24
+GRID = 16
 """Points a side at which the light's smooth change over the picture is measured."""
+FITS, FAR = 3, 60.0
+"""The surface is fitted so often, first to what is within `FAR` of the median brightness."""
+RIDGE = np.diag([0, 1, 1, 1, 1, 1]).astype(np.float32) / 2
+MOSTLY = 0.6
+"""Share of a small picture's points that lie on the surface where it is the paper's brightness."""
 WIDEST_STROKE = 0.45
 """Of the picture's shorter side."""
 SMALL = 120
@@ -38,21 +44,18 @@ def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
         uint8 (H, W): 0 is paper, `USUAL` the usual strength of what is drawn, ink or printed lines.
     """
     grey, is_brightness = _one_channel(pixels)
-    shorter = min(grey.shape)
-    if shorter >= 200:
+    if min(grey.shape) >= SMALL:
         grey = ndimage.gaussian_filter(grey, 0.8, mode="nearest")
-    elif shorter >= 60:
-        grey = ndimage.gaussian_filter(grey, 0.6, mode="nearest")
-    surface = _smooth_light(grey)
+    surface, is_simple = _smooth_light(grey)
     flat = grey - surface  # around 0 on paper
     light, size = _pen(flat)
     if light:
         grey, surface, flat = -grey, -surface, -flat
         is_brightness = False
-    paper = _closing(flat, size) + surface
+    paper = surface if is_simple else _closing(flat, size) + surface
     ink = paper - grey
     if is_brightness:  # ink swallows a share of the light, in a shadow as well
-        ink *= (float(np.median(surface)) + DARK_SHARE) / (np.maximum(paper, 0) + DARK_SHARE)
+        ink *= (float(surface.mean()) + DARK_SHARE) / (np.maximum(paper, 0) + DARK_SHARE)
     levels = np.clip(ink + 0.5, 0, 255).astype(np.uint8)
     counts = np.bincount(levels.ravel(), minlength=256)
     offset = _quantile(counts, 0.5)
@@ -89,60 +92,54 @@ def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:
 
 
 @functools.lru_cache(maxsize=16)
-def _quadratic(height: int, width: int) -> tuple[Floats, Floats]:
-    """1, y, x, y², xy, x² at the grid's points (GRID², 6), and at all rows and columns (H, W, 6)."""
+def _quadratic(height: int, width: int) -> tuple[tuple[Any, Any], Floats, Floats, Floats]:
+    """1, y, x, y², xy, x² of a picture of this size.
 
-    def terms(y: Floats, x: Floats) -> Floats:
-        y, x = np.broadcast_arrays(y[:, None], x[None, :])
-        return np.stack([np.ones_like(y), y, x, y * y, x * y, x * x], axis=-1)
-
-    rows, columns = _grid(height, width)
+    Returns:
+        The grid's rows and columns as an index; the terms at its points (GRID², 6); the factors of all rows (H, 3) and
+        of all columns (3, W).
+    """
     y, x = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
-    everywhere = terms(y, x) if height * width <= 40_000 else np.empty(0, np.float32)
-    return terms(y[rows], x[columns]).reshape(-1, 6), everywhere
+    rows = np.linspace(0, height - 1, min(height, GRID)).round().astype(np.intp)
+    columns = np.linspace(0, width - 1, min(width, GRID)).round().astype(np.intp)
+    grid_y, grid_x = (part.ravel() for part in np.meshgrid(y[rows], x[columns], indexing="ij"))
+    terms = np.stack([np.ones_like(grid_y), grid_y, grid_x, grid_y**2, grid_x * grid_y, grid_x**2], axis=-1)
+    of_rows, of_columns = np.stack([np.ones_like(y), y, y * y], axis=1), np.stack([np.ones_like(x), x, x * x])
+    return (rows[:, None], columns), terms, of_rows, of_columns
 
 
-def _grid(height: int, width: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    return (
-        np.linspace(0, height - 1, min(height, GRID)).round().astype(np.intp),
-        np.linspace(0, width - 1, min(width, GRID)).round().astype(np.intp),
-    )
+def _smooth_light(grey: Floats) -> tuple[Floats, bool]:
+    """A quadratic surface through the paper: fitted again and again to what is near it.
 
-
-def _smooth_light(grey: Floats) -> Floats:
-    """A quadratic surface through the paper: fitted again and again to what is near it."""
-    height, width = grey.shape
-    terms, everywhere = _quadratic(height, width)
-    rows, columns = _grid(height, width)
-    values = grey[rows[:, None], columns].ravel()
-    weights = np.ones_like(values)
-    fit = np.zeros(6, np.float32)
-    fit[0] = np.partition(values, len(values) // 2)[len(values) // 2]
-    weights = (np.abs(values - fit[0]) < 60).astype(np.float32)
-    for _ in range(4):
-        weighted = terms * weights[:, None]
-        normal = weighted.T @ terms + 0.5 * np.diag([0, 1, 1, 1, 1, 1]).astype(np.float32)
-        fit = np.linalg.solve(normal, weighted.T @ values)
+    Returns:
+        The surface (H, W); and whether it is the paper's brightness in a small picture, as most of it lies on it.
+    """
+    grid, terms, of_rows, of_columns = _quadratic(*grey.shape)
+    values = grey[grid].ravel()
+    middle = len(values) // 2
+    near = np.abs(values - np.partition(values, middle)[middle]) < FAR
+    for _ in range(FITS):
+        weighted = (terms * near[:, None]).T
+        fit = np.linalg.solve(weighted @ terms + RIDGE, weighted @ values)
         residual = np.abs(values - terms @ fit)
-        middle = np.partition(residual, len(residual) // 2)[len(residual) // 2]
-        weights = (residual <= 2.5 * middle + 3).astype(np.float32)
-    if everywhere.size:
-        return np.asarray(everywhere @ fit)
-    y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
-    return np.asarray(fit[0] + fit[1] * y + fit[3] * y * y + (fit[2] + fit[4] * y) * x + fit[5] * x * x)
+        near = residual <= 2.5 * np.partition(residual, middle)[middle] + 3
+    one, y, x, yy, xy, xx = fit
+    factors = np.array([[one, x, xx], [y, xy, 0], [yy, 0, 0]], dtype=np.float32)
+    surface: Floats = np.asarray(of_rows @ factors @ of_columns, dtype=np.float32)
+    return surface, min(grey.shape) < SMALL and float(near.mean()) > MOSTLY
 
 
 def _pen(flat: Floats) -> tuple[bool, int]:
     """Whether strokes are lighter than the paper, and the side of a square that no stroke can hold.
 
-    In small pictures ink is the rare side: brightness about the paper's has its long tail there. In large ones, where
-    a table's edge may be seen, strokes are what comes out of a closing (dark ones) or an opening (light ones) with the
-    smallest square; with larger ones it gets no stronger.
+    Ink is the rare side: brightness about the paper's has its long tail there. In a large picture, where a table's edge
+    may be seen, this is asked of the part with strokes alone. They are what comes out of a closing (dark ones) or an
+    opening (light ones) with the smallest square from which on it gets no stronger.
     """
     shorter = min(flat.shape)
     widest = max(3, round(shorter * WIDEST_STROKE)) | 1
     if shorter < SMALL:
-        return float((flat**3).sum()) > 0, widest
+        return float(np.vdot(flat * flat, flat)) > 0, widest
     step = max(1, shorter // 400)
     dark, light = flat, -flat
     if step > 1:  # thin strokes stay whole
@@ -150,11 +147,31 @@ def _pen(flat: Floats) -> tuple[bool, int]:
         light = ndimage.minimum_filter(-flat, size=step, mode="nearest")[::step, ::step]
     widths = np.geomspace(7, max(8, shorter // step * WIDEST_STROKE), 5).round().astype(int) | 1
     rank = max(20, dark.size // 3000)
-    inks = [[(_closing(values, int(width)) - values).ravel() for values in (dark, light)] for width in widths]
-    strongest = [max(float(np.partition(ink, -rank)[-rank]) for ink in both) for both in inks]
-    enough = next(number for number, ink in enumerate(strongest) if ink >= 0.8 * strongest[-1])
-    amounts = [float(ink[ink > 0.4 * strongest[enough]].sum()) for ink in inks[enough]]
-    return amounts[1] > amounts[0], min(widest, int(3 * widths[enough] * step) | 1)
+    darks = [_closing(dark, int(width)) - dark for width in widths]
+    lights = [_closing(light, int(width)) - light for width in widths]
+    strongest = [
+        float(np.partition(np.maximum(*both).ravel(), -rank)[-rank]) for both in zip(darks, lights, strict=True)
+    ]
+    number = next(number for number, ink in enumerate(strongest) if ink >= 0.8 * strongest[-1])
+    where = _where(np.maximum(darks[number], lights[number]) > 0.4 * strongest[number])
+    part = flat[::step, ::step][where]
+    local = part - ndimage.uniform_filter(part, size=2 * min(part.shape), mode="nearest")  # from its edges mostly
+    is_light = float(np.vdot(local * local, local)) > 0
+    areas = [np.count_nonzero(ink[where] > 0.7 * strongest[number]) for ink in (lights if is_light else darks)]
+    while number + 1 < len(widths) and areas[number + 1] > 1.3 * areas[number]:  # so far corners of thick strokes
+        number += 1
+    return is_light, min(widest, int(3 * widths[number] * step) | 1)
+
+
+def _where(strokes: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The rows and columns of most of the strokes, and a margin."""
+    places = []
+    for axis, length in enumerate(strokes.shape):
+        total = np.cumsum(strokes.sum(axis=1 - axis))
+        first, last = np.searchsorted(total, (0.05 * total[-1], 0.95 * total[-1]))
+        margin = max(8, 0.5 * (last - first))
+        places.append(slice(max(0, int(first - margin)), min(length, int(last + margin) + 1)))
+    return places[0], places[1]
 
 
 def _closing(values: Floats, size: int) -> Floats:

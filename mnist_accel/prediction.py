@@ -58,13 +58,11 @@ class PictureResult:
         file: its name, or "" for a picture in memory.
         digits: rows from the top, in each from the left.
         error: why there is nothing to tell, or None.
-        notice: what is doubtful about the picture as a whole, or "".
     """
 
     file: str = ""
     digits: list[Digit] = field(default_factory=list)
     error: str | None = None
-    notice: str = ""
 
     @property
     def text(self) -> str:
@@ -83,7 +81,7 @@ class PictureResult:
             }
             for digit in self.digits
         ]
-        return {"file": self.file, "digits": digits, "notice": self.notice, "error": self.error}
+        return {"file": self.file, "digits": digits, "error": self.error}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.columns import Columns
 from rich.console import Console, Group
+from rich.padding import Padding
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -35,7 +36,8 @@ def line(result: PictureResult) -> str:
 def draw(console: Console, result: PictureResult) -> None:
     """The labels, and each digit's 28×28 pixels beside its most probable labels."""
     console.print(Text(result.file, style="bold"), Text(f"  {result.text}", style="bold green"), sep="")
-    console.print(Columns([_panel(digit, is_coloured=console.color_system is not None) for digit in result.digits]))
+    panels = [_panel(digit, is_coloured=console.color_system is not None) for digit in result.digits]
+    console.print(Columns([Padding(panel, (0, 0, 1, 0)) for panel in panels]))
 
 
 def _panel(digit: Digit, *, is_coloured: bool) -> Table:
@@ -46,7 +48,7 @@ def _panel(digit: Digit, *, is_coloured: bool) -> Table:
     notes: list[Text | Table] = [answers, Text(f"at {left}, {top} … {right}, {bottom}", style="dim")]
     if digit.doubt:
         notes.append(Text(digit.doubt, style="yellow"))
-    panel = Table.grid(padding=(0, 2, 1, 0))
+    panel = Table.grid(padding=(0, 2, 0, 0))
     panel.add_column(width=digit.image.shape[1], no_wrap=True)
     panel.add_column(max_width=32)
     panel.add_row(half_blocks(digit.image, is_coloured=is_coloured), Group(*notes))

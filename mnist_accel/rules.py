@@ -14,6 +14,8 @@ THICKEST = 0.02
 """Of the picture's shorter side."""
 SHORTEST = 0.5
 """Of the picture's width (height)."""
+WHOLE = 0.85
+"""Of a box's height: what a side of it has at least."""
 STEEPEST = 0.1
 """Pixels down for each across: how askew a photo of the paper may be."""
 SLOPES = 61
@@ -31,7 +33,7 @@ def erase(mask: Mask) -> Mask:
     Args:
         mask: (H, W), True where ink is.
     """
-    across, down = _lines(mask), _lines(mask.T).T
+    across, down = _lines(mask, _thickest(mask), SHORTEST), _lines(mask.T, _thickest(mask), SHORTEST).T
     lines = across | down
     if not lines.any():
         return mask
@@ -41,9 +43,23 @@ def erase(mask: Mask) -> Mask:
     result = mask
     if across.any() and (_goes_beyond(across, rest) or _extent(across)[2] >= LONGER * _extent(rest.T)[2]):
         result = result & ~across
+        result &= ~_sides(mask, np.flatnonzero(across.any(axis=1)))
     if down.any() and _goes_beyond(down.T, rest.T):
         result = result & ~down
     return result
+
+
+def _sides(mask: Mask, rows: npt.NDArray[np.int64]) -> Mask:
+    """Vertical lines from the uppermost to the lowest of the horizontal ones: the sides of a form's boxes."""
+    found = np.zeros(mask.shape, dtype=np.bool_)
+    strip = slice(int(rows[0]), int(rows[-1]) + 1)
+    if strip.stop - strip.start > 2 * THICKEST * max(mask.shape):
+        found[strip] = _lines(mask[strip].T, _thickest(mask), WHOLE).T
+    return found
+
+
+def _thickest(mask: Mask) -> int:
+    return max(4, round(THICKEST * float(min(mask.shape))))
 
 
 def _extent(mask: Mask) -> tuple[int, int, int]:
@@ -64,10 +80,14 @@ def _goes_beyond(lines: Mask, rest: Mask) -> bool:
     )
 
 
-def _lines(mask: Mask) -> Mask:
-    """The pixels of roughly horizontal lines: thin from top to bottom, and in line with many others."""
+def _lines(mask: Mask, thickest: int, shortest: float) -> Mask:
+    """The pixels of roughly horizontal lines: thin from top to bottom, and in line with many others.
+
+    Args:
+        thickest: in pixels.
+        shortest: as a share of the width.
+    """
     height, width = mask.shape
-    thickest = max(4, round(THICKEST * min(mask.shape)))
     padded = np.zeros((width, height + 1), dtype=np.int8)
     padded[:, :height] = mask.T
     change = np.diff(padded.ravel(), prepend=0)
@@ -80,9 +100,9 @@ def _lines(mask: Mask) -> Mask:
     found = np.zeros(mask.shape, dtype=np.bool_)
     left = np.ones(len(x), dtype=np.bool_)
     for _ in range(PASSES):
-        if left.sum() < SHORTEST * width:
+        if left.sum() < shortest * width:
             break
-        on_line = _aligned(x[left], middle[left], width, thickest)
+        on_line = _aligned(x[left], middle[left], width, thickest, shortest)
         if on_line is None:
             break
         chosen = np.flatnonzero(left)[on_line]
@@ -97,7 +117,7 @@ def _lines(mask: Mask) -> Mask:
 
 
 def _aligned(
-    x: npt.NDArray[np.int64], y: npt.NDArray[np.float64], width: int, tolerance: int
+    x: npt.NDArray[np.int64], y: npt.NDArray[np.float64], width: int, tolerance: int, shortest: float
 ) -> npt.NDArray[np.bool_] | None:
     """Which points lie on long lines of the one slope that has most, after Hough; None if there are none."""
     step = max(2, tolerance // 2)
@@ -106,7 +126,7 @@ def _aligned(
         bins = np.floor((y - slope * x + STEEPEST * width) / step).astype(np.int64) + 2
         counts = np.bincount(bins, minlength=int(bins.max()) + 3)
         spread = counts[:-2] + counts[1:-1] + counts[2:]  # three neighbouring bins, about the middle one
-        long = spread >= SHORTEST * width
+        long = spread >= shortest * width
         score = float((spread[long].astype(np.float64) ** 2).sum())
         if score > best_score:
             is_line = np.zeros(len(counts), dtype=np.bool_)

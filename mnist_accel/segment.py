@@ -83,14 +83,18 @@ def find_marks(strength: npt.NDArray[np.uint8]) -> list[Mark]:
         pieces = _without_frames(pieces, strength.shape)
     if not len(pieces):
         return []
-    groups = [[0]] if len(pieces) == 1 else _group(pieces)
+    if len(pieces) == 1:
+        left, top, right, bottom = (int(edge) for edge in pieces.boxes[0])
+        own = labelled[top:bottom, left:right] == pieces.labels[0]
+        return [Mark((left, top, right, bottom), strength[top:bottom, left:right] * own, 1)]
+    groups = _group(pieces)
     marks = []
     for group in groups:
         boxes = pieces.boxes[group]
         left, top = boxes[:, :2].min(axis=0)
         right, bottom = boxes[:, 2:].max(axis=0)
         here = labelled[top:bottom, left:right]
-        own = np.isin(here, pieces.labels[group]) if len(pieces) > 1 or here.max() > 1 else here > 0
+        own = np.isin(here, pieces.labels[group])
         marks.append(
             Mark((int(left), int(top), int(right), int(bottom)), strength[top:bottom, left:right] * own, len(group))
         )
