@@ -140,7 +140,8 @@ def answer(drawn: Picture, model: Classifier) -> str:
     sure = "over 99%" if digit.probability > 0.995 else f"{digit.probability:.0%}"
     sentence = _sentence(digit.doubt or f"the network is {sure} sure")
     caption = "What the network saw: 28 × 28 pixels, centred, as the pictures that it learnt from."
-    return _verdict(digit.label, sentence) + _bars(model, dict(digit.top)) + _seen([digit], caption)
+    reading = f"{digit.label}?" if digit.doubt else digit.label
+    return _verdict(reading, sentence) + _bars(model, dict(digit.top)) + _seen([digit], caption)
 
 
 def _sentence(text: str) -> str:

@@ -45,7 +45,7 @@ Point = tuple[float, float]
 
 def arc(x: float, y: float, across: float, down: float, first: float, last: float) -> list[Point]:
     """Points of an ellipse's arc; angles in degrees, clockwise from the right."""
-    angles = [math.radians(first + (last - first) * step / 12) for step in range(13)]
+    angles = [math.radians(first + (last - first) * step / 10) for step in range(11)]
     return [(x + across * math.cos(angle), y + down * math.sin(angle)) for angle in angles]
 
 
@@ -139,7 +139,7 @@ class Page:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """The command, with weights of seconds of training."""
     folder = tmp_path_factory.mktemp("demo")
-    command = ["train", "--dataset", "mnist-5k", "--epochs", "3", "--cpu", "--quiet"]
+    command = ["train", "--dataset", "mnist-5k", "--epochs", "2", "--cpu", "--quiet"]
     subprocess.run(
         [sys.executable, "-m", "mnist_accel", *command], cwd=folder, env=clean_environment(), check=True, timeout=120
     )
@@ -183,9 +183,7 @@ def test_digits_drawn_with_the_mouse_are_read(open_page: Callable[[dict[str, Any
         one.settle()
         read[digit] = one.reading()
         one.page.get_by_role("button", name="Clear").click()
-        one.settle()
-        assert one.reading() == ""
-    assert sum(read[digit] == digit for digit in STROKES) >= 8, read
+    assert sum(read[digit].rstrip("?") == digit for digit in STROKES) >= 8, read  # a ? marks what is doubtful
 
 
 def test_on_a_phone_everything_fits_and_a_finger_draws(open_page: Callable[[dict[str, Any]], Page]) -> None:
@@ -205,7 +203,9 @@ def test_on_a_phone_everything_fits_and_a_finger_draws(open_page: Callable[[dict
     assert one.area.bounding_box()["width"] > 300
 
 
-def test_the_page_shows_probabilities_and_what_the_network_saw(open_page: Callable[[dict[str, Any]], Page]) -> None:
+def test_the_page_shows_probabilities_and_what_the_network_saw_until_it_is_cleared(
+    open_page: Callable[[dict[str, Any]], Page],
+) -> None:
     one = open_page(DESKTOP)
     one.draw(STROKES["1"])
     one.settle()
@@ -214,6 +214,10 @@ def test_the_page_shows_probabilities_and_what_the_network_saw(open_page: Callab
     assert sum(float(text.strip("%")) for text in shown[2::3]) == pytest.approx(100, abs=5)
     seen = one.page.locator("#answer .seen img")
     assert seen.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [28, 28]
+    one.page.get_by_role("button", name="Clear").click()
+    one.settle()
+    assert one.reading() == ""
+    assert seen.count() == 0
 
 
 def test_a_scribble_is_told_to_be_no_digit(open_page: Callable[[dict[str, Any]], Page]) -> None:
@@ -221,6 +225,7 @@ def test_a_scribble_is_told_to_be_no_digit(open_page: Callable[[dict[str, Any]],
     one.draw([[(0.1 + 0.04 * step, 0.45 + 0.1 * (step % 2)) for step in range(20)]])
     one.settle()
     assert "not look like one digit" in one.sentence()
+    assert one.reading().endswith("?")
 
 
 def test_an_opened_picture_is_shown_and_read(open_page: Callable[[dict[str, Any]], Page], tmp_path: Path) -> None:
