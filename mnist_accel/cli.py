@@ -8,6 +8,7 @@ import typer
 
 from mnist_accel import __version__
 from mnist_accel.commands.bench import bench
+from mnist_accel.commands.demo import demo
 from mnist_accel.commands.doctor import doctor
 from mnist_accel.commands.evaluate import evaluate
 from mnist_accel.commands.export import export
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (train, evaluate, predict, export, inspect, bench, selftest, doctor):
+for command in (train, evaluate, predict, demo, export, inspect, bench, selftest, doctor):
     app.command()(command)
 
 

@@ -18,7 +18,9 @@ def predict(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns such as '*.png'; - for stdin.")
     ],
-    weights: Annotated[Path, typer.Option(help="Weights of `train`, or an exported model.")] = Path("mnist_cnn_model.pth"),
+    weights: Annotated[Path, typer.Option(help="Weights of `train`, or an exported model.")] = Path(
+        "mnist_cnn_model.pth"
+    ),
     top_k: Annotated[int, typer.Option(min=1, max=1000, help="How many labels to tell of each digit.")] = 3,
     save_input: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep what the network saw, a 28×28 PNG a digit, in this folder.")
