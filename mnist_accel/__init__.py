@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mnist_accel.config import EvaluateConfig, TrainConfig
     from mnist_accel.errors import UserError
     from mnist_accel.evaluation import EvaluateResult, evaluate
+    from mnist_accel.prediction import PictureResult, predict
     from mnist_accel.training import TrainResult, train
 
 __version__ = "0.1.0"
@@ -22,14 +23,26 @@ __version__ = "0.1.0"
 _HOMES = {
     "EvaluateConfig": "config",
     "EvaluateResult": "evaluation",
+    "PictureResult": "prediction",
     "TrainConfig": "config",
     "TrainResult": "training",
     "UserError": "errors",
     "evaluate": "evaluation",
+    "predict": "prediction",
     "train": "training",
 }
 
-__all__ = ["EvaluateConfig", "EvaluateResult", "TrainConfig", "TrainResult", "UserError", "evaluate", "train"]
+__all__ = [
+    "EvaluateConfig",
+    "EvaluateResult",
+    "PictureResult",
+    "TrainConfig",
+    "TrainResult",
+    "UserError",
+    "evaluate",
+    "predict",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

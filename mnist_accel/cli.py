@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 
 from mnist_accel import __version__
+from mnist_accel.commands.bench import bench
+from mnist_accel.commands.demo import demo
 from mnist_accel.commands.doctor import doctor
 from mnist_accel.commands.evaluate import evaluate
 from mnist_accel.commands.export import export
 from mnist_accel.commands.inspect import inspect
+from mnist_accel.commands.predict import predict
 from mnist_accel.commands.selftest import selftest
 from mnist_accel.commands.train import train
 
@@ -23,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (train, evaluate, export, inspect, selftest, doctor):
+for command in (train, evaluate, predict, demo, export, inspect, bench, selftest, doctor):
     app.command()(command)
 
 

@@ -22,7 +22,8 @@ from mnist_accel.errors import ConfigError
 from mnist_accel.setting import UNSET, Setting, checked, setting
 
 DATASETS = ("auto", "mnist", "mnist-5k", "fashion-mnist", "kmnist")
-MODELS = ("cnn",)
+DATASET_FORMS = ("idx:DIR", "folder:DIR")
+MODELS = ("cnn", "small-cnn", "normalised-cnn")
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 
 
@@ -30,7 +31,12 @@ PRECISIONS = ("auto", "no", "bf16", "fp16")
 class RunConfig:
     """The settings that training and evaluation share: data, hardware, output."""
 
-    dataset: str = setting("auto", "Data set.", choices=DATASETS)
+    dataset: str = setting(
+        "auto",
+        "Data set; idx:DIR: IDX files of your own; folder:DIR: pictures, one sub-folder a class.",
+        choices=DATASETS,
+        forms=DATASET_FORMS,
+    )
     data_dir: Path = setting(Path("data"), "Folder of the data sets, in torchvision's layout (MNIST/raw/…).")
     batch_size: int = setting(
         128,
@@ -125,7 +131,9 @@ class TrainConfig(RunConfig):
     recipe: str = setting("seed", "Named settings, or a .toml file of them; single options win over it.")
     model: str = setting("cnn", "Architecture.", choices=MODELS, decides_result=True)
     epochs: int = setting(5, "Passes over the training set.", minimum=1, decides_result=True)
-    lr: float = setting(0.001, "Learning rate of Adam.", above=0, decides_result=True)
+    lr: float = setting(
+        0.001, "Learning rate of Adam; its peak where the recipe has a schedule.", above=0, decides_result=True
+    )
     seed: int = setting(
         0,
         "Seed of initial weights, sample order and dropout.",
@@ -163,6 +171,49 @@ class TrainConfig(RunConfig):
     dropout: float = setting(
         0.5,
         "Probability that a hidden unit is dropped.",
+        minimum=0,
+        below=1,
+        on_command_line=False,
+        decides_result=True,
+    )
+    schedule: str = setting(
+        "constant",
+        "Course of the learning rate: constant, or one cycle up and down over the whole run.",
+        choices=("constant", "one-cycle"),
+        on_command_line=False,
+        decides_result=True,
+    )
+    warmup: float = setting(
+        0.3, "Share of all steps in which a cycle rises.", above=0, below=1, on_command_line=False, decides_result=True
+    )
+    beta1: float = setting(
+        0.9, "Decay of Adam's mean gradient.", minimum=0, below=1, on_command_line=False, decides_result=True
+    )
+    beta2: float = setting(
+        0.999, "Decay of Adam's mean squared gradient.", minimum=0, below=1, on_command_line=False, decides_result=True
+    )
+    average: float = setting(
+        0.0,
+        "Decay a step of the moving average of the weights that is tested and saved; 0: none is kept.",
+        minimum=0,
+        below=1,
+        on_command_line=False,
+        decides_result=True,
+    )
+    rotation: float = setting(
+        0.0,
+        "Augmentation: largest angle in degrees.",
+        minimum=0,
+        maximum=180,
+        on_command_line=False,
+        decides_result=True,
+    )
+    shift: float = setting(
+        0.0, "Augmentation: largest shift in pixels.", minimum=0, maximum=28, on_command_line=False, decides_result=True
+    )
+    scale: float = setting(
+        0.0,
+        "Augmentation: largest change of width and of height, as a share.",
         minimum=0,
         below=1,
         on_command_line=False,
@@ -223,7 +274,10 @@ class EvaluateConfig(RunConfig):
         Path("mnist_cnn_model.pth"), "Weights file (.pth), or an exported one (.onnx, .safetensors, .pt2)."
     )
     dataset: str | None = setting(  # type: ignore[assignment]  # None: the one named beside the weights
-        None, "Data set; by default the one named in the JSON beside the weights.", choices=DATASETS[1:]
+        None,
+        "Data set; by default the one named in the JSON beside the weights.",
+        choices=DATASETS[1:],
+        forms=DATASET_FORMS,
     )
     batch_size: int = setting(1000, "Samples of one forward pass, over all processes.", minimum=1)
 
@@ -248,7 +302,9 @@ def option_name(name: str) -> str:
 def metavar(config: type[RunConfig], name: str) -> str:
     """What a setting takes, for help texts: its choices, else its kind."""
     known = settings(config)[name]
-    return "|".join(known.choices) or {int: "N", float: "X", Path: "PATH"}.get(_kind(config, name), "NAME")
+    return "|".join(known.choices + known.forms) or {int: "N", float: "X", Path: "PATH"}.get(
+        _kind(config, name), "NAME"
+    )
 
 
 def _kind(config: type[RunConfig], name: str) -> type:

@@ -17,7 +17,9 @@ READ_SECONDS = 0.5
 """Between two looks at the sums of a running epoch; each look waits for the device."""
 LINE_SECONDS = 5.0
 """Between two plain progress lines."""
-FOOTNOTE = "* running average over the epoch, under dropout; the other figures are of the weights after it"
+FOOTNOTE = (
+    "* running average over the epoch, under dropout and distortions; the other figures are of the weights after it"
+)
 
 
 def stderr_console() -> Console:

@@ -25,10 +25,16 @@ DIGITS = tuple("0123456789")
 
 @dataclass(frozen=True)
 class Digits:
-    """Images uint8 (N, 28, 28) and their labels int64 (N,)."""
+    """Images uint8 (N, 28, 28) and their labels int64 (N,).
+
+    Attributes:
+        rows: where `images` is a large mapped file of which these digits are a part: which rows of it they are, int64
+            (N,); None where they are all of them.
+    """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -97,7 +103,7 @@ def load(name: str, data_dir: Path, tell: Callable[[str], None], progress: Progr
     """Read a data set, fetching it where it is missing or damaged.
 
     Args:
-        name: one of `config.DATASETS`; "auto" is MNIST, or mnist-5k where MNIST cannot be had.
+        name: one of `config.DATASETS`; "auto" is MNIST, or mnist-5k where MNIST cannot be had; "idx:DIR" a folder.
         data_dir: torchvision's root folder.
         tell: called with what happens meanwhile, such as a damaged file that is fetched again.
         progress: shown the bytes of a download.
@@ -107,6 +113,11 @@ def load(name: str, data_dir: Path, tell: Callable[[str], None], progress: Progr
     """
     if name == "mnist-5k":
         return _load_mnist_5k()
+    if name.startswith(("idx:", "folder:")):
+        from mnist_accel import own_data  # its readers of pictures need SciPy
+
+        form, folder = name.split(":", 1)
+        return (own_data.load_idx if form == "idx" else own_data.load_folder)(name, Path(folder))
     if name != "auto":
         return _load_idx(name, data_dir, tell, progress)
     try:
@@ -248,7 +259,10 @@ def occurrence(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def select(digits: Digits, indices: npt.NDArray[np.int64]) -> Digits:
-    """The digits at `indices`, copied."""
+    """The digits at `indices`: copied, or only their places where the images are mapped from a file."""
+    if isinstance(digits.images, np.memmap):
+        rows = indices if digits.rows is None else digits.rows[indices]
+        return Digits(digits.images, digits.labels[indices], rows)
     return Digits(digits.images[indices], digits.labels[indices])
 
 

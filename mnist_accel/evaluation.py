@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from mnist_accel import classifier, files, hardware, metrics, runlog
-from mnist_accel.config import DATASETS, EvaluateConfig
+from mnist_accel.config import DATASET_FORMS, DATASETS, EvaluateConfig
 from mnist_accel.errors import UserError, WeightsError
 from mnist_accel.names import did_you_mean
 from mnist_accel.observers import Observer, Silence
 from mnist_accel.pipeline import InputPipeline
+from mnist_accel.setting import is_of_form
 from mnist_accel.training import load_data, prepare_output
 
 CONFUSION_FILE = "confusion_matrix.png"
@@ -114,7 +115,7 @@ def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
             f"there is no {runlog.record_path(config.weights)} to say which data these weights are for",
             f"give --dataset {'|'.join(DATASETS[1:])}",
         )
-    if name not in DATASETS[1:]:
+    if name not in DATASETS[1:] and not is_of_form(name, DATASET_FORMS):
         raise WeightsError(
             f"{runlog.record_path(config.weights)} names an unknown data set {name!r}", did_you_mean(name, DATASETS[1:])
         )

@@ -65,8 +65,8 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def require_writable(folder: Path) -> None:
-    """Create `folder` and prove that a file can be written in it.
+def require_writable(folder: Path, option: str = "--output-dir") -> None:
+    """Create `folder`, which `option` names, and prove that a file can be written in it.
 
     Raises:
         UserError: it cannot.
@@ -78,7 +78,7 @@ def require_writable(folder: Path) -> None:
             probe.flush()
     except OSError as error:
         raise UserError(
-            f"cannot write in the output folder {folder}: {error.strerror or error}", "give another --output-dir"
+            f"cannot write in the output folder {folder}: {error.strerror or error}", f"give another {option}"
         ) from error
 
 

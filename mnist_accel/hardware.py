@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, TorchDynamoPlugin
 
-from mnist_accel import rendezvous
+from mnist_accel import allocator, rendezvous
 from mnist_accel.config import RunConfig
 from mnist_accel.cores import available_cores, launched_world_size, local_world_size
 from mnist_accel.errors import LaunchError, UserError
@@ -147,8 +147,8 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
             "start one for each GPU, or add --cpu",
         )
     mixed_precision, reason = choose_precision(config, torch.device("cpu") if on_cpu else None)
-    if compiled and on_cpu:
-        _require_compiler()
+    if compiled and on_cpu and not has_compiler():
+        raise UserError("--compile needs a C++ compiler on a CPU, and none was found", "install g++ or clang")
     timeout = timedelta(seconds=config.timeout)
     # A process may train more than once (a notebook); Accelerate's singletons refuse a second precision.
     if AcceleratorState._shared_state:
@@ -174,6 +174,7 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
         )
     threads = config.threads or max(1, available_cores() // local_world_size())
     torch.set_num_threads(threads)
+    allocator.keep_freed_memory()
     control: distributed.ProcessGroup | None = None
     if launched > 1:
         atexit.register(stop)  # a Python caller need not know of it
@@ -283,16 +284,16 @@ def _native_bf16(kind: str | None) -> str | None:
     return None
 
 
-def _require_compiler() -> None:
+def has_compiler() -> bool:
+    """Whether torch finds a C++ compiler, which it compiles models for a CPU with."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
     try:
         get_cpp_compiler()
-    except (InvalidCxxCompiler, RuntimeError) as error:
-        raise UserError(
-            "--compile needs a C++ compiler on a CPU, and none was found", "install g++ or clang"
-        ) from error
+    except (InvalidCxxCompiler, RuntimeError):
+        return False
+    return True
 
 
 def _device_name(device: torch.device) -> str:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from mnist_accel.bench import Measured
     from mnist_accel.evaluation import EvaluateResult
     from mnist_accel.export import ExportResult
     from mnist_accel.inspection import Inspection
@@ -89,6 +90,22 @@ def print_findings(console: Console, facts: Mapping[str, str], warnings: Sequenc
     _print_warnings(console, warnings)
     if not warnings:
         console.print(Text("nothing to complain about", style="green"))
+
+
+def print_measured(console: Console, measured: Measured) -> None:
+    """One line of a benchmark, and the parts of a step below it."""
+    line = Text(f"{measured.candidate.title:<44}", style="bold")
+    line.append(f"{measured.images_per_second:>9,.0f} images/s  ", style="not bold")
+    if measured.ratio_lowest != measured.ratio_highest:
+        line.append(
+            f"{measured.ratio:.2f} × the default ({measured.ratio_lowest:.2f} to {measured.ratio_highest:.2f}, "
+            f"n = {measured.rounds})",
+            style="not bold",
+        )
+    console.print(line)
+    if measured.parts:
+        parts = [f"{name} {seconds * 1e3:.2f}" for name, seconds in measured.parts.items()]
+        console.print(Text(f"    ms a step: {', '.join(parts)}", style="dim"))
 
 
 def _print_facts(console: Console, facts: Mapping[str, str]) -> None:

@@ -24,6 +24,8 @@ class Setting:
     default: Any
     meaning: str
     choices: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+    """Besides the choices, anything that begins as one of these does, up to its colon."""
     minimum: float = -math.inf
     above: float = -math.inf
     """Exclusive lower limit."""
@@ -49,8 +51,8 @@ def checked(value: Any, kind: type, known: Setting) -> Any:
     if isinstance(value, bool):
         raise ValueError("give a value, not true or false")
     if known.choices:
-        if value not in known.choices:
-            raise ValueError(f"unknown; {did_you_mean(str(value), known.choices)}")
+        if value not in known.choices and not is_of_form(value, known.forms):
+            raise ValueError(f"unknown; {did_you_mean(str(value), [*known.choices, *known.forms])}")
         return value
     if kind is str or kind is Path:
         if not isinstance(value, (str, os.PathLike)) or not str(value) or "\0" in str(value):
@@ -68,6 +70,12 @@ def checked(value: Any, kind: type, known: Setting) -> Any:
     if not (known.minimum <= number <= known.maximum and known.above < number < known.below):
         raise ValueError(f"out of range; give a {'whole ' if kind is int else ''}number {limits}")
     return number
+
+
+def is_of_form(value: Any, forms: tuple[str, ...]) -> bool:
+    """Whether a value is, for the form "idx:DIR", "idx:" and something more."""
+    heads = tuple(form.split(":")[0] + ":" for form in forms)
+    return isinstance(value, str) and value.startswith(heads) and value not in heads and "\0" not in value
 
 
 def _limits_text(known: Setting) -> str:

@@ -60,6 +60,7 @@ def capture(training: Training, progress: Progress, who: dict[str, Any]) -> dict
         "history": [dataclasses.asdict(record) for record in progress.history],
         "best": None if progress.best is None else dataclasses.asdict(progress.best),
         "model": training.module.state_dict(),
+        "average": None if training.average is None else training.average.module.state_dict(),
         "optimizer": optimizer["state"],
         "scaler": None if scaler is None else scaler.state_dict(),
         "processes": gather_object([mine]),
@@ -86,6 +87,8 @@ def restore(training: Training, state: dict[str, Any], who: dict[str, Any]) -> P
     try:
         _require_form(training, state)
         training.module.load_state_dict(state["model"])
+        if training.average:
+            training.average.module.load_state_dict(state["average"])
         groups = training.optimizer.state_dict()["param_groups"]  # settings come from the configuration
         training.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         if state["scaler"] is not None:

@@ -100,7 +100,7 @@ def train(config: TrainConfig | None = None, observer: Observer | None = None) -
         trained = engine.fit(training, progress, observer, guard)
 
     final, tested = trained.history[-1], trained.predictions
-    content = weights.serialise(training.module)  # the same bytes on every process
+    content = weights.serialise(training.result)  # the same bytes on every process
     result = TrainResult(
         dataset=dataset.name,
         train_samples=len(dataset.train),
@@ -181,7 +181,11 @@ def _plan(config: TrainConfig, machine: Hardware, dataset: DataSet, training: en
     )
     facts = {
         "model": f"{config.model}, {models.parameter_count(training.module):,} parameters",
-        "recipe": f"{config.recipe}: epochs {config.epochs}, Adam, learning rate {config.lr:g}, seed {config.seed}",
+        "recipe": f"{config.recipe}: epochs {config.epochs}, Adam, learning rate {config.lr:g}"
+        + (" at the peak of one cycle" if config.schedule == "one-cycle" else "")
+        + (", images distorted" if training.augment.is_on else "")
+        + (", averaged weights" if training.average else "")
+        + f", seed {config.seed}",
         "data": f"{dataset.name}: {len(dataset.train):,} training, {len(dataset.test):,} test images "
         f"from {dataset.source}"
         + (f"; {len(training.validation):,} more held out to choose by" if training.validation else ""),

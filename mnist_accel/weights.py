@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from mnist_accel.archive import ArchiveError
 from mnist_accel.errors import WeightsError
 from mnist_accel.names import did_you_mean
 
+MOST_CLASSES = 256
+"""Labels are bytes."""
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before names."""
 
@@ -71,13 +74,20 @@ def into_model(state: Mapping[str, Tensor], name: str | None, path: Path) -> tup
     for candidate in candidates:
         if candidate not in models.MODELS:
             raise WeightsError(f"{path}: of an unknown model {candidate!r}", did_you_mean(candidate, models.MODELS))
-        model = models.build(candidate)
+        model = models.build(candidate, classes=_classes(state))
         differences[candidate] = _differences(model.state_dict(), state)
         if not differences[candidate]:
             model.load_state_dict(dict(state))
             return candidate, model
     found = "; ".join(f"model {candidate} differs: {text}" for candidate, text in differences.items())
     raise WeightsError(f"{path}: weights of another architecture ({found})", "give weights of a known model")
+
+
+def _classes(state: Mapping[str, Tensor]) -> int:
+    """As many as the last layer gives, whatever the order of names; 10 where there is nothing of the kind."""
+    layers = [int(found[1]) for name in state if (found := re.fullmatch(r"classifier\.(\d{1,3})\.weight", name))]
+    last = state[f"classifier.{max(layers)}.weight"] if layers else None
+    return len(last) if last is not None and last.dim() == 2 and 2 <= len(last) <= MOST_CLASSES else 10
 
 
 def _plain_name(name: str) -> str:

@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 
 from mnist_accel import classifier, data, models
+from mnist_accel.classifier import Classifier
 from mnist_accel.export import export
 from mnist_accel.formats import FORMATS
 from mnist_accel.observers import Silence
@@ -46,13 +47,12 @@ def agreement(weights: Path, images: Images, folder: Path) -> dict[str, Any]:
     """Export into `folder` in every format, and compare with the original on uint8 images (N, 28, 28)."""
     original = classifier.load(weights, torch.device("cpu"))
     expected = original.probabilities(images)
-    assert original.architecture is not None
     results: dict[str, Any] = {"samples": len(images)}
     for name, kind in FORMATS.items():
         path = folder / f"exported{kind.suffix}"
         export(weights, name, path)
         parts = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
-        found = np.concatenate(READERS[name](path, parts, original.architecture))
+        found = np.concatenate(READERS[name](path, parts, original))
         results[name] = {
             "same_predictions": int((found.argmax(axis=1) == expected.argmax(axis=1)).sum()),
             "largest_difference": float(np.abs(found - expected).max()),
@@ -60,20 +60,21 @@ def agreement(weights: Path, images: Images, folder: Path) -> dict[str, Any]:
     return results
 
 
-def _run_onnx(path: Path, parts: list[Images], _: str) -> list[Any]:
+def _run_onnx(path: Path, parts: list[Images], _: Classifier) -> list[Any]:
     session = onnxruntime.InferenceSession(path)
     return [session.run(None, {"images": part})[0] for part in parts]
 
 
 @torch.inference_mode()
-def _run_pt2(path: Path, parts: list[Images], _: str) -> list[Any]:
+def _run_pt2(path: Path, parts: list[Images], _: Classifier) -> list[Any]:
     program = torch.export.load(path).module()
     return [program(torch.tensor(part)).numpy() for part in parts]
 
 
 @torch.inference_mode()
-def _run_safetensors(path: Path, parts: list[Images], architecture: str) -> list[Any]:
-    model = models.build(architecture).eval()
+def _run_safetensors(path: Path, parts: list[Images], original: Classifier) -> list[Any]:
+    assert original.architecture is not None
+    model = models.build(original.architecture, classes=len(original.class_names)).eval()
     model.load_state_dict(safetensors.torch.load_file(path))
     pixels = [torch.tensor(part).unsqueeze(1).float() / 255 for part in parts]
     return [model((part - 0.1307) / 0.3081).softmax(dim=1).numpy() for part in pixels]  # as the file's facts say

@@ -22,6 +22,7 @@ SMALL = ("train", "--dataset", "mnist-5k", "--epochs", 1, "--train-samples", 300
         ("--help",),
         ("train", "--help"),
         ("evaluate", "--help"),
+        ("predict", "--help"),
         ("--version",),
         ("train", "--epochs", "0"),
         ("train", "--dataset", "mnsit"),
@@ -30,6 +31,7 @@ SMALL = ("train", "--dataset", "mnist-5k", "--epochs", 1, "--train-samples", 300
         ("export", "--help"),
         ("export", "--format", "onnx", "--weights", "missing.pth"),
         ("inspect", "missing.pth"),
+        ("predict", "picture.png", "--top-k", "0"),
     ],
 )
 def test_help_and_argument_errors_never_import_torch(arguments: tuple[str, ...], tmp_path: Path) -> None:
@@ -38,7 +40,7 @@ def test_help_and_argument_errors_never_import_torch(arguments: tuple[str, ...],
         "from mnist_accel.cli import main\n"
         "try: main()\n"
         "finally:\n"
-        "    heavy = {'torch', 'accelerate', 'torchvision', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "    heavy = {'torch', 'accelerate', 'torchvision', 'matplotlib', 'numpy', 'scipy', 'PIL'} & set(sys.modules)\n"
         "    assert not heavy, heavy\n"
     )
     done = subprocess.run(

@@ -138,7 +138,7 @@ def test_a_faulty_recipe_is_named(tmp_path: Path, content: str, expected: str) -
 
 
 def test_an_unknown_recipe_gets_the_nearest_names() -> None:
-    assert "did you mean seed?" in problems_of(recipe="sead")[0]
+    assert "did you mean seed" in problems_of(recipe="seeds")[0]
     assert "no such file" in problems_of(recipe="nowhere.toml")[0]
 
 

@@ -20,7 +20,7 @@ from tests.conftest import REAL_DATA, Run, clean_environment, torchrun
 
 WORKER = Path(__file__).parent / "workers" / "sameness.py"
 WORLD_SIZES = (1, 2, 3, 4)
-CURVES = ("float64", "float64 accumulated", "float32")
+CURVES = ("float64", "float64 accumulated", "float64 distorted", "float32")
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def test_each_sample_is_seen_once_and_in_the_same_global_batches(curve: str, wor
 
 
 @pytest.mark.parametrize("world_size", WORLD_SIZES[1:])
-@pytest.mark.parametrize("curve", ["float64", "float64 accumulated"])
+@pytest.mark.parametrize("curve", ["float64", "float64 accumulated", "float64 distorted"])
 def test_float64_losses_are_those_of_one_process(curve: str, world_size: int) -> None:
     losses = outcome(world_size)[curve]["losses"]
     assert len(losses) == 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import typer
+from typer.main import get_command
 
 from mnist_accel import errors, training
 from mnist_accel.cli import app
@@ -17,8 +17,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_readme_names_every_option_and_no_other() -> None:
     known = {option_name(name) for name, known in settings(TrainConfig).items() if known.on_command_line}
-    commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
-    known_elsewhere = {option for command in commands for parameter in command.params for option in parameter.opts}
+    commands = get_command(app).commands.values()  # type: ignore[attr-defined]
+    known_elsewhere = {option for command in commands for known in command.params for option in known.opts}
     assert {option for option in known if option not in README} == set()
     ours = {"--help", "--version", "--install-completion", "--show-completion"}
     launchers = {

@@ -16,7 +16,19 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from mnist_accel import EvaluateConfig, TrainConfig, UserError, classifier, data, evaluate, export, formats, train
+from mnist_accel import (
+    EvaluateConfig,
+    TrainConfig,
+    UserError,
+    classifier,
+    data,
+    evaluate,
+    export,
+    formats,
+    models,
+    train,
+    weights,
+)
 from mnist_accel.errors import WeightsError
 from mnist_accel.formats import FORMATS
 from mnist_accel.inspection import inspect
@@ -67,6 +79,19 @@ def test_exported_files_evaluate_as_the_weights_do(exports: Exports, suffix: str
     assert found.loss == pytest.approx(original.loss, rel=1e-5)
     loaded = classifier.load(exports.of(suffix))
     assert (loaded.class_names, loaded.trained_on) == (tuple("0123456789"), "mnist-5k")
+
+
+def test_running_statistics_and_other_numbers_of_classes_go_along(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = models.build("normalised-cnn", classes=26)
+    model(torch.randn(64, 1, 28, 28))
+    (tmp_path / "letters.pth").write_bytes(weights.serialise(model))
+    images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+    found = agreement(tmp_path / "letters.pth", images, tmp_path)
+    for name, kind in FORMATS.items():
+        assert found[name]["same_predictions"] == 20
+        loaded = classifier.load(tmp_path / f"exported{kind.suffix}")
+        assert loaded.class_names == tuple(str(number) for number in range(26))
 
 
 def test_an_onnx_file_says_what_it_is_and_nothing_of_the_machine(exports: Exports) -> None:
@@ -175,12 +200,12 @@ def test_no_code_in_a_pt2_file_runs(exports: Exports, tmp_path: Path) -> None:
     with zipfile.ZipFile(exports.of(".pt2")) as archive:
         entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     root = next(iter(entries)).split("/")[0]
-    weights = f"{root}/data/weights/model_weights_config.json"
-    pickled = json.loads(entries[weights])
+    config = f"{root}/data/weights/model_weights_config.json"
+    pickled = json.loads(entries[config])
     first = next(iter(pickled["config"].values()))
     first["use_pickle"] = True
     changes: list[tuple[dict[str, bytes], bool]] = [
-        ({weights: json.dumps(pickled).encode(), f"{root}/data/weights/{first['path_name']}": hostile(proof)}, True),
+        ({config: json.dumps(pickled).encode(), f"{root}/data/weights/{first['path_name']}": hostile(proof)}, True),
         ({f"{root}/data/sample_inputs/model.pt": hostile(proof)}, False),
         ({f"{root}/models/model.json": b"__import__('os')"}, False),
     ]

@@ -91,7 +91,7 @@ def launch(config: RunConfig) -> int:
     )
 
 
-def print_json(values: dict[str, Any]) -> None:
+def print_json(values: dict[str, Any] | list[dict[str, Any]]) -> None:
     """The last line of stdout."""
     print(json.dumps(values, allow_nan=False), flush=True)
 

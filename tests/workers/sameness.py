@@ -23,6 +23,8 @@ from mnist_accel.pipeline import InputPipeline
 EVALUATION_BATCHES = (1000, 37, 4096)
 """Dividing the test set, not dividing it, and of uneven shares."""
 
+DISTORTED = {"rotation": 10, "shift": 2, "scale": 0.1, "schedule": "one-cycle", "average": 0.9}
+
 
 class Spy(InputPipeline):
     """Writes down the indices that this process gathers."""
@@ -46,7 +48,7 @@ class Keeper:
     def after_epoch(self, training: engine.Training, progress: engine.Progress) -> None: ...
 
 
-def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet) -> dict[str, Any]:
+def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet, **settings: Any) -> dict[str, Any]:
     """Train one epoch of `steps` steps of 37 samples, the last of 2; dropout 0."""
     batch_size = 37
     samples = (steps - 1) * batch_size + 2
@@ -58,6 +60,7 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet) -> dict[s
         batch_size=batch_size,
         gradient_accumulation_steps=accumulation,
         threads=1,
+        **settings,
     )
     machine = hardware.start(config)
     small = DataSet(
@@ -118,6 +121,7 @@ def main() -> None:
     found = {
         "float64": curve("float64", 30, 1, dataset),
         "float64 accumulated": curve("float64", 30, 3, dataset),
+        "float64 distorted": curve("float64", 30, 1, dataset, **DISTORTED),
         "float32": curve("float32", 10, 1, dataset),
         "evaluations": evaluations(dataset),
     }

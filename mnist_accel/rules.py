@@ -1,0 +1,137 @@
+"""The straight lines of ruled and squared paper and of forms, found in a map of ink and erased."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Mask = npt.NDArray[np.bool_]
+
+SMALLEST_SIDE = 100
+"""Pixels; in smaller pictures a line and a stroke cannot be told apart."""
+THICKEST = 0.02
+"""Of the picture's shorter side."""
+SHORTEST = 0.5
+"""Of the picture's width (height)."""
+WHOLE = 0.85
+"""Of a box's height: what a side of it has at least."""
+STEEPEST = 0.1
+"""Pixels down for each across: how askew a photo of the paper may be."""
+SLOPES = 61
+BEYOND, BEYOND_AT_EDGE = 0.25, 0.1
+"""How far a line goes on beyond all else on both sides, as a share of all else's extent; less will do where the line
+goes on to the picture's edge. A digit's bar or stem does not."""
+LONGER = 1.6
+"""Than all else is tall: a line under a number."""
+PASSES = 3
+
+
+def erase(mask: Mask) -> Mask:
+    """The ink without long straight lines; strokes that cross one stay whole.
+
+    Args:
+        mask: (H, W), True where ink is.
+    """
+    across, down = _lines(mask, _thickest(mask), SHORTEST), _lines(mask.T, _thickest(mask), SHORTEST).T
+    lines = across | down
+    if not lines.any():
+        return mask
+    rest = mask & ~ndimage.binary_dilation(lines, structure=np.ones((3, 3)), iterations=3)  # without lines' crossings
+    if not rest.any():
+        return mask
+    result = mask
+    if across.any() and (_goes_beyond(across, rest) or _extent(across)[2] >= LONGER * _extent(rest.T)[2]):
+        result = result & ~across
+        result &= ~_sides(mask, np.flatnonzero(across.any(axis=1)))
+    if down.any() and _goes_beyond(down.T, rest.T):
+        result = result & ~down
+    return result
+
+
+def _sides(mask: Mask, rows: npt.NDArray[np.int64]) -> Mask:
+    """Vertical lines from the uppermost to the lowest of the horizontal ones: the sides of a form's boxes."""
+    found = np.zeros(mask.shape, dtype=np.bool_)
+    strip = slice(int(rows[0]), int(rows[-1]) + 1)
+    if strip.stop - strip.start > 2 * THICKEST * max(mask.shape):
+        found[strip] = _lines(mask[strip].T, _thickest(mask), WHOLE).T
+    return found
+
+
+def _thickest(mask: Mask) -> int:
+    return max(4, round(THICKEST * float(min(mask.shape))))
+
+
+def _extent(mask: Mask) -> tuple[int, int, int]:
+    """First and last column and the distance between; a hundredth of the pixels may lie outside."""
+    counts = np.cumsum(mask.sum(axis=0))
+    first, last = (int(column) for column in np.searchsorted(counts, (0.01 * counts[-1], 0.99 * counts[-1])))
+    return first, last, last - first + 1
+
+
+def _goes_beyond(lines: Mask, rest: Mask) -> bool:
+    width = lines.shape[1]
+    first, last, extent = _extent(rest)
+    columns = np.flatnonzero(lines.any(axis=0))
+    edge = 0.015 * width
+    return bool(
+        first - columns[0] >= (BEYOND_AT_EDGE if columns[0] <= edge else BEYOND) * extent
+        and columns[-1] - last >= (BEYOND_AT_EDGE if columns[-1] >= width - 1 - edge else BEYOND) * extent
+    )
+
+
+def _lines(mask: Mask, thickest: int, shortest: float) -> Mask:
+    """The pixels of roughly horizontal lines: thin from top to bottom, and in line with many others.
+
+    Args:
+        thickest: in pixels.
+        shortest: as a share of the width.
+    """
+    height, width = mask.shape
+    padded = np.zeros((width, height + 1), dtype=np.int8)
+    padded[:, :height] = mask.T
+    change = np.diff(padded.ravel(), prepend=0)
+    starts, ends = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
+    thin = ends - starts <= thickest
+    starts, ends = starts[thin], ends[thin]
+    x, top = np.divmod(starts, height + 1)
+    bottom = top + ends - starts
+    middle = (top + bottom - 1) / 2
+    found = np.zeros(mask.shape, dtype=np.bool_)
+    left = np.ones(len(x), dtype=np.bool_)
+    for _ in range(PASSES):
+        if left.sum() < shortest * width:
+            break
+        on_line = _aligned(x[left], middle[left], width, thickest, shortest)
+        if on_line is None:
+            break
+        chosen = np.flatnonzero(left)[on_line]
+        left[chosen] = False
+        lengths = bottom[chosen] - top[chosen]
+        chosen = chosen[lengths <= np.median(lengths) * 1.5 + 1]  # strokes along the line are thicker, or stay
+        for offset in range(thickest):
+            rows = top[chosen] + offset
+            inside = rows < bottom[chosen]
+            found[rows[inside], x[chosen][inside]] = True
+    return found
+
+
+def _aligned(
+    x: npt.NDArray[np.int64], y: npt.NDArray[np.float64], width: int, tolerance: int, shortest: float
+) -> npt.NDArray[np.bool_] | None:
+    """Which points lie on long lines of the one slope that has most, after Hough; None if there are none."""
+    step = max(2, tolerance // 2)
+    best, best_score, best_bins = None, 0.0, None
+    for slope in np.linspace(-STEEPEST, STEEPEST, SLOPES):
+        bins = np.floor((y - slope * x + STEEPEST * width) / step).astype(np.int64) + 2
+        counts = np.bincount(bins, minlength=int(bins.max()) + 3)
+        spread = counts[:-2] + counts[1:-1] + counts[2:]  # three neighbouring bins, about the middle one
+        long = spread >= shortest * width
+        score = float((spread[long].astype(np.float64) ** 2).sum())
+        if score > best_score:
+            is_line = np.zeros(len(counts), dtype=np.bool_)
+            middles = np.flatnonzero(long) + 1
+            for neighbour in (-1, 0, 1):
+                is_line[middles + neighbour] = True
+            best, best_score, best_bins = is_line, score, bins
+    return None if best is None or best_bins is None else best[best_bins]

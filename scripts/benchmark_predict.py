@@ -1,0 +1,104 @@
+"""Pictures a second of `mnist-accel predict` once the model is loaded: PNG files of one digit, from file to label.
+
+python scripts/benchmark_predict.py --weights mnist_cnn_model.pth
+
+Digits of mnist-5k's test part, dark on light with noise, off the middle; in three sizes. Also the time of one photo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from mnist_accel import classifier, data, prediction
+
+PICTURES, REPEATS = 2048, 5
+SIDES = (32, 48, 64)
+
+
+def main() -> None:
+    """Time all files of a folder some times; print the median and the spread as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=Path("mnist_cnn_model.pth"))
+    options = parser.parse_args()
+    model = classifier.load(options.weights)
+    digits = data.load("mnist-5k", Path("data"), print, lambda *_: None).test
+    random = np.random.default_rng(0)
+    speeds: dict[str, dict[str, int]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for side in SIDES:
+            paths = []
+            for number in range(PICTURES):
+                path = Path(folder) / f"{side}-{number}.png"
+                path.write_bytes(as_png(digits.images[number % len(digits)], side, random))
+                paths.append(str(path))
+            speeds[f"{side}x{side}"] = speed(paths, model)
+        photo = Path(folder) / "photo.jpg"
+        photo.write_bytes(as_photo(digits.images[0], random))
+        seconds = statistics.median(time_of([str(photo)], model) for _ in range(REPEATS))
+    print(
+        json.dumps(
+            {
+                "pictures_per_second": speeds,
+                "photo_3000x2000_seconds": round(seconds, 3),
+                "pictures": PICTURES,
+                "repeats": REPEATS,
+                "device": str(model.device),
+                "threads": torch.get_num_threads(),
+                "cores": os.cpu_count(),
+            }
+        )
+    )
+
+
+def speed(paths: list[str], model: classifier.Classifier) -> dict[str, int]:
+    """Pictures a second; the first time warms up."""
+    time_of(paths[:256], model)
+    speeds = [len(paths) / time_of(paths, model) for _ in range(REPEATS)]
+    return {"median": round(statistics.median(speeds)), "lowest": round(min(speeds)), "highest": round(max(speeds))}
+
+
+def time_of(paths: list[str], model: classifier.Classifier) -> float:
+    """Seconds to read all of them."""
+    began = time.perf_counter()
+    results = list(prediction.read_files(paths, model))
+    seconds = time.perf_counter() - began
+    assert all(result.error is None for result in results)
+    return seconds
+
+
+def as_png(image: npt.NDArray[np.uint8], side: int, random: np.random.Generator) -> bytes:
+    """Dark on light, off the middle, with noise."""
+    size = round(side * random.uniform(0.7, 0.9))
+    small = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC), dtype=np.float64)
+    before = random.integers(0, side - size + 1, 2)
+    placed = np.pad(small, [(int(edge), int(side - size - edge)) for edge in before])
+    pixels = 225 - 0.7 * placed + random.normal(0, 3, placed.shape)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def as_photo(image: npt.NDArray[np.uint8], random: np.random.Generator) -> bytes:
+    """One digit on a large page, in colour."""
+    large = Image.fromarray(image).resize((1200, 1200), Image.Resampling.BICUBIC)
+    pixels = 225 - 0.7 * np.pad(np.asarray(large, dtype=np.float64), ((300, 500), (700, 1100)))
+    pixels = pixels[..., None] * np.array([1.0, 0.97, 0.9]) + random.normal(0, 5, (2000, 3000, 1))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""The demo as its users have it: the real command, and a real browser that draws."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from tests.conftest import Run, clean_environment
+
+if importlib.util.find_spec("gradio") is None:  # seconds to import, and not needed in this process
+    pytest.skip('the demo needs Gradio: pip install "mnist-accel[demo]"', allow_module_level=True)
+sync_api = pytest.importorskip("playwright.sync_api", reason='a browser is driven by Playwright: pip install ".[test]"')
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+TELLS_WHOM_IT_TALKS_TO = """
+import sys
+
+def tell(event, arguments):
+    if event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][0] not in ("127.0.0.1", "::1"):
+        print("TALKS TO", arguments[1], file=sys.stderr)
+    if event == "socket.getaddrinfo" and arguments[0] not in ("127.0.0.1", "localhost", None):
+        print("ASKS FOR", arguments[0], file=sys.stderr)
+
+sys.addaudithook(tell)
+from mnist_accel.cli import main
+main()
+"""
+
+Point = tuple[float, float]
+
+
+def arc(x: float, y: float, across: float, down: float, first: float, last: float) -> list[Point]:
+    """Points of an ellipse's arc; angles in degrees, clockwise from the right."""
+    angles = [math.radians(first + (last - first) * step / 10) for step in range(11)]
+    return [(x + across * math.cos(angle), y + down * math.sin(angle)) for angle in angles]
+
+
+STROKES: dict[str, list[list[Point]]] = {
+    "0": [arc(0.5, 0.5, 0.2, 0.3, -90, 270)],
+    "1": [[(0.5, 0.2), (0.5, 0.8)]],
+    "2": [[*arc(0.5, 0.36, 0.18, 0.16, 180, 390), (0.3, 0.8), (0.72, 0.8)]],
+    "3": [[*arc(0.48, 0.35, 0.18, 0.15, 200, 450), *arc(0.48, 0.65, 0.2, 0.15, -90, 160)]],
+    "4": [[(0.35, 0.2), (0.3, 0.55), (0.7, 0.55)], [(0.62, 0.2), (0.6, 0.82)]],
+    "5": [[(0.68, 0.2), (0.36, 0.2), (0.34, 0.47), *arc(0.47, 0.62, 0.2, 0.19, -120, 140)]],
+    "6": [[(0.6, 0.18), (0.42, 0.4), *arc(0.5, 0.64, 0.16, 0.16, 180, 540)]],
+    "7": [[(0.3, 0.22), (0.7, 0.22), (0.45, 0.82)]],
+    "8": [arc(0.5, 0.35, 0.14, 0.14, 90, 450), arc(0.5, 0.65, 0.17, 0.16, -90, 270)],
+    "9": [[*arc(0.48, 0.37, 0.16, 0.16, 0, 360), (0.64, 0.37), (0.6, 0.82)]],
+}
+"""As shares of the drawing area's side."""
+
+
+class Demo:
+    """The command, running."""
+
+    def __init__(self, folder: Path) -> None:
+        arguments = ["demo", "--weights", str(folder / "mnist_cnn_model.pth"), "--port", "0"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TELLS_WHOM_IT_TALKS_TO, *arguments],
+            env=clean_environment(TMPDIR=str(folder)),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr
+        self.first_line = self.process.stderr.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+", self.first_line)
+        assert found, self.first_line + self.process.stderr.read()
+        self.address = found[0]
+
+
+class Page:
+    """A page of the demo in the browser, and what it asked of whom."""
+
+    def __init__(self, browser: Any, address: str, options: dict[str, Any]) -> None:
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(60_000)
+        self.elsewhere: list[str] = []
+        self.errors: list[str] = []
+        self.waiting: set[Any] = set()
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", self._asked)
+        for event in ("requestfinished", "requestfailed"):
+            self.page.on(event, lambda request: self.waiting.discard(request))
+        self.address = address
+        self.page.goto(address)
+        self.area = self.page.locator("#drawing canvas")
+        self.area.wait_for()
+
+    def _asked(self, request: Any) -> None:
+        if not request.url.startswith((f"{self.address}/", "data:", "blob:")):
+            self.elsewhere.append(request.url)
+        if request.method == "POST":
+            self.waiting.add(request)
+
+    def points(self, stroke: list[Point]) -> list[Point]:
+        """A stroke in the page's pixels."""
+        box = self.area.bounding_box()
+        return [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+
+    def draw(self, strokes: list[list[Point]]) -> None:
+        for stroke in strokes:
+            first, *others = self.points(stroke)
+            self.page.mouse.move(*first)
+            self.page.mouse.down()
+            for point in others:
+                self.page.mouse.move(*point)
+            self.page.mouse.up()
+
+    def settle(self) -> None:
+        """Wait until nothing is asked of the server any more."""
+        quiet = 0
+        while quiet < 4:  # 0.2 s; a change is sent after 0.12 s
+            self.page.wait_for_timeout(50)
+            quiet = 0 if self.waiting else quiet + 1
+
+    def reading(self) -> str:
+        return str(self.page.locator("#answer .verdict strong").inner_text())
+
+    def sentence(self) -> str:
+        return str(self.page.locator("#answer .verdict p").inner_text())
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """The command, with weights of seconds of training."""
+    folder = tmp_path_factory.mktemp("demo")
+    command = ["train", "--dataset", "mnist-5k", "--epochs", "2", "--cpu", "--quiet"]
+    subprocess.run(
+        [sys.executable, "-m", "mnist_accel", *command], cwd=folder, env=clean_environment(), check=True, timeout=120
+    )
+    running = Demo(folder)
+    yield running
+    running.process.kill()
+    running.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if BROWSER is None:
+        pytest.skip("no browser: needs chromium (Debian: apt install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])  # for root
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, demo: Demo) -> Iterator[Callable[[dict[str, Any]], Page]]:
+    """Opens pages; none asks anything of anyone else, and no script fails."""
+    pages: list[Page] = []
+
+    def open_page(options: dict[str, Any]) -> Page:
+        pages.append(Page(browser, demo.address, options))
+        return pages[-1]
+
+    yield open_page
+    for one in pages:
+        one.context.close()
+        assert one.elsewhere == []
+        assert one.errors == []
+
+
+def test_digits_drawn_with_the_mouse_are_read(open_page: Callable[[dict[str, Any]], Page]) -> None:
+    one = open_page(DESKTOP)
+    read = {}
+    for digit, strokes in STROKES.items():
+        one.draw(strokes)
+        one.settle()
+        read[digit] = one.reading()
+        one.page.get_by_role("button", name="Clear").click()
+    assert sum(read[digit].rstrip("?") == digit for digit in STROKES) >= 8, read  # a ? marks what is doubtful
+
+
+def test_on_a_phone_everything_fits_and_a_finger_draws(open_page: Callable[[dict[str, Any]], Page]) -> None:
+    one = open_page(PHONE)
+    finger = one.context.new_cdp_session(one.page)
+    first, *others = one.points(STROKES["1"][0][::-1])  # upwards, as one scrolls down
+    steps = [(first[0], first[1] + (others[-1][1] - first[1]) * part / 10) for part in range(11)]
+    for number, (x, y) in enumerate(steps):
+        kind = "touchMove" if number else "touchStart"
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    one.settle()
+    assert one.reading() == "1"
+    assert one.page.evaluate("window.scrollY") == 0
+    assert one.page.evaluate("document.documentElement.scrollHeight > window.innerHeight")  # it could have scrolled
+    assert one.page.evaluate("document.documentElement.scrollWidth") <= PHONE["viewport"]["width"]
+    assert one.area.bounding_box()["width"] > 300
+
+
+def test_the_page_shows_probabilities_and_what_the_network_saw_until_it_is_cleared(
+    open_page: Callable[[dict[str, Any]], Page],
+) -> None:
+    one = open_page(DESKTOP)
+    one.draw(STROKES["1"])
+    one.settle()
+    shown = one.page.locator("#answer .bars > span").all_inner_texts()
+    assert shown[::3] == [str(digit) for digit in range(10)]
+    assert sum(float(text.strip("%")) for text in shown[2::3]) == pytest.approx(100, abs=5)
+    seen = one.page.locator("#answer .seen img")
+    assert seen.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [28, 28]
+    one.page.get_by_role("button", name="Clear").click()
+    one.settle()
+    assert one.reading() == ""
+    assert seen.count() == 0
+
+
+def test_a_scribble_is_told_to_be_no_digit(open_page: Callable[[dict[str, Any]], Page]) -> None:
+    one = open_page(DESKTOP)
+    one.draw([[(0.1 + 0.04 * step, 0.45 + 0.1 * (step % 2)) for step in range(20)]])
+    one.settle()
+    assert "not look like one digit" in one.sentence()
+    assert one.reading().endswith("?")
+
+
+def test_an_opened_picture_is_shown_and_read(open_page: Callable[[dict[str, Any]], Page], tmp_path: Path) -> None:
+    picture = Image.new("L", (900, 1200), 255)
+    ImageDraw.Draw(picture).line([(450, 300), (450, 900)], fill=0, width=70)
+    picture.save(tmp_path / "one.png")
+    one = open_page(DESKTOP)
+    chooser = one.page.locator("input[type=file]")
+    chooser.set_input_files(tmp_path / "one.png")
+    one.page.wait_for_function("document.querySelector('#answer .verdict strong').innerText === '1'")
+    middle = "document.querySelector('#drawing canvas').getContext('2d').getImageData(280, 280, 1, 1).data[0]"
+    one.page.wait_for_function(f"{middle} < 50")
+
+    (tmp_path / "damaged.png").write_bytes((tmp_path / "one.png").read_bytes()[:200])
+    chooser.set_input_files(tmp_path / "damaged.png")
+    one.page.wait_for_function("document.querySelector('#answer .verdict p').innerText.includes('damaged')")
+    assert one.reading() == ""
+
+
+def test_ctrl_c_ends_it_and_it_talked_to_no_one(open_page: Callable[[dict[str, Any]], Page], demo: Demo) -> None:
+    """The last test with this process; a page is open, as it would be."""
+    open_page(DESKTOP)
+    demo.process.send_signal(signal.SIGINT)
+    _, said = demo.process.communicate(timeout=60)
+    assert demo.process.returncode == 0
+    assert said.strip() == "The demo has ended."
+
+
+def test_a_port_that_is_taken_is_told_before_torch_is_imported(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "any.pth").touch()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run("demo", "--weights", "any.pth", "--port", port, launcher=("-X", "importtime"))
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert errors == [f"mnist-accel: error: port {port} of 127.0.0.1 is taken; choose another one with --port"]
+    assert " torch" not in done.stderr
+
+
+def test_without_gradio_it_says_what_to_install(tmp_path: Path) -> None:
+    program = (
+        "import importlib.util, sys; real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'gradio' else real(name, *rest)\n"
+        "from mnist_accel.cli import main\n"
+        "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "demo"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert 'pip install "mnist-accel[demo]"' in done.stderr
+    assert done.stdout.strip() == "False"
+
+
+def test_without_weights_it_says_how_to_make_them(run: Run) -> None:
+    done = run("demo")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "mnist_cnn_model.pth: no such file; make it by mnist-accel train" in done.stderr
