@@ -209,6 +209,7 @@ def train_epoch(training: Training, progress: Progress, observer: Observer, guar
     if progress.sums is None:
         precise = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         progress.sums = StepSums(torch.zeros(3, steps, device=device, dtype=precise))
+    training.model.train()
     before, started = progress.epoch_seconds, time.perf_counter()
     for step in range(progress.step, steps):
         batch = order[step * config.batch_size : (step + 1) * config.batch_size]
