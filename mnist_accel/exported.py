@@ -108,6 +108,7 @@ def read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], dic
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     except Exception as error:  # safetensors raises its own, and json its own
         raise WeightsError(f"{path}: not a whole .safetensors file ({first_line(error)})", "export it again") from error
+    state = dict(sorted(state.items()))  # the library's own order changes from run to run
     return state, metadata if "mnist_accel_facts" in metadata else {}
 
 
@@ -156,7 +157,7 @@ def read_onnx(content: bytes, path: Path) -> tuple[OnnxModel, Facts]:
     proto, metadata = parse_onnx(content, path)
     facts = from_metadata(metadata, path)
     require_bounded(proto, path)
-    model = OnnxModel(content)
+    model = OnnxModel(content, path)
     try:
         model.session  # noqa: B018  # made here, so that a file that onnxruntime refuses is found now
     except Exception as error:  # onnxruntime's errors have no common type
@@ -205,9 +206,9 @@ class OnnxModel(nn.Module):
     Images uint8 (B, 1, 28, 28) → log-probabilities (B, classes), where probabilities below 1e-38 count as that.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, path: Path) -> None:
         super().__init__()
-        self.content = content
+        self.content, self.path = content, path
 
     @functools.cached_property
     def session(self) -> onnxruntime.InferenceSession:
@@ -219,7 +220,11 @@ class OnnxModel(nn.Module):
         return onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
 
     def forward(self, images: Tensor) -> Tensor:
-        (probabilities,) = self.session.run(["probabilities"], {"images": images.squeeze(1).cpu().numpy()})
+        pixels = images.squeeze(1).cpu().numpy()
+        try:
+            (probabilities,) = self.session.run(["probabilities"], {"images": pixels})
+        except Exception as error:  # onnxruntime's errors have no common type
+            raise WeightsError(f"{self.path}: cannot be run ({first_line(error)})", "export it again") from error
         found = torch.from_numpy(probabilities).to(images.device)
         return found.clamp_min(torch.finfo(found.dtype).tiny).log()
 
@@ -250,6 +255,8 @@ def _require_bounded(model: onnx.ModelProto) -> None:
     bare.graph.input[0].type.tensor_type.shape.dim[0].dim_value = ONNX_IMAGES
     inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True).graph
     shapes = {value.name: _shape(value) for value in (*inferred.value_info, *inferred.output)}
+    if len(shapes["probabilities"]) != 2 or shapes["probabilities"][0] != ONNX_IMAGES:
+        raise ValueError("it does not give a row of probabilities for each image")
     numbers = 0
     for name in (name for node in inferred.node for name in node.output if name):
         sizes = shapes.get(name, [None])
@@ -261,6 +268,8 @@ def _require_bounded(model: onnx.ModelProto) -> None:
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[Any]:
-    """A tensor's sizes: a number, the name of an open size, or None where nothing is known."""
+    """A tensor's sizes: numbers, names of open ones, None where nothing is known; [None] where not even how many."""
+    if not value.type.tensor_type.HasField("shape"):
+        return [None]
     sizes = value.type.tensor_type.shape.dim
     return [size.dim_value if size.HasField("dim_value") else size.dim_param or None for size in sizes]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -27,6 +29,9 @@ SMALL = ("train", "--dataset", "mnist-5k", "--epochs", 1, "--train-samples", 300
         ("train", "--no-such-option"),
         ("evaluate", "--weights", "missing.pth"),
         ("predict", "picture.png", "--top-k", "0"),
+        ("export", "--help"),
+        ("export", "--format", "onnx", "--weights", "missing.pth"),
+        ("inspect", "missing.pth"),
     ],
 )
 def test_help_and_argument_errors_never_import_torch(arguments: tuple[str, ...], tmp_path: Path) -> None:
@@ -43,6 +48,43 @@ def test_help_and_argument_errors_never_import_torch(arguments: tuple[str, ...],
     )
     assert "AssertionError" not in done.stderr
     assert done.returncode == (0 if arguments[-1].startswith("--") and "no-such" not in arguments[-1] else 2)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("ex", ["export"]),
+        ("train --rec", ["--recipe"]),
+        ("train --recipe s", ["seed"]),
+        ("train --dataset m", ["mnist", "mnist-5k"]),
+        ("export --format s", ["safetensors"]),
+        ("evaluate --weights x", []),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_options_and_their_values_without_torch(shell: str, typed: str, expected: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "sys.argv = ['mnist-accel']\n"
+        "from mnist_accel.cli import main\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'numpy'} & set(sys.modules)\n"
+    )
+    words = f"mnist-accel {typed}"
+    asked = {"_MNIST_ACCEL_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    asked |= {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1), "_TYPER_COMPLETE_ARGS": words}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert "AssertionError" not in done.stderr
+    offered = re.findall(r'(?:^|\()"([^"]+)"' if shell == "zsh" else r"^([\w-]+)", done.stdout, re.MULTILINE)
+    assert [word for word in offered if word in expected] == expected
+    assert all(word.startswith(typed.split()[-1]) for word in offered if word != "_files")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "export", "inspect", "selftest", "doctor"])
+def test_every_help_has_examples(run: Run, command: str) -> None:
+    assert f"For example:\n\n    mnist-accel {command}" in run(command, "--help").stdout
 
 
 def test_help_takes_less_than_half_a_second(run: Run) -> None:
