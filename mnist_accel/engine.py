@@ -271,7 +271,7 @@ def _note_bad_numbers(training: Training, step: int, sums: StepSums) -> None:
 def _share_statistics(training: Training) -> None:
     """Give all processes the main one's running statistics of batch normalisation; each has seen its own samples."""
     if training.hardware.world_size > 1:
-        for module in {training.module, training.result}:
+        for module in [training.module, *([training.average.module] if training.average else [])]:
             for buffer in module.buffers():
                 distributed.broadcast(buffer, src=0)
 

@@ -92,6 +92,15 @@ def test_plain_torchrun_without_a_gpu_is_really_two_ranks_with_one_voice(run: Ru
     check_one_voice(done, tmp_path)
 
 
+def test_all_processes_test_with_the_batch_norm_statistics_that_are_saved(run: Run) -> None:
+    small = ("--dataset", "mnist-5k", "--mixed-precision", "no", "--threads", 1, "--json")
+    trained = run("train", "--recipe", "accurate", "--epochs", 2, "--train-samples", 1000, "--processes", 2, *small)
+    assert trained.returncode == 0, trained.stderr
+    saved = run("evaluate", *small)
+    assert saved.returncode == 0, saved.stderr
+    assert json.loads(saved.stdout)["loss"] == pytest.approx(json.loads(trained.stdout)["test_loss"], rel=1e-5)
+
+
 def test_processes_starts_them_and_gives_the_result_of_torchrun(run: Run, tmp_path: Path) -> None:
     done = run(*SMALL, "--processes", 2, "--threads", 1, "--json", "--output-dir", "a")
     result = check_one_voice(done, tmp_path / "a")
