@@ -209,6 +209,7 @@ def train_epoch(training: Training, progress: Progress, observer: Observer, guar
     if progress.sums is None:
         precise = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         progress.sums = StepSums(torch.zeros(3, steps, device=device, dtype=precise))
+    training.model.train()
     before, started = progress.epoch_seconds, time.perf_counter()
     for step in range(progress.step, steps):
         batch = order[step * config.batch_size : (step + 1) * config.batch_size]
@@ -270,7 +271,7 @@ def _note_bad_numbers(training: Training, step: int, sums: StepSums) -> None:
 def _share_statistics(training: Training) -> None:
     """Give all processes the main one's running statistics of batch normalisation; each has seen its own samples."""
     if training.hardware.world_size > 1:
-        for module in {training.module, training.result}:
+        for module in [training.module, *([training.average.module] if training.average else [])]:
             for buffer in module.buffers():
                 distributed.broadcast(buffer, src=0)
 

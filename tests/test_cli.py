@@ -28,10 +28,10 @@ SMALL = ("train", "--dataset", "mnist-5k", "--epochs", 1, "--train-samples", 300
         ("train", "--dataset", "mnsit"),
         ("train", "--no-such-option"),
         ("evaluate", "--weights", "missing.pth"),
+        ("predict", "picture.png", "--top-k", "0"),
         ("export", "--help"),
         ("export", "--format", "onnx", "--weights", "missing.pth"),
         ("inspect", "missing.pth"),
-        ("predict", "picture.png", "--top-k", "0"),
     ],
 )
 def test_help_and_argument_errors_never_import_torch(arguments: tuple[str, ...], tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def test_each_sample_is_seen_once_and_in_the_same_global_batches(curve: str, wor
 def test_float64_losses_are_those_of_one_process(curve: str, world_size: int) -> None:
     losses = outcome(world_size)[curve]["losses"]
     assert len(losses) == 30
-    np.testing.assert_allclose(losses, outcome(1)["float64"]["losses"], rtol=1e-12)
+    expected = outcome(1)[curve.removesuffix(" accumulated")]["losses"]
+    np.testing.assert_allclose(losses, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("world_size", WORLD_SIZES[1:])
@@ -89,6 +90,15 @@ def check_one_voice(done: subprocess.CompletedProcess[str], folder: Path) -> dic
 def test_plain_torchrun_without_a_gpu_is_really_two_ranks_with_one_voice(run: Run, tmp_path: Path) -> None:
     done = run(*SMALL, "--threads", 1, "--json", launcher=torchrun(2))
     check_one_voice(done, tmp_path)
+
+
+def test_all_processes_test_with_the_batch_norm_statistics_that_are_saved(run: Run) -> None:
+    small = ("--dataset", "mnist-5k", "--mixed-precision", "no", "--threads", 1, "--json")
+    trained = run("train", "--recipe", "accurate", "--epochs", 2, "--train-samples", 1000, "--processes", 2, *small)
+    assert trained.returncode == 0, trained.stderr
+    saved = run("evaluate", *small)
+    assert saved.returncode == 0, saved.stderr
+    assert json.loads(saved.stdout)["loss"] == pytest.approx(json.loads(trained.stdout)["test_loss"], rel=1e-5)
 
 
 def test_processes_starts_them_and_gives_the_result_of_torchrun(run: Run, tmp_path: Path) -> None:
