@@ -141,7 +141,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     folder = tmp_path_factory.mktemp("demo")
     command = ["train", "--dataset", "mnist-5k", "--epochs", "2", "--cpu", "--quiet"]
     subprocess.run(
-        [sys.executable, "-m", "mnist_accel", *command], cwd=folder, env=clean_environment(), check=True, timeout=120
+        [sys.executable, "-m", "mnist_accel", *command], cwd=folder, env=clean_environment(), check=True, timeout=240
     )
     running = Demo(folder)
     yield running
