@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,12 +95,14 @@ def read(name: str) -> Picture:
     else:
         path = Path(name)
         try:
-            if path.is_dir():
+            status = path.stat()
+            if stat.S_ISDIR(status.st_mode):
                 raise PictureError("a folder without pictures", f"pictures end in {', '.join(sorted(SUFFIXES))}")
-            if path.exists() and not path.is_file():
+            if not stat.S_ISREG(status.st_mode):
                 raise PictureError("not a file")
-            with path.open("rb") as file:
-                content = file.read(LARGEST_FILE + 1)
+            if status.st_size > LARGEST_FILE:
+                raise _too_large()
+            content = path.read_bytes()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise PictureError(f"cannot be read: {reason[0].lower()}{reason[1:]}") from error
@@ -117,7 +120,7 @@ def decode(content: bytes) -> Picture:
     if not content:
         raise PictureError("empty: 0 bytes")
     if len(content) > LARGEST_FILE:
-        raise PictureError(f"larger than {LARGEST_FILE // 2**20} MiB", "reduce it")
+        raise _too_large()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warning below its own limit of pixels; doubtful metadata
@@ -171,6 +174,10 @@ def from_image(image: Image.Image) -> Picture:
         image = image.transpose(Image.Transpose[UPRIGHT[orientation]])
     turned = orientation in (5, 6, 7, 8)
     return Picture(np.asarray(image), (height, width) if turned else (width, height))
+
+
+def _too_large() -> PictureError:
+    return PictureError(f"larger than {LARGEST_FILE // 2**20} MiB", "reduce it")
 
 
 def _too_many_pixels(size: str = "") -> PictureError:

@@ -108,7 +108,7 @@ def test_pens_of_any_width_give_strokes_of_mnists_width(model: Classifier, text:
     result = prediction.read_picture(write(text, size=(500, 220), pen=pen), model)
     assert result.text == text
     for digit in result.digits:
-        assert 1.6 < convention.stroke_width(digit.image >= 128) < 4.5
+        assert 1.2 < convention.stroke_width(digit.image >= 128) < 4.5
         rows, columns = np.nonzero(digit.image >= 64)
         assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def predict(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns such as '*.png'; - for stdin.")
+        list[str], typer.Argument(metavar="IMAGE", help="Files, folders, patterns such as '*.png'; - for stdin.")
     ],
     weights: Annotated[Path, typer.Option(help="A .pth file of `train`.")] = Path("mnist_cnn_model.pth"),
     top_k: Annotated[int, typer.Option(min=1, max=1000, help="How many labels to tell of each digit.")] = 3,
