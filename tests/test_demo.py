@@ -96,6 +96,8 @@ class Page:
         self.page.on("request", self._asked)
         for event in ("requestfinished", "requestfailed"):
             self.page.on(event, lambda request: self.waiting.discard(request))
+        if options is PHONE:  # browsers hide this from pages that come over http from another machine
+            self.page.add_init_script("delete PointerEvent.prototype.getCoalescedEvents")
         self.address = address
         self.page.goto(address)
         self.area = self.page.locator("#drawing canvas")
