@@ -35,6 +35,7 @@ PNG_URL = "data:image/png;base64,"
 
 def serve(model: Classifier, listener: socket.socket) -> None:
     """Show the page to whoever connects to `listener`, until Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is removed
     with tempfile.TemporaryDirectory(prefix="mnist-accel-demo-") as folder:
         # Read by Gradio and huggingface_hub when they are imported. Opened pictures do not outlive the page.
         os.environ |= {
@@ -66,7 +67,6 @@ def serve(model: Classifier, listener: socket.socket) -> None:
         )
         # An open page holds a connection for ever; at the end it is cut.
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is removed
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:

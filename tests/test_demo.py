@@ -96,6 +96,8 @@ class Page:
         self.page.on("request", self._asked)
         for event in ("requestfinished", "requestfailed"):
             self.page.on(event, lambda request: self.waiting.discard(request))
+        if options is PHONE:  # browsers hide this from pages that come over http from another machine
+            self.page.add_init_script("delete PointerEvent.prototype.getCoalescedEvents")
         self.address = address
         self.page.goto(address)
         self.area = self.page.locator("#drawing canvas")
@@ -141,7 +143,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     folder = tmp_path_factory.mktemp("demo")
     command = ["train", "--dataset", "mnist-5k", "--epochs", "2", "--cpu", "--quiet"]
     subprocess.run(
-        [sys.executable, "-m", "mnist_accel", *command], cwd=folder, env=clean_environment(), check=True, timeout=120
+        [sys.executable, "-m", "mnist_accel", *command], cwd=folder, env=clean_environment(), check=True, timeout=240
     )
     running = Demo(folder)
     yield running

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def predict(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns such as '*.png'; - for stdin.")
+        list[str], typer.Argument(metavar="IMAGE", help="Files, folders, patterns such as '*.png'; - for stdin.")
     ],
     weights: Annotated[Path, typer.Option(help="Weights of `train`, or an exported model.")] = Path(
         "mnist_cnn_model.pth"

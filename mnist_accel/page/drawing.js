@@ -52,7 +52,7 @@ canvas.addEventListener("pointerdown", (event) => {
 
 canvas.addEventListener("pointermove", (event) => {
   if (!canvas.hasPointerCapture(event.pointerId)) return;
-  const passed = event.getCoalescedEvents();
+  const passed = event.getCoalescedEvents?.() ?? []; // missing where a phone gets the page over plain http
   for (const point of passed.length ? passed : [event]) drawTo(point);
   sendSoon();
 });
