@@ -47,7 +47,7 @@ def test_the_readme_names_every_result_and_every_module() -> None:
 def test_the_readme_names_every_exit_code() -> None:
     text = README[README.index("Exit codes:") :].split("\n\n")[0]
     codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
-    assert {int(code) for code in re.findall(r"(?<![\w.])\d+(?= \w)", text)} >= codes
+    assert {int(code) for code in re.findall(r"(?<![\w.])\d+(?=\s\w)", text)} >= codes
 
 
 def test_the_two_commands_are_those_that_ci_runs() -> None:
