@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -93,6 +94,29 @@ def from_metadata(metadata: Mapping[str, str], path: Path) -> Facts:
     return Facts(model or None, tuple(names), trained_on or None)
 
 
+def digest(tensors: Mapping[str, bytes]) -> str:
+    """SHA-256 of all tensors' bytes in the order of their names; these formats have no checksum of their own."""
+    hashed = hashlib.sha256()
+    for name in sorted(tensors):
+        hashed.update(tensors[name])
+    return hashed.hexdigest()
+
+
+def state_bytes(state: Mapping[str, Tensor]) -> dict[str, bytes]:
+    """Tensors as `digest` takes them."""
+    return {name: tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for name, tensor in state.items()}
+
+
+def onnx_bytes(proto: onnx.ModelProto) -> dict[str, bytes]:
+    """An ONNX model's tensors as `digest` takes them."""
+    return {tensor.name: tensor.raw_data for tensor in proto.graph.initializer}
+
+
+def _require_digest(metadata: Mapping[str, str], tensors: Mapping[str, bytes]) -> None:
+    if "mnist_accel_facts" in metadata and metadata.get("tensors_sha256") != digest(tensors):
+        raise ValueError("damaged: its tensors have another SHA-256")
+
+
 def read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors in a .safetensors file, and what `as_metadata` wrote; nothing where another program did.
 
@@ -106,6 +130,7 @@ def read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], dic
         state = safetensors.torch.load(content)  # checks the header's sizes against the content
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        _require_digest(metadata, state_bytes(state))
     except Exception as error:  # safetensors raises its own, and json its own
         raise WeightsError(f"{path}: not a whole .safetensors file ({first_line(error)})", "export it again") from error
     state = dict(sorted(state.items()))  # the library's own order changes from run to run
@@ -176,7 +201,9 @@ def parse_onnx(content: bytes, path: Path) -> tuple[onnx.ModelProto, dict[str, s
 
     try:
         proto = onnx.load_model_from_string(content)
-        return proto, {entry.key: entry.value for entry in proto.metadata_props}
+        metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        _require_digest(metadata, onnx_bytes(proto))
+        return proto, metadata
     except Exception as error:  # protobuf's errors have no common type
         raise WeightsError(f"{path}: not an .onnx file, or damaged ({first_line(error)})", "export it again") from error
 
