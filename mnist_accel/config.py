@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_accel import recipes
+from mnist_accel import files, recipes
 from mnist_accel.cores import available_cores, launched_world_size
 from mnist_accel.errors import ConfigError
 from mnist_accel.setting import UNSET, Setting, checked, setting
@@ -283,7 +283,7 @@ class EvaluateConfig(RunConfig):
 
     def _check(self, problems: list[str]) -> None:
         super()._check(problems)
-        if not os.path.exists(self.weights):  # noqa: PTH110  # Path.exists raises where the name is too long
+        if not files.exists(self.weights):
             problems.append(f"--weights {self.weights}: no such file; train first (mnist-accel train) or name another")
         elif not self.weights.is_file():
             problems.append(f"--weights {self.weights}: not a file; name the weights file itself")

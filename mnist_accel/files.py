@@ -11,6 +11,11 @@ from pathlib import Path
 from mnist_accel.errors import OutputError, UserError
 
 
+def exists(path: Path) -> bool:
+    """Whether there is anything at `path`; unlike Path.exists, no error where the name is too long."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write `content` so that `path` holds either what it held before or all of it, also after a power cut.
 

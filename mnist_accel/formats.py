@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnist_accel import files
 from mnist_accel.errors import UserError
 from mnist_accel.names import did_you_mean
 
@@ -76,6 +77,6 @@ def target(format_name: str, source: Path, output: Path | None) -> Path:
         raise UserError(f"--output {output}: files are read by their suffix", f"let it end in {kind.suffix}")
     if not os.path.isfile(source):  # noqa: PTH113  # Path.is_file raises where the name is too long
         raise UserError(f"--weights {source}: no such file", "train first (mnist-accel train) or name another")
-    if os.path.exists(output) and os.path.samefile(source, output):  # noqa: PTH110, PTH121
+    if files.exists(output) and source.samefile(output):
         raise UserError(f"--output {output}: would replace the weights themselves", "name another file")
     return output

@@ -288,3 +288,6 @@ def test_without_weights_it_says_how_to_make_them(run: Run) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "mnist_cnn_model.pth: no such file; make it by mnist-accel train" in done.stderr
+    done = run("demo", "--weights", "x" * 300)
+    assert done.returncode == 2
+    assert "no such file" in done.stderr

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from mnist_accel import files
 from mnist_accel.commands.common import DebugOption, guarded
 from mnist_accel.errors import UserError, WeightsError
 
@@ -38,7 +39,7 @@ def demo(
 def _demo(weights: Path, host: str, port: int) -> int:
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the demo needs Gradio, which is not installed", 'pip install "mnist-accel[demo]"')
-    if not weights.exists():
+    if not files.exists(weights):
         raise WeightsError(f"{weights}: no such file", "make it by mnist-accel train, or name another with --weights")
     with listen(host, port) as listener:
         from mnist_accel import classifier

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mnist_accel import files
 from mnist_accel.commands.common import DebugOption, JsonOption, guarded, print_json
 from mnist_accel.errors import EXIT_FAILED, UserError
 
@@ -29,7 +29,7 @@ def inspect(
 
 
 def _inspect(path: Path, as_json: bool) -> int:
-    if not os.path.exists(path):  # noqa: PTH110  # Path.exists raises where the name is too long
+    if not files.exists(path):
         raise UserError(f"{path}: no such file", "name weights, an exported model or a checkpoint")
     from dataclasses import asdict
 
