@@ -18,6 +18,7 @@ from mnist_accel.augment import Augmentation
 from mnist_accel.average import WeightAverage
 from mnist_accel.config import TrainConfig
 from mnist_accel.data import DataSet, Digits
+from mnist_accel.exchange import prepare_exchange
 from mnist_accel.hardware import Hardware
 from mnist_accel.metrics import Predictions, evaluate
 from mnist_accel.observers import EpochRecord, Observer, StepSums
@@ -39,6 +40,7 @@ class Training:
         average: of the weights, where the recipe keeps one.
         found_bad: 1 once a loss or gradient was no finite number, else 0; a scalar on the device. The optimizer leaves
             the weights alone while it is 1.
+        exchange: what gradients go through between processes; empty for one process.
     """
 
     config: TrainConfig
@@ -51,6 +53,7 @@ class Training:
     augment: Augmentation
     average: WeightAverage | None
     found_bad: Tensor
+    exchange: str = ""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -164,7 +167,8 @@ def prepare(
     if config.average:
         training.average = WeightAverage(training.module, config.average)
     if hardware.world_size > 1:
-        _settle_gradient_exchange(training)
+        training.exchange = prepare_exchange(model, hardware, train.batch(slice(0, 1))[0])
+        optimizer.zero_grad()
     set_seed(config.seed, device_specific=True)  # another dropout on each process
     return training
 
@@ -285,17 +289,3 @@ def _finish_epoch(training: Training, progress: Progress, record: EpochRecord) -
     progress.history.append(record)
     progress.epoch += 1
     progress.step, progress.sums, progress.epoch_seconds = 0, None, 0.0
-
-
-def _settle_gradient_exchange(training: Training) -> None:
-    """Let DistributedDataParallel choose its buckets now, by a backward pass whose gradients are thrown away.
-
-    It does so after the first backward pass that it sees. Buckets decide in which order processes' gradients are added;
-    a resumed run would add its first step's in another order than the uninterrupted one, and differ in the last bits.
-    In evaluation mode neither dropout's random numbers nor running statistics change.
-    """
-    training.model.eval()
-    images, _ = training.train.batch(slice(0, 1))
-    for _ in range(2):  # the second forward pass adopts what the first backward pass found
-        training.model(images).sum().backward()
-    training.optimizer.zero_grad()

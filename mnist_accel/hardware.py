@@ -37,6 +37,7 @@ class Hardware:
         threads: CPU threads of this process.
         mixed_precision: no, bf16 or fp16.
         precision_reason: why, in words for people.
+        timeout: seconds that a process waits for the others in a collective.
         control: of several processes, the group in which they agree, on the CPU whatever they compute on.
     """
 
@@ -45,6 +46,7 @@ class Hardware:
     threads: int
     mixed_precision: str
     precision_reason: str
+    timeout: float
     control: distributed.ProcessGroup | None = None
 
     @property
@@ -77,12 +79,9 @@ class Hardware:
             result = work()
         except UserError as error:
             failure = error
-        failures = [failure]
         if self.control is not None:
             distributed.monitored_barrier(self.control, timeout=PATIENCE)
-            failures *= self.world_size
-            distributed.all_gather_object(failures, failure, group=self.control)
-        for first in failures:
+        for first in self.gather(failure):
             if first is not None:
                 first.is_shared = True
                 raise first
@@ -94,10 +93,7 @@ class Hardware:
         Raises:
             UserError: naming the facts that differ.
         """
-        if self.control is None:
-            return
-        found: list[dict[str, Any]] = [{}] * self.world_size
-        distributed.all_gather_object(found, facts, group=self.control)
+        found = self.gather(facts)
         different = [name for name in facts if any(other.get(name) != facts[name] for other in found)]
         if different:
             values = [
@@ -114,6 +110,13 @@ class Hardware:
         largest = torch.tensor(number)
         distributed.all_reduce(largest, distributed.ReduceOp.MAX, group=self.control)
         return int(largest)
+
+    def gather(self, value: Result) -> list[Result]:
+        """The values of all processes, by rank."""
+        values = [value] * self.world_size
+        if self.control is not None:
+            distributed.all_gather_object(values, value, group=self.control)
+        return values
 
     def from_main(self, value: Result) -> Result:
         """The main process' value, on every process."""
@@ -179,7 +182,8 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
     if launched > 1:
         atexit.register(stop)  # a Python caller need not know of it
         control = cast(distributed.ProcessGroup, distributed.new_group(backend="gloo", timeout=timeout))
-    return Hardware(accelerator, _device_name(accelerator.device), threads, mixed_precision, reason, control)
+    device_name = _device_name(accelerator.device)
+    return Hardware(accelerator, device_name, threads, mixed_precision, reason, config.timeout, control)
 
 
 def stop() -> None:

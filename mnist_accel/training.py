@@ -190,7 +190,8 @@ def _plan(config: TrainConfig, machine: Hardware, dataset: DataSet, training: en
         f"from {dataset.source}"
         + (f"; {len(training.validation):,} more held out to choose by" if training.validation else ""),
         "device": f"{machine.device.type}: {machine.device_name}",
-        "processes": f"{world_size}, each with {machine.threads} CPU thread{'s' if machine.threads > 1 else ''}",
+        "processes": f"{world_size}, each with {machine.threads} CPU thread{'s' if machine.threads > 1 else ''}"
+        + (f"; gradients go through {training.exchange}" if training.exchange else ""),
         "precision": f"{precision} ({machine.precision_reason})" + (", compiled" if config.compile else ""),
         "batch": f"{config.batch_size} samples a step = {parts}; {steps:,} steps an epoch",
         "checkpoint": (f"every {config.checkpoint_every} steps" if config.checkpoint_every else "after each epoch")
