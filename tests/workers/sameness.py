@@ -81,7 +81,7 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet, **setting
             grads = [parameter.grad for parameter in training.module.parameters()]
             gradients.extend(torch.cat([grad.flatten() for grad in grads if grad is not None])[::97].tolist())
 
-    training.optimizer.optimizer.register_step_pre_hook(keep_first)  # type: ignore[attr-defined]
+    training.optimizer.register_step_pre_hook(keep_first)
     keeper = Keeper()
     trained = engine.fit(training, engine.Progress(), Silence(), keeper)
     assert keeper.sums
