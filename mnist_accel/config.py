@@ -240,7 +240,7 @@ class TrainConfig(RunConfig):
     target_accuracy: float | None = setting(
         None, "Exit with code 3 if the final test accuracy is below this (0 to 1).", above=0, maximum=1
     )
-    compile: bool = setting(False, "Compile the model with torch.compile.")
+    compile: bool = setting(False, "Compile the model with torch.compile; one GPU replays it as CUDA graphs.")
 
     def _check(self, problems: list[str]) -> None:
         super()._check(problems)

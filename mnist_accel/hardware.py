@@ -167,7 +167,7 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
             # The loss is divided by the batch's true size in the engine; without this Accelerate may divide again, by
             # a number from its environment.
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-            dynamo_plugin=TorchDynamoPlugin(backend="inductor") if compiled else None,
+            dynamo_plugin=_compiler(config, launched) if compiled else None,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
     if accelerator.num_processes != launched:
@@ -286,6 +286,17 @@ def _native_bf16(kind: str | None) -> str | None:
             if capabilities.get(name):
                 return f"native: {name.upper()}"
     return None
+
+
+def _compiler(config: RunConfig, processes: int) -> TorchDynamoPlugin:
+    """Inductor; on a GPU it also records CUDA graphs and replays them, which spares the host launching each kernel.
+
+    Not where gradients are accumulated: one replay overwrites those of another
+    (https://github.com/pytorch/pytorch/issues/169545). Nor where processes exchange them.
+    """
+    parts = getattr(config, "gradient_accumulation_steps", 1) * processes
+    is_replayed = _accelerator_type() == "cuda" and not config.cpu and parts == 1
+    return TorchDynamoPlugin(backend="inductor", mode="reduce-overhead" if is_replayed else "default")
 
 
 def has_compiler() -> bool:

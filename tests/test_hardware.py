@@ -66,6 +66,14 @@ def test_accelerates_accumulation_setting_does_not_scale_the_gradient(monkeypatc
     assert weight.grad == 3
 
 
+def test_a_compiled_model_is_replayed_where_one_gpu_computes_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_accelerator_type", lambda: "cuda")
+    whole, parts = TrainConfig(), TrainConfig(gradient_accumulation_steps=2)
+    assert hardware._compiler(whole, processes=1).mode == "reduce-overhead"
+    others = [(whole, 2), (parts, 1), (TrainConfig(cpu=True), 1)]
+    assert {hardware._compiler(config, processes).mode for config, processes in others} == {"default"}
+
+
 def test_threads_are_those_asked_for() -> None:
     assert hardware.start(TrainConfig(cpu=True, threads=1)).threads == torch.get_num_threads() == 1
 
