@@ -18,8 +18,11 @@ from mnist_accel.config import TrainConfig
 from mnist_accel.cores import available_cores
 from mnist_accel.errors import LaunchError
 from mnist_accel.hardware import choose_precision, gpu_count, has_compiler
+from mnist_accel.layout import is_faster_blocked
 
 KINDS = ("ours", "bare", "bare, our model and allocator", "plain script")
+FORMATS = ("oneDNN layout", "channels_last", "contiguous")
+"""Of the memory; the first is that of `layout.py`, which the compiler does not know."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Candidate:
 
     Attributes:
         kind: one of KINDS; the bare loops and the plain script are in `baselines.py`.
+        memory_format: one of FORMATS; bare loops choose their own.
         batch_size: of one step, over all processes.
         steps: of a burst.
     """
@@ -37,7 +41,7 @@ class Candidate:
     model: str
     batch_size: int
     mixed_precision: str
-    channels_last: bool = True
+    memory_format: str = "channels_last"
     compile: bool = False
     processes: int = 1
     cpu: bool = False
@@ -51,9 +55,8 @@ class Candidate:
         precision = {"no": "fp32"}.get(self.mixed_precision, self.mixed_precision)
         if self.kind != "ours":
             return f"bare loop{self.kind.removeprefix('bare')}, {precision}"
-        memory = "channels_last" if self.channels_last else "contiguous"
         more = ", compiled" if self.compile else ""
-        return f"{precision}, {memory}{more}, {self.processes} process{'es' if self.processes > 1 else ''}"
+        return f"{precision}, {self.memory_format}{more}, {self.processes} process{'es' if self.processes > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,10 @@ def default_candidate(config: TrainConfig) -> Candidate:
     """The way that `mnist-accel train` takes here by itself."""
     on_cpu = config.cpu or gpu_count() == 0
     precision, _ = choose_precision(config, torch.device("cpu") if on_cpu else None)
-    return Candidate("ours", config.recipe, config.model, config.batch_size, precision, cpu=on_cpu)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    is_blocked = on_cpu and is_faster_blocked(torch.zeros(1, 1, 28, 28), dtype)
+    memory_format = FORMATS[0] if is_blocked else FORMATS[1]
+    return Candidate("ours", config.recipe, config.model, config.batch_size, precision, memory_format, cpu=on_cpu)
 
 
 def candidates(default: Candidate) -> list[Candidate]:
@@ -152,10 +158,10 @@ def candidates(default: Candidate) -> list[Candidate]:
     can_compile = not default.cpu or has_compiler()
     change = dataclasses.replace
     ways = [
-        change(default, mixed_precision=precision, channels_last=channels_last, compile=compiled)
+        change(default, mixed_precision=precision, memory_format=memory_format, compile=compiled)
         for precision in precisions
-        for channels_last in (True, False)
-        for compiled in ((False, True) if can_compile else (False,))
+        for memory_format in dict.fromkeys((default.memory_format, *FORMATS[1:]))
+        for compiled in ((False, True) if can_compile and memory_format != FORMATS[0] else (False,))
     ]
     if processes > 1:
         ways += [change(default, mixed_precision=precision, processes=processes) for precision in precisions]

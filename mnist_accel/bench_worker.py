@@ -20,8 +20,8 @@ import torch
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from mnist_accel import allocator, baselines, engine, hardware, models
-from mnist_accel.bench import Candidate
+from mnist_accel import allocator, baselines, engine, hardware, layout, models
+from mnist_accel.bench import FORMATS, Candidate
 from mnist_accel.config import TrainConfig
 from mnist_accel.console import TrainingConsole
 from mnist_accel.cores import available_cores
@@ -32,8 +32,8 @@ from mnist_accel.hardware import Hardware
 from mnist_accel.observers import Plan
 from mnist_accel.stopping import StopRequests
 
-BURSTS_A_CHECKPOINT = 5
-"""About as often as after each epoch of MNIST."""
+BURSTS_AN_EPOCH = 5
+"""Of 100 steps each: about an epoch of MNIST, in which the progress bar starts and a checkpoint is written once."""
 
 MATRIX_SIDE, MATRIX_PRODUCTS = 2048, 20
 
@@ -114,7 +114,9 @@ def serve_ours(candidate: Candidate, folder: Path) -> None:
     machine = hardware.start(config, compiled=config.compile)
     digits = random_digits(candidate.steps * config.batch_size)
     dataset = DataSet("random", digits, digits, DIGITS, "", {})
-    memory_format = torch.channels_last if candidate.channels_last else torch.contiguous_format
+    memory_format = torch.contiguous_format if candidate.memory_format == "contiguous" else torch.channels_last
+    if candidate.memory_format != FORMATS[0]:
+        layout.is_wanted = False
     training = engine.prepare(config, machine, dataset, memory_format=memory_format)
     screen = Console(file=Path(os.devnull).open("w"), force_terminal=machine.is_main)  # noqa: SIM115  # to the end
     console = TrainingConsole(screen)
@@ -126,12 +128,13 @@ def serve_ours(candidate: Candidate, folder: Path) -> None:
         nonlocal bursts
         progress = Progress()
         began = time.perf_counter()
-        console.epoch_started(0, 0)
+        if bursts % BURSTS_AN_EPOCH == 0:
+            console.epoch_started(0, 0)
         engine.train_epoch(training, progress, console, guard)
-        if bursts % BURSTS_A_CHECKPOINT == 1:
+        if bursts % BURSTS_AN_EPOCH == BURSTS_AN_EPOCH - 1:
             guard.saved_at = None
             guard.save(training, progress)
-        console.close()
+            console.close()
         _wait(machine.device)
         bursts += 1
         return time.perf_counter() - began

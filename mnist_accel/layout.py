@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+is_wanted = True
+"""Whether oneDNN's layout is used where it is faster; benchmarks compare."""
+
 
 class Convolution(nn.Conv2d):
     """torch's, which also takes oneDNN's layout in bf16."""
@@ -51,7 +54,8 @@ class Features(nn.Sequential):
 def is_faster_blocked(images: Tensor, dtype: torch.dtype) -> bool:
     """Whether convolutions of `images` in `dtype` are faster in oneDNN's layout, and can be computed in it."""
     return bool(
-        images.device.type == "cpu"
+        is_wanted
+        and images.device.type == "cpu"
         and images.dtype == torch.float32
         and len(images) > 0
         and torch.backends.mkldnn.is_available()

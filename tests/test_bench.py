@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mnist_accel import TrainConfig
-from mnist_accel.bench import KINDS, Candidate, Measured, candidates, default_candidate, run_bench
+from mnist_accel.bench import FORMATS, KINDS, Candidate, Measured, candidates, default_candidate, run_bench
 from mnist_accel.cores import available_cores
 from mnist_accel.errors import LaunchError
 from mnist_accel.plots import speeds
@@ -37,9 +37,10 @@ def test_ways_are_measured_in_turn_with_parts_that_make_up_a_step(tmp_path: Path
 
 
 def test_every_precision_memory_format_and_kind_is_among_the_ways() -> None:
-    ways = candidates(Candidate("ours", "seed", "cnn", 128, "bf16", cpu=True))
-    ours = {(way.mixed_precision, way.channels_last) for way in ways if way.kind == "ours" and way.processes == 1}
-    assert ours >= {("no", True), ("bf16", False), ("no", False)}
+    ways = candidates(Candidate("ours", "seed", "cnn", 128, "bf16", FORMATS[0], cpu=True))
+    ours = {(way.mixed_precision, way.memory_format) for way in ways if way.kind == "ours" and way.processes == 1}
+    assert ours == {(precision, memory) for precision in ("bf16", "no") for memory in FORMATS} - {("bf16", FORMATS[0])}
+    assert not [way for way in ways if way.compile and way.memory_format == FORMATS[0]]
     assert {way.kind for way in ways} == set(KINDS)
     assert len(ways) == len(set(ways))
 
