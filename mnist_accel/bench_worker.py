@@ -67,7 +67,7 @@ def serve(burst: Burst, share: Callable[[str], str], more: Mapping[str, Callable
     answer: Any = "ready"
     while True:
         if is_main:
-            print(json.dumps(answer), flush=True)
+            print(json.dumps(answer), file=sys.__stdout__, flush=True)  # a progress bar takes sys.stdout
         line = share(sys.stdin.readline().strip() if is_main else "")
         if line in ("end", ""):
             return
