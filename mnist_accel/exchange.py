@@ -11,6 +11,7 @@ import platform
 import select
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -131,6 +132,8 @@ def prepare_exchange(model: nn.Module, hardware: Hardware, images: Tensor) -> st
     shared = share_memory([parameter for parameter in model.parameters() if parameter.requires_grad], hardware)
     if shared is not None:
         wrapper.register_comm_hook(shared, SharedMemory.average)
+    # Gradients of convolutions in oneDNN's layout; they are copied once a step in either order, 65,000 numbers.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     # DistributedDataParallel chooses its buckets after the first backward pass that it sees. Buckets decide in which
     # order gradients are added; a resumed run would add its first step's in another order than the uninterrupted one,
     # and differ in the last bits. In evaluation mode neither dropout's random numbers nor running statistics change.

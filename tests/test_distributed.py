@@ -77,6 +77,7 @@ def check_one_voice(done: subprocess.CompletedProcess[str], folder: Path) -> dic
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("mnist-5k: test accuracy") == 1
     assert done.stderr.count("594,922 parameters") == 1
+    assert "Warning" not in done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 1
     result: dict[str, Any] = json.loads(lines[0])
