@@ -20,6 +20,7 @@ from mnist_accel.config import TrainConfig
 from mnist_accel.data import DataSet, Digits
 from mnist_accel.exchange import prepare_exchange
 from mnist_accel.hardware import Hardware
+from mnist_accel.layout import Features
 from mnist_accel.metrics import Predictions, evaluate
 from mnist_accel.observers import EpochRecord, Observer, StepSums
 from mnist_accel.optim import build_optimizer, learning_rate
@@ -40,6 +41,7 @@ class Training:
         average: of the weights, where the recipe keeps one.
         found_bad: 1 once a loss or gradient was no finite number, else 0; a scalar on the device. The optimizer leaves
             the weights alone while it is 1.
+        watched: weights that are looked at for bad numbers in each step, as gradients are.
         exchange: what gradients go through between processes; empty for one process.
     """
 
@@ -53,6 +55,7 @@ class Training:
     augment: Augmentation
     average: WeightAverage | None
     found_bad: Tensor
+    watched: list[Tensor]
     exchange: str = ""
 
     @property
@@ -165,6 +168,12 @@ def prepare(
         augment=Augmentation(config, len(train), background=-MEAN / STD),
         average=None,
         found_bad=found_bad,
+        watched=[
+            parameter.detach()
+            for chain in model.modules()
+            if isinstance(chain, Features)
+            for parameter in chain.parameters()
+        ],
     )
     if config.average:
         training.average = WeightAverage(training.module, config.average)
@@ -264,10 +273,12 @@ def _note_bad_numbers(training: Training, step: int, sums: StepSums) -> None:
     """Record, without waiting for the device, whether this step or one before it met an infinity or NaN."""
     if training.hardware.accelerator.scaler is None:
         parameters = training.optimizer.param_groups[0]["params"]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        # What gradient scalers use: sets the flag to 1 where a gradient is infinite or NaN, and multiplies by one.
+        numbers = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        # Weights before a ReLU as well: oneDNN's makes 0 of a NaN, which then need not reach the loss.
+        numbers += training.watched
+        # What gradient scalers use: sets the flag to 1 where a number is infinite or NaN, and multiplies by one.
         torch._amp_foreach_non_finite_check_and_unscale_(
-            gradients, training.found_bad, torch.ones_like(training.found_bad)
+            numbers, training.found_bad, torch.ones_like(training.found_bad)
         )
     else:  # gradients of fp16 may overflow, which the scaler mends; losses may not
         training.found_bad.logical_or_(~sums.losses[step].isfinite())

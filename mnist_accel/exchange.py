@@ -44,7 +44,7 @@ class SharedMemory:
 
     Args:
         descriptor: of the memory, of `memory_size(size, ...)` bytes, all zero.
-        size: bytes of all gradients of one process, with `CACHE_LINE` more for each.
+        size: bytes of all gradients of one process, each rounded up to cache lines.
         processes: of this machine, by rank.
         timeout: seconds to wait for another process.
 
@@ -85,7 +85,7 @@ class SharedMemory:
             end = begin + gradients.nbytes
             written.append([part[begin:end].view(gradients.dtype) for part in half])
             torch.div(gradients, self.world_size, out=written[-1][self.rank])
-            begin = -(-end // CACHE_LINE) * CACHE_LINE
+            begin = _whole_lines(end)
         self._wait_for_all()
         for (gradients, future), parts in zip(self._buckets, written, strict=True):
             torch.add(parts[0], parts[1], out=gradients)
@@ -145,7 +145,7 @@ def prepare_exchange(model: nn.Module, hardware: Hardware, images: Tensor) -> st
 
 def share_memory(parameters: list[nn.Parameter], hardware: Hardware) -> SharedMemory | None:
     """Memory that all processes see, for the gradients of `parameters`; None where one of them cannot have it."""
-    size = sum(-(-parameter.nbytes // CACHE_LINE) * CACHE_LINE for parameter in parameters)
+    size = sum(_whole_lines(parameter.nbytes) for parameter in parameters)
     is_alone = hardware.device.type == "cpu" and hardware.world_size == local_world_size()
     place = _place() if is_alone and hardware.world_size <= MOST_PROCESSES else None
     memory = _memory(memory_size(size, hardware.world_size)) if hardware.is_main and place else None
@@ -161,6 +161,11 @@ def share_memory(parameters: list[nn.Parameter], hardware: Hardware) -> SharedMe
     if memory is not None:
         os.close(memory)  # all have it by now; it goes with the last process
     return None if is_missing else shared
+
+
+def _whole_lines(size: int) -> int:
+    """Bytes, rounded up to cache lines."""
+    return -(-size // CACHE_LINE) * CACHE_LINE
 
 
 def _place() -> str | None:

@@ -147,8 +147,8 @@ def require_finite(training: Training, progress: Progress) -> None:
     if len(bad):
         step = int(bad[0])
         raise NumbersError(
-            f"the loss or a gradient is infinite or not a number in epoch {progress.epoch + 1}, step {step + 1}; the "
-            "weights were left as they were before that step",
+            "the loss, a gradient or a weight is infinite or not a number in epoch "
+            f"{progress.epoch + 1}, step {step + 1}; the weights were left as they were before that step",
             f"lower --lr (it is {training.config.lr:g})"
             + (", or give --mixed-precision no" if training.hardware.mixed_precision != "no" else ""),
         )

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mnist_accel import layout, models
+from mnist_accel import engine, hardware, layout, models
+from mnist_accel.config import TrainConfig
+from mnist_accel.data import DIGITS, DataSet, Digits
+from mnist_accel.observers import StepSums
 
 needs_layout = pytest.mark.skipif(
-    not layout.is_faster_blocked(torch.zeros(1, 1, 28, 28), torch.float32), reason="not used on this processor"
+    not torch.backends.cpu.get_cpu_capability().startswith("AVX512"), reason="not used on this processor"
 )
 
 
@@ -60,3 +66,19 @@ def test_training_computes_in_onednn_layout_and_evaluation_in_that_of_torch(name
 def test_other_precisions_and_empty_batches_keep_the_layout_of_torch(dtype: torch.dtype) -> None:
     assert not layout.is_faster_blocked(torch.zeros(0, 1, 28, 28), torch.float32)
     assert not layout.is_faster_blocked(torch.zeros(2, 1, 28, 28, dtype=dtype), dtype)
+
+
+@pytest.mark.parametrize("recipe", ["seed", "speedrun", "accurate"])
+@pytest.mark.parametrize("precision", ["no", "auto"])
+def test_a_nan_in_any_weight_is_found_though_onednn_drops_it(recipe: str, precision: str, tmp_path: Path) -> None:
+    config = TrainConfig(recipe=recipe, output_dir=tmp_path, cpu=True, mixed_precision=precision)
+    digits = Digits(np.zeros((8, 28, 28), dtype=np.uint8), np.arange(8))
+    machine = hardware.start(config)
+    parameters = [name for name, _ in models.build(config.model).named_parameters() if name.startswith("features")]
+    for name in parameters:
+        training = engine.prepare(config, machine, DataSet("black", digits, digits, DIGITS, "", {}))
+        training.model.train()
+        with torch.no_grad():
+            training.module.get_parameter(name)[0] = torch.nan
+        engine.train_step(training, torch.arange(8), 0, 0, StepSums(torch.zeros(3, 1, dtype=torch.float64)))
+        assert training.found_bad == 1, name
