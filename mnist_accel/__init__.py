@@ -1,6 +1,7 @@
 """The reference training run for your hardware: one Accelerate loop that trains, evaluates and proves itself.
 
-    from mnist_accel import TrainConfig, train
+    from mnist_accel import TrainConfig
+    from mnist_accel import train
     result = train(TrainConfig(epochs=1))
 
 The names below are loaded when they are first used, so that the command line can answer without torch.
@@ -12,24 +13,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mnist_accel.config import EvaluateConfig, TrainConfig
+    from mnist_accel.config.settings import EvaluateConfig, TrainConfig
     from mnist_accel.errors import UserError
-    from mnist_accel.evaluation import EvaluateResult, evaluate
-    from mnist_accel.prediction import PictureResult, predict
-    from mnist_accel.training import TrainResult, train
+    from mnist_accel.pictures.predict import PictureResult, predict
+    from mnist_accel.training.evaluate import EvaluateResult, evaluate
+    from mnist_accel.training.train import TrainResult, train
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "EvaluateConfig": "config",
-    "EvaluateResult": "evaluation",
-    "PictureResult": "prediction",
-    "TrainConfig": "config",
-    "TrainResult": "training",
+    "EvaluateConfig": "config.settings",
+    "EvaluateResult": "training.evaluate",
+    "PictureResult": "pictures.predict",
+    "TrainConfig": "config.settings",
+    "TrainResult": "training.train",
     "UserError": "errors",
-    "evaluate": "evaluation",
-    "predict": "prediction",
-    "train": "training",
+    "evaluate": "training.evaluate",
+    "predict": "pictures.predict",
+    "train": "training.train",
 }
 
 __all__ = [

@@ -18,10 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mnist_accel import classifier, data, picture, prediction
-from mnist_accel.classifier import Classifier
-from mnist_accel.data import Digits
-from mnist_accel.metrics import wilson_interval
+from mnist_accel.data import datasets as data
+from mnist_accel.data.datasets import Digits
+from mnist_accel.models import classifier
+from mnist_accel.models.classifier import Classifier
+from mnist_accel.pictures import picture_file as picture
+from mnist_accel.pictures import predict as prediction
+from mnist_accel.training.metrics import wilson_interval
 
 LEAST_CONTRAST = 60
 """Of brightness between ink and paper, of 255."""

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from mnist_accel import TrainConfig, train
-from mnist_accel.engine import Progress, Training
-from mnist_accel.guard import Guard
-from mnist_accel.hardware import cpu_name
+from mnist_accel.hardware.accelerator import cpu_name
+from mnist_accel.training.guard import Guard
+from mnist_accel.training.loop import Progress, Training
 
 STEPS_BETWEEN = 20
 

@@ -21,7 +21,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from mnist_accel import classifier, data, prediction
+from mnist_accel.data import datasets as data
+from mnist_accel.models import classifier
+from mnist_accel.pictures import predict as prediction
 
 PICTURES, REPEATS = 2048, 5
 SIDES = (32, 48, 64)

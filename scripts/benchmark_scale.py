@@ -22,12 +22,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from mnist_accel import TrainConfig, engine, files, hardware, own_data
-from mnist_accel.data import Digits
-from mnist_accel.engine import Training
-from mnist_accel.observers import StepSums
-from mnist_accel.order import epoch_order
-from mnist_accel.pipeline import InputPipeline
+from mnist_accel import TrainConfig
+from mnist_accel.data import own_data
+from mnist_accel.data.batches import InputPipeline
+from mnist_accel.data.datasets import Digits
+from mnist_accel.data.sample_order import epoch_order
+from mnist_accel.files import atomic as files
+from mnist_accel.hardware import accelerator as hardware
+from mnist_accel.training import loop as engine
+from mnist_accel.training.events import StepSums
+from mnist_accel.training.loop import Training
 
 SAMPLES, IN_MEMORY, BATCH = 8_100_000, 60_000, 128
 STEPS, ROUNDS = 50, 10

@@ -18,7 +18,8 @@ import time
 RUNS = 5
 FIRST_STEP = """
 import os, sys, time
-from mnist_accel import cli, console
+from mnist_accel import cli
+from mnist_accel.reports import console
 def stop(*_):
     print(time.time())
     sys.stdout.flush()

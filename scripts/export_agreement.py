@@ -21,11 +21,13 @@ import onnxruntime
 import safetensors.torch
 import torch
 
-from mnist_accel import classifier, data, models
-from mnist_accel.classifier import Classifier
-from mnist_accel.export import export
-from mnist_accel.formats import FORMATS
-from mnist_accel.observers import Silence
+from mnist_accel.data import datasets as data
+from mnist_accel.export.formats import FORMATS
+from mnist_accel.export.write import export
+from mnist_accel.models import architectures as models
+from mnist_accel.models import classifier
+from mnist_accel.models.classifier import Classifier
+from mnist_accel.training.events import Silence
 
 Images = npt.NDArray[np.uint8]
 BATCH_SIZE = 250

@@ -32,25 +32,22 @@ from typing import Any
 
 import torch
 
-from mnist_accel import (
-    archive,
-    checkpoint,
-    classifier,
-    data,
-    engine,
-    evaluation,
-    hardware,
-    idx,
-    models,
-    runlog,
-    snapshot,
-    weights,
-)
-from mnist_accel.config import EvaluateConfig, TrainConfig
+from mnist_accel.config.settings import EvaluateConfig, TrainConfig
+from mnist_accel.data import datasets as data
+from mnist_accel.data import idx
 from mnist_accel.errors import UserError
-from mnist_accel.guard import Guard
-from mnist_accel.observers import Silence
-from mnist_accel.stopping import StopRequests
+from mnist_accel.files import checkpoint, weights
+from mnist_accel.files import pth as archive
+from mnist_accel.files import run_record as runlog
+from mnist_accel.hardware import accelerator as hardware
+from mnist_accel.hardware.signals import StopRequests
+from mnist_accel.models import architectures as models
+from mnist_accel.models import classifier
+from mnist_accel.training import evaluate as evaluation
+from mnist_accel.training import loop as engine
+from mnist_accel.training import state as snapshot
+from mnist_accel.training.events import Silence
+from mnist_accel.training.guard import Guard
 
 MEMORY_LIMIT = 2 * 2**20
 """kB."""

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnist_accel import cli
-from mnist_accel.cores import available_cores
+from mnist_accel.hardware.cores import available_cores
 
 RUN = (
     *("train", "--recipe", "accurate", "--dataset", "mnist-5k", "--train-samples", "450"),
@@ -167,7 +167,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
-    from mnist_accel import plots, training  # noqa: F401
+    from mnist_accel.reports import plots  # noqa: F401
+    from mnist_accel.training import train as training  # noqa: F401
 
     generator = random.Random(options.seed)
     kinds = [(processes, precision) for processes in options.processes for precision in options.precisions]

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mnist_accel import TrainConfig, data
-from mnist_accel.augment import Augmentation
-from mnist_accel.data import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from mnist_accel.idx import UNSIGNED_BYTE
+from mnist_accel import TrainConfig
+from mnist_accel.data import datasets as data
+from mnist_accel.data.augmentation import Augmentation
+from mnist_accel.data.datasets import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from mnist_accel.data.idx import UNSIGNED_BYTE
 
 BATCH = 2000
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from typer.main import get_command
 
-from mnist_accel import errors, training
+from mnist_accel import errors
 from mnist_accel.cli import app
-from mnist_accel.config import TrainConfig, option_name, settings
+from mnist_accel.config.settings import TrainConfig, option_name, settings
+from mnist_accel.training import train as training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

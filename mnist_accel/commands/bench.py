@@ -33,14 +33,14 @@ def bench(
 
 
 def _bench(recipe: str, rounds: int, cpu: bool, output_dir: Path, as_json: bool) -> int:
-    from mnist_accel.config import TrainConfig
+    from mnist_accel.config.settings import TrainConfig
 
     config = TrainConfig(recipe=recipe, cpu=cpu, output_dir=output_dir)
-    from mnist_accel import files
-    from mnist_accel.bench import candidates, default_candidate, run_bench
-    from mnist_accel.console import stderr_console
-    from mnist_accel.plots import speeds
-    from mnist_accel.report import print_measured
+    from mnist_accel.checks.bench import candidates, default_candidate, run_bench
+    from mnist_accel.files import atomic as files
+    from mnist_accel.reports.console import stderr_console
+    from mnist_accel.reports.plots import speeds
+    from mnist_accel.reports.tables import print_measured
 
     files.require_writable(config.output_dir)
     default = default_candidate(config)

@@ -15,10 +15,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mnist_accel import recipes
-from mnist_accel.config import RunConfig, TrainConfig, metavar, option_name, settings
-from mnist_accel.cores import launched_rank, launched_world_size
+from mnist_accel.config import recipes
+from mnist_accel.config.settings import RunConfig, TrainConfig, metavar, option_name, settings
 from mnist_accel.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_REFUSED, ConfigError, UserError
+from mnist_accel.hardware.cores import launched_rank, launched_world_size
 
 MAIN_PROCESS_SPEAKS_SECONDS = 2.0
 
@@ -82,7 +82,7 @@ def completing(choices: Iterable[str]) -> Callable[[str], list[str]]:
 
 def launch(config: RunConfig) -> int:
     """Run this very command line in as many processes as `config` says."""
-    from mnist_accel.launch import run_processes
+    from mnist_accel.hardware.launch import run_processes
 
     assert config.processes
     restarts = config.max_restarts if isinstance(config, TrainConfig) else 0
@@ -129,7 +129,7 @@ def guarded(work: Callable[[], int], *, debug: bool) -> int:
         problem, code = error, EXIT_BUG
         lines = [f"internal error, {text}; run again with --debug and report what it shows"]
         if "torch" in sys.modules:
-            from mnist_accel.hardware import lost_contact
+            from mnist_accel.hardware.accelerator import lost_contact
 
             if (lost := lost_contact(error)) is not None:
                 lines, code = [str(lost)], lost.exit_code

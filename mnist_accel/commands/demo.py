@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel import files
 from mnist_accel.commands.common import DebugOption, guarded
 from mnist_accel.errors import UserError, WeightsError
+from mnist_accel.files import atomic as files
 
 EVERY_ADDRESS = ("0.0.0.0", "::")
 
@@ -42,8 +42,8 @@ def _demo(weights: Path, host: str, port: int) -> int:
     if not files.exists(weights):
         raise WeightsError(f"{weights}: no such file", "make it by mnist-accel train, or name another with --weights")
     with listen(host, port) as listener:
-        from mnist_accel import classifier
-        from mnist_accel.demo import serve
+        from mnist_accel.demo.server import serve
+        from mnist_accel.models import classifier
 
         model = classifier.load(weights)
         name = socket.gethostname() if host in EVERY_ADDRESS else f"[{host}]" if ":" in host else host

@@ -28,9 +28,9 @@ def doctor(
 
 
 def _doctor(data_dir: Path, as_json: bool) -> int:
-    from mnist_accel.console import stderr_console
-    from mnist_accel.doctor import examine
-    from mnist_accel.report import print_findings
+    from mnist_accel.checks.doctor import examine
+    from mnist_accel.reports.console import stderr_console
+    from mnist_accel.reports.tables import print_findings
 
     findings = examine(data_dir)
     print_findings(stderr_console(), findings.facts, findings.warnings)

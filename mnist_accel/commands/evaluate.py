@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mnist_accel.commands.common import JsonOption, configured_by, launch, print_json
-from mnist_accel.config import EvaluateConfig
-from mnist_accel.cores import launched_rank, launched_world_size
+from mnist_accel.config.settings import EvaluateConfig
+from mnist_accel.hardware.cores import launched_rank, launched_world_size
 
 
 @configured_by(EvaluateConfig)
@@ -19,10 +19,10 @@ def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
     """
     if config.processes and config.processes > 1 and launched_world_size() is None:
         return launch(config)
-    from mnist_accel import evaluation
-    from mnist_accel.console import TrainingConsole, stderr_console
-    from mnist_accel.observers import Silence
-    from mnist_accel.report import print_report
+    from mnist_accel.reports.console import TrainingConsole, stderr_console
+    from mnist_accel.reports.tables import print_report
+    from mnist_accel.training import evaluate as evaluation
+    from mnist_accel.training.events import Silence
 
     console = stderr_console()
     progress = TrainingConsole(console)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel import formats
 from mnist_accel.commands.common import DebugOption, JsonOption, completing, guarded, print_json
+from mnist_accel.export import formats
 
 NAMES = tuple(formats.FORMATS)
 
@@ -42,9 +42,9 @@ def _export(source: Path, format_name: str, output: Path | None, as_json: bool) 
     output = formats.target(format_name, source, output)
     from dataclasses import asdict
 
-    from mnist_accel.console import stderr_console
-    from mnist_accel.export import export
-    from mnist_accel.report import print_export
+    from mnist_accel.export.write import export
+    from mnist_accel.reports.console import stderr_console
+    from mnist_accel.reports.tables import print_export
 
     result = export(source, format_name, output)
     print_export(stderr_console(), result)

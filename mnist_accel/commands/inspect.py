@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel import files
 from mnist_accel.commands.common import DebugOption, JsonOption, guarded, print_json
 from mnist_accel.errors import EXIT_FAILED, UserError
+from mnist_accel.files import atomic as files
 
 
 def inspect(
@@ -33,9 +33,9 @@ def _inspect(path: Path, as_json: bool) -> int:
         raise UserError(f"{path}: no such file", "name weights, an exported model or a checkpoint")
     from dataclasses import asdict
 
-    from mnist_accel.console import stderr_console
-    from mnist_accel.inspection import inspect
-    from mnist_accel.report import print_inspection
+    from mnist_accel.export.inspection import inspect
+    from mnist_accel.reports.console import stderr_console
+    from mnist_accel.reports.tables import print_inspection
 
     found = inspect(path)
     print_inspection(stderr_console(), found)

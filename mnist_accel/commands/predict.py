@@ -11,7 +11,7 @@ from mnist_accel.commands.common import DebugOption, guarded, print_errors, prin
 from mnist_accel.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
-    from mnist_accel.prediction import PictureResult
+    from mnist_accel.pictures.predict import PictureResult
 
 
 def predict(
@@ -44,9 +44,11 @@ def predict(
 
 
 def _predict(images: list[str], weights: Path, top_k: int, save_input: Path | None, as_json: bool) -> int:
-    from mnist_accel import classifier, picture, preview
-    from mnist_accel.files import require_writable
-    from mnist_accel.prediction import read_files
+    from mnist_accel.files.atomic import require_writable
+    from mnist_accel.models import classifier
+    from mnist_accel.pictures import picture_file as picture
+    from mnist_accel.pictures.predict import read_files
+    from mnist_accel.reports import preview
 
     names = picture.find(images)
     if save_input:
@@ -79,7 +81,7 @@ def _save(result: PictureResult, folder: Path, taken: set[str]) -> None:
 
     from PIL import Image
 
-    from mnist_accel import files
+    from mnist_accel.files import atomic as files
 
     stem = "stdin" if result.file == "-" else Path(result.file).stem
     name, number = stem, 1

@@ -23,9 +23,9 @@ def selftest(json: JsonOption = False, debug: DebugOption = False) -> None:
 def _selftest(as_json: bool) -> int:
     from dataclasses import asdict
 
-    from mnist_accel.console import stderr_console
-    from mnist_accel.report import print_check
-    from mnist_accel.selftest import run_selftest
+    from mnist_accel.checks.selftest import run_selftest
+    from mnist_accel.reports.console import stderr_console
+    from mnist_accel.reports.tables import print_check
 
     console = stderr_console()
     checks = run_selftest(lambda check: print_check(console, check))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from mnist_accel.commands.common import JsonOption, QuietOption, configured_by, launch, print_errors, print_json
-from mnist_accel.config import TrainConfig
-from mnist_accel.cores import launched_rank, launched_world_size
+from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import EXIT_BELOW_TARGET
+from mnist_accel.hardware.cores import launched_rank, launched_world_size
 
 
 @configured_by(TrainConfig)
@@ -28,9 +28,9 @@ def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = Fa
     """
     if config.processes and (config.processes > 1 or config.max_restarts) and launched_world_size() is None:
         return launch(config)
-    from mnist_accel import training
-    from mnist_accel.console import TrainingConsole, stderr_console
-    from mnist_accel.observers import Silence
+    from mnist_accel.reports.console import TrainingConsole, stderr_console
+    from mnist_accel.training import train as training
+    from mnist_accel.training.events import Silence
 
     console = TrainingConsole(stderr_console(), quiet=quiet)
     try:

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_accel import engine, exchange, hardware, weights
-from mnist_accel.config import TrainConfig
-from mnist_accel.data import DIGITS, DataSet, Digits
-from mnist_accel.engine import Progress
-from mnist_accel.guard import Guard
-from mnist_accel.observers import Observer, Silence
-from mnist_accel.stopping import StopRequests
+from mnist_accel.config.settings import TrainConfig
+from mnist_accel.data.datasets import DIGITS, DataSet, Digits
+from mnist_accel.files import weights
+from mnist_accel.hardware import accelerator as hardware
+from mnist_accel.hardware.signals import StopRequests
+from mnist_accel.speed import shared_memory as exchange
+from mnist_accel.training import loop as engine
+from mnist_accel.training.events import Observer, Silence
+from mnist_accel.training.guard import Guard
+from mnist_accel.training.loop import Progress
 
 
 def main(folder: Path, obstacle: str) -> None:

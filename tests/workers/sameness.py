@@ -14,11 +14,14 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from mnist_accel import data, engine, hardware, metrics
-from mnist_accel.config import TrainConfig
-from mnist_accel.data import DataSet
-from mnist_accel.observers import Silence, StepSums
-from mnist_accel.pipeline import InputPipeline
+from mnist_accel.config.settings import TrainConfig
+from mnist_accel.data import datasets as data
+from mnist_accel.data.batches import InputPipeline
+from mnist_accel.data.datasets import DataSet
+from mnist_accel.hardware import accelerator as hardware
+from mnist_accel.training import loop as engine
+from mnist_accel.training import metrics
+from mnist_accel.training.events import Silence, StepSums
 
 EVALUATION_BATCHES = (1000, 37, 4096)
 """Dividing the test set, not dividing it, and of uneven shares."""

@@ -1,0 +1,1 @@
+"""Is this machine right? The doctor, the self-test and the speed benchmark."""

@@ -1,0 +1,167 @@
+"""`mnist-accel selftest`: the promises of this program, proven on the user's own machine in about a minute.
+
+Each check runs the command line in processes of its own, in a temporary folder, on digits that come with the
+installation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnist_accel.errors import LaunchError
+from mnist_accel.files.checkpoint import FOLDER, numbered
+from mnist_accel.hardware.cores import available_cores
+
+RUN = ("train", "--dataset", "mnist-5k", "--epochs", "2")
+EXACT_RECIPE = 'dtype = "float64"\ndropout = 0.0\nepochs = 1\nbatch_size = 37\ntrain_samples = 300\n'
+"""Without dropout and in float64, so that the number of processes may change the last digits alone."""
+LOWEST_ACCURACY = 0.9
+PRECISION_TOLERANCE = 0.02
+"""Between fp32 and the chosen precision after two epochs; the accuracy's own 95% interval is ±0.015 on 1,000 images."""
+CHILD_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check; `passed` is None where this machine cannot make it."""
+
+    name: str
+    passed: bool | None
+    figures: str
+    seconds: float
+
+
+class Selftest:
+    """The checks, in a folder of their own; the first one's run is what the others compare with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.whole: dict[str, Any] = {}
+
+    def run(self, *arguments: object) -> dict[str, Any]:
+        """The JSON of one command."""
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=_unlaunched(),
+            capture_output=True,
+            text=True,
+            timeout=CHILD_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            reason = (done.stderr.splitlines() or ["it said nothing"])[-1]
+            raise LaunchError(f"mnist-accel {' '.join(map(str, arguments))} ended with {done.returncode}: {reason}")
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return result
+
+    @staticmethod
+    def command(*arguments: object) -> list[str]:
+        return [sys.executable, "-m", "mnist_accel", *map(str, arguments), "--json"]
+
+    def train_and_evaluate(self) -> tuple[bool, str]:
+        self.whole = self.run(*RUN, "--output-dir", "whole")
+        found = self.run("evaluate", "--weights", "whole/mnist_cnn_model.pth")
+        trained = self.whole["test_accuracy"]
+        passed = trained >= LOWEST_ACCURACY and found["accuracy"] == trained and found["samples"] == 1000
+        return passed, (
+            f"{trained:.1%} in training, {found['accuracy']:.1%} from the saved weights, "
+            f"{self.whole['images_per_second']:,.0f} images/s, "
+            f"{self.whole['mixed_precision']} on {self.whole['device']}"
+        )
+
+    def kill_and_resume(self) -> tuple[bool, str]:
+        arguments = (*RUN, "--checkpoint-every", 8, "--output-dir", "killed", "--resume", "auto")
+        process = subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=_unlaunched(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + CHILD_SECONDS
+        while not numbered(self.folder / "killed" / FOLDER):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise LaunchError("the run ended before it could be killed")
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        resumed = self.run(*arguments)
+        same = resumed["weights_sha256"] == self.whole["weights_sha256"]
+        if self.whole["device"] != "cpu" and not same:  # bit-exactness is promised on CPUs alone
+            difference = abs(resumed["test_accuracy"] - self.whole["test_accuracy"])
+            return difference <= PRECISION_TOLERANCE, f"accuracy differs by {difference:.1%}; not bit for bit on a GPU"
+        return same, "the resumed run's weights are " + ("the same, bit for bit" if same else "DIFFERENT")
+
+    def one_against_two_processes(self) -> tuple[bool | None, str]:
+        if available_cores() < 2:
+            return None, "this machine has one core"
+        (self.folder / "exact.toml").write_text(EXACT_RECIPE)
+        arguments = ("train", "--recipe", "exact.toml", "--dataset", "mnist-5k", "--cpu", "--threads", 1)
+        one, two = (self.run(*arguments, "--processes", n, "--output-dir", f"of-{n}") for n in (1, 2))
+        if two["world_size"] != 2:
+            return False, f"{two['world_size']} process ran instead of 2"
+        difference = max(abs(two[key] / one[key] - 1) for key in ("train_loss", "test_loss"))
+        return difference <= 1e-12, f"losses in float64 differ by {difference:.1e} (limit 1e-12)"
+
+    def evaluation_counts(self) -> tuple[bool, str]:
+        arguments = ("evaluate", "--weights", "whole/mnist_cnn_model.pth", "--mixed-precision", "no", "--cpu")
+        others: list[tuple[object, ...]] = [("--batch-size", 37)]
+        if available_cores() >= 2:
+            others.append(("--batch-size", 1000, "--processes", 2))
+        expected = self.run(*arguments)
+        found = [self.run(*arguments, *other) for other in others]
+        counts = [(result["samples"], result["correct"]) for result in [expected, *found]]
+        return len(set(counts)) == 1 and counts[0][0] == 1000, " = ".join(f"{right} of {n}" for n, right in counts)
+
+    def fp32_against_chosen_precision(self) -> tuple[bool, str]:
+        chosen = self.whole["mixed_precision"]
+        if chosen == "no":
+            return True, "fp32 is what this machine chooses"
+        plain = self.run(*RUN, "--mixed-precision", "no", "--output-dir", "fp32")
+        difference = abs(plain["test_accuracy"] - self.whole["test_accuracy"])
+        ratio = self.whole["images_per_second"] / plain["images_per_second"]
+        return difference <= PRECISION_TOLERANCE, (
+            f"fp32 {plain['test_accuracy']:.1%}, {chosen} {self.whole['test_accuracy']:.1%}; "
+            f"{chosen} is {ratio:.1f} times as fast"
+        )
+
+
+def run_selftest(tell: Callable[[Check], None]) -> list[Check]:
+    """Make all checks, telling each outcome; one that cannot be finished has failed."""
+    checks = []
+    with tempfile.TemporaryDirectory(prefix="mnist-accel-selftest-") as name:
+        selftest = Selftest(Path(name))
+        for title, work in (
+            ("train and evaluate", selftest.train_and_evaluate),
+            ("kill and resume", selftest.kill_and_resume),
+            ("one against two processes", selftest.one_against_two_processes),
+            ("evaluation counts", selftest.evaluation_counts),
+            ("fp32 against the chosen precision", selftest.fp32_against_chosen_precision),
+        ):
+            began = time.monotonic()
+            try:
+                passed, figures = work()
+            except (LaunchError, subprocess.TimeoutExpired, KeyError, ValueError) as error:
+                passed, figures = False, str(error)
+            check = Check(title, passed, figures, round(time.monotonic() - began, 1))
+            tell(check)
+            checks.append(check)
+            if not selftest.whole:
+                break  # the others compare with the first
+    return checks
+
+
+def _unlaunched() -> dict[str, str]:
+    """This environment without a launcher's variables: each check starts its own processes."""
+    launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return {name: value for name, value in os.environ.items() if name not in launcher}

@@ -1,0 +1,1 @@
+"""Data sets by name, sample order, batches and augmentation."""

@@ -1,0 +1,59 @@
+"""Augmentation: small rotations, shifts and changes of scale of a whole batch at once, where the batch is."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from mnist_accel.config.settings import TrainConfig
+
+
+class Augmentation:
+    """Distorts training images by draws that depend on (seed, epoch, sample) alone, whatever the number of processes.
+
+    Args:
+        samples: in the training set.
+        background: the value of black pixels, which come in from beyond the edges.
+    """
+
+    def __init__(self, config: TrainConfig, samples: int, background: float) -> None:
+        self.seed, self.samples, self.background = config.seed, samples, background
+        self.rotation, self.shift, self.scale = math.radians(config.rotation), config.shift, config.scale
+        self.is_on = bool(config.rotation or config.shift or config.scale)
+        self._epoch, self._draws = -1, torch.empty(0)
+
+    def __call__(self, images: Tensor, samples: Tensor, epoch: int) -> Tensor:
+        """The images (B, 1, H, W) of the samples (B,), distorted as epoch `epoch` has it."""
+        if not self.is_on or not len(images):
+            return images
+        angle, x_scale, y_scale, x_shift, y_shift = self._of(samples, epoch).to(images).unbind(dim=1)
+        height, width = images.shape[2:]
+        x = torch.arange(1 - width, width, 2, device=images.device, dtype=images.dtype) / width  # -1 … 1, pixel centres
+        y = torch.arange(1 - height, height, 2, device=images.device, dtype=images.dtype) / height
+        cos, sin = angle.cos(), angle.sin()
+        # Where in the original image each pixel (B, H, W) comes from. Not by matrix products, whose rounding may depend
+        # on the size of the batch.
+        x_from = _plane(cos * x_scale, x, -sin * x_scale, y, x_shift * 2 / width)
+        y_from = _plane(sin * y_scale, x, cos * y_scale, y, y_shift * 2 / height)
+        grid = torch.stack([x_from, y_from], dim=3)
+        return grid_sample(images - self.background, grid, align_corners=False) + self.background
+
+    def _of(self, samples: Tensor, epoch: int) -> Tensor:
+        """Angle in radians, two scales, two shifts in pixels of each sample; float32 (B, 5), beside `samples`."""
+        if epoch != self._epoch:
+            uniform = torch.from_numpy(
+                np.random.default_rng([self.seed, epoch, 1]).random((self.samples, 5), np.float32)
+            )
+            widths = torch.tensor([self.rotation, self.scale, self.scale, self.shift, self.shift])
+            self._draws = ((uniform * 2 - 1) * widths + torch.tensor([0, 1, 1, 0, 0])).to(samples.device)
+            self._epoch = epoch
+        return self._draws[samples]
+
+
+def _plane(x_slope: Tensor, x: Tensor, y_slope: Tensor, y: Tensor, offset: Tensor) -> Tensor:
+    """x_slope · x + y_slope · y + offset over all pixels; slopes and offset (B,), x (W,), y (H,) → (B, H, W)."""
+    return (x_slope[:, None, None] * x) + (y_slope[:, None, None] * y[:, None]) + offset[:, None, None]

@@ -1,0 +1,56 @@
+"""From uint8 images to the network's input: gathered by index and normalised where the network is."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mnist_accel.data.datasets import Digits
+
+MEAN, STD = 0.1307, 0.3081
+"""Of MNIST's training pixels scaled to 0 … 1; https://github.com/pytorch/examples/tree/main/mnist."""
+
+
+class InputPipeline:
+    """A data set from which any batch is one gather away; no per-sample Python, no wait for the device.
+
+    Args:
+        digits: images uint8 (N, 28, 28), labels int64 (N,).
+        device: where the batches are wanted.
+        dtype: of the batches; uint8 leaves the pixels as they are, for models that normalise by themselves.
+
+    Attributes:
+        home: where the data set lies and indices are wanted: the device, or the CPU where it does not fit there or is
+            mapped from a file.
+    """
+
+    def __init__(self, digits: Digits, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+        is_mapped = isinstance(digits.images, np.memmap)
+        self.home = device if not is_mapped and _fits(digits.images.nbytes, device) else torch.device("cpu")
+        images = torch.from_numpy(digits.images) if is_mapped else torch.tensor(digits.images, device=self.home)
+        self.images = images.unsqueeze(1)  # uint8 (M, 1, 28, 28)
+        self.labels = torch.tensor(digits.labels, device=self.home)  # int64 (N,)
+        self.rows = None if digits.rows is None else torch.tensor(digits.rows, device=self.home)  # int64 (N,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Normalised images (B, 1, 28, 28) and labels (B,) of the samples at `indices` (B,), on the device."""
+        rows = indices if self.rows is None else self.rows[indices]
+        images, labels = self.images[rows], self.labels[indices]
+        if self.home != self.device:
+            images, labels = (part.pin_memory().to(self.device, non_blocking=True) for part in (images, labels))
+        return images if self.dtype == torch.uint8 else normalise(images, self.dtype), labels
+
+
+def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8 pixels of any shape as (pixel / 255 - mean) / std."""
+    return images.to(dtype).mul_(1 / (255 * STD)).sub_(MEAN / STD)
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    """Whether `size` bytes take at most half of the device's free memory."""
+    return device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] // 2

@@ -1,0 +1,1 @@
+"""Devices, precision, processes, launch, signals and CPU cores."""

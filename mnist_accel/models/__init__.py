@@ -1,0 +1,1 @@
+"""The architectures by name, input normalisation, and trained models ready for use."""

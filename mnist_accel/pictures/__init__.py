@@ -1,0 +1,1 @@
+"""From any picture to 28×28 digits to labels."""

@@ -1,0 +1,1 @@
+"""How a run looks to people: the terminal and the pictures."""

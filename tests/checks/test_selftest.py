@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_accel.checks import selftest
+from mnist_accel.errors import LaunchError
+from tests.conftest import Run
+
+
+def test_a_sound_machine_passes_every_check(run: Run) -> None:
+    done = run("selftest", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["passed"]
+    assert [check["name"] for check in report["checks"]] == [
+        "train and evaluate",
+        "kill and resume",
+        "one against two processes",
+        "evaluation counts",
+        "fp32 against the chosen precision",
+    ]
+    assert done.stderr.count("pass") + done.stderr.count("skip") >= 5
+
+
+@pytest.mark.parametrize(
+    ("check", "spoil"),
+    [
+        ("train_and_evaluate", lambda result: result | {"accuracy": 0.5}),
+        ("kill_and_resume", lambda result: result | {"weights_sha256": "other"}),
+        ("one_against_two_processes", lambda result: result | {"train_loss": 1.0 + result["world_size"] * 1e-9}),
+        ("evaluation_counts", lambda result: result | {"samples": 999}),
+        ("fp32_against_chosen_precision", lambda result: result | {"test_accuracy": 0.8}),
+    ],
+)
+def test_a_broken_promise_fails_its_check(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, check: str, spoil: Any
+) -> None:
+    sound: dict[str, Any] = {
+        "test_accuracy": 0.95,
+        "accuracy": 0.95,
+        "samples": 1000,
+        "correct": 950,
+        "images_per_second": 1.0,
+        "mixed_precision": "bf16",
+        "device": "cpu",
+        "weights_sha256": "same",
+        "world_size": 2,
+        "train_loss": 1.0,
+        "test_loss": 1.0,
+    }
+    tested = selftest.Selftest(tmp_path)
+    tested.whole = dict(sound)
+    processes = iter((1, 2))
+
+    def run(_: selftest.Selftest, *arguments: object) -> dict[str, Any]:
+        if "exact.toml" in arguments:
+            sound["world_size"] = next(processes)
+        return spoil(sound) if "--output-dir" in arguments or "evaluate" in arguments else sound
+
+    monkeypatch.setattr(selftest.Selftest, "run", run)
+    monkeypatch.setattr(selftest, "numbered", lambda _: [1])
+    monkeypatch.setattr(selftest.Selftest, "command", lambda *_: ["sleep", "60"])
+    assert getattr(tested, check)()[0] is not True
+
+
+def test_a_check_that_cannot_run_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise LaunchError("ended with 1")
+
+    monkeypatch.setattr(selftest.Selftest, "run", fail)
+    told: list[selftest.Check] = []
+    assert [check.passed for check in selftest.run_selftest(told.append)] == [False]
+    assert told[0].figures == "ended with 1"

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnist_accel import TrainConfig
+from mnist_accel.data.augmentation import Augmentation
+
+IMAGES = torch.rand(20, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+SAMPLES = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:20]
+
+
+def augmentation(folder: Path, settings: dict[str, float], seed: int = 0) -> Augmentation:
+    """As a recipe with these settings asks for."""
+    recipe = folder / "recipe.toml"
+    recipe.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
+    return Augmentation(TrainConfig(recipe=str(recipe), seed=seed), samples=100, background=0.0)
+
+
+def test_a_sample_is_distorted_alike_in_any_batch_and_otherwise_in_another_epoch_or_run(tmp_path: Path) -> None:
+    settings = {"rotation": 10.0, "shift": 2.0, "scale": 0.1}
+    augment = augmentation(tmp_path, settings)
+    whole = augment(IMAGES, SAMPLES, epoch=3)
+    parts = [augment(IMAGES[here], SAMPLES[here], epoch=3) for here in (slice(0, 1), slice(1, 7), slice(7, 20))]
+    assert torch.equal(torch.cat(parts), whole)
+    assert not torch.equal(augment(IMAGES, SAMPLES, epoch=4), whole)
+    assert torch.equal(augment(IMAGES, SAMPLES, epoch=3), whole)
+    assert not torch.equal(augmentation(tmp_path, settings, seed=1)(IMAGES, SAMPLES, epoch=3), whole)
+
+
+def test_without_distortions_images_stay_as_they_are(tmp_path: Path) -> None:
+    assert augmentation(tmp_path, {})(IMAGES, SAMPLES, epoch=0) is IMAGES
+
+
+def test_an_empty_batch_stays_empty(tmp_path: Path) -> None:
+    assert augmentation(tmp_path, {"shift": 2.0})(IMAGES[:0], SAMPLES[:0], epoch=0).shape == (0, 1, 28, 28)
+
+
+@pytest.mark.parametrize(("name", "largest"), [("rotation", 15.0), ("shift", 2.0), ("scale", 0.2)])
+def test_distortions_reach_their_limits_and_no_further(tmp_path: Path, name: str, largest: float) -> None:
+    """A bar is followed: by its angle, its place, its length."""
+    bar = torch.zeros(100, 1, 28, 28, dtype=torch.float64)
+    bar[:, :, 13:15, 6:22] = 1.0
+    distorted = augmentation(tmp_path, {name: largest})(bar, torch.arange(100), epoch=0).squeeze(1)
+    columns = torch.arange(28, dtype=torch.float64) - 13.5
+    mass = distorted.sum(dim=(1, 2))
+    x = (distorted * columns).sum(dim=(1, 2)) / mass
+    y = (distorted * columns[:, None]).sum(dim=(1, 2)) / mass
+    dx, dy = columns - x[:, None, None], columns[:, None] - y[:, None, None]
+    spread_x = (distorted * dx**2).sum(dim=(1, 2)) / mass
+    spread_y = (distorted * dy**2).sum(dim=(1, 2)) / mass
+    covariance = (distorted * dx * dy).sum(dim=(1, 2)) / mass
+    found = {
+        "rotation": torch.rad2deg(0.5 * torch.atan2(2 * covariance, spread_x - spread_y)),
+        "shift": x,
+        "scale": (spread_x / ((16**2 - 1) / 12)).sqrt() - 1,
+    }[name]
+    slack = 1.3 if name == "scale" else 1.03  # a scale of 0.8 at the source is 1.25 here
+    assert largest * 0.8 < float(found.abs().max()) < largest * slack
+
+
+def test_what_comes_in_from_outside_is_background(tmp_path: Path) -> None:
+    augment = augmentation(tmp_path, {"shift": 4.0})
+    augment.background = -0.5
+    plain = torch.full((100, 1, 28, 28), -0.5, dtype=torch.float64)
+    torch.testing.assert_close(augment(plain, torch.arange(100), epoch=0), plain)

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from mnist_accel import EvaluateConfig, TrainConfig, UserError, evaluate, train
+from mnist_accel.data import datasets as data
+from mnist_accel.errors import WeightsError
+from mnist_accel.export import formats
+from mnist_accel.export import write as export
+from mnist_accel.export.formats import FORMATS
+from mnist_accel.export.inspection import inspect
+from mnist_accel.files import exported, weights
+from mnist_accel.models import architectures as models
+from mnist_accel.models import classifier
+from mnist_accel.training.events import Silence
+from scripts.export_agreement import agreement
+
+SUFFIXES = [kind.suffix for kind in FORMATS.values()]
+
+
+@dataclass(frozen=True)
+class Exports:
+    folder: Path
+    agreement: dict[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "mnist_cnn_model.pth"
+
+    def of(self, suffix: str) -> Path:
+        return self.folder / f"exported{suffix}"
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """One small model and its exports in all formats."""
+    folder = tmp_path_factory.mktemp("exports")
+    train(
+        TrainConfig(dataset="mnist-5k", train_samples=1000, epochs=2, cpu=True, mixed_precision="no", output_dir=folder)
+    )
+    images = data.load("mnist-5k", folder, Silence().notice, Silence().download).test.images
+    return Exports(folder, agreement(folder / "mnist_cnn_model.pth", images, folder))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_other_programs_get_the_predictions_of_the_original(exports: Exports, name: str) -> None:
+    found = exports.agreement[name]
+    assert found["same_predictions"] == exports.agreement["samples"] == 1000
+    assert found["largest_difference"] < 1e-5
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_exported_files_evaluate_as_the_weights_do(exports: Exports, suffix: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"cpu": True, "mixed_precision": "no", "output_dir": tmp_path}
+    original = evaluate(EvaluateConfig(weights=exports.weights, **settings))
+    found = evaluate(EvaluateConfig(weights=exports.of(suffix), batch_size=300, **settings))
+    assert found.dataset == "mnist-5k"
+    assert found.confusion_matrix == original.confusion_matrix
+    assert found.loss == pytest.approx(original.loss, rel=1e-5)
+    loaded = classifier.load(exports.of(suffix))
+    assert (loaded.class_names, loaded.trained_on) == (tuple("0123456789"), "mnist-5k")
+
+
+def test_running_statistics_and_other_numbers_of_classes_go_along(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = models.build("normalised-cnn", classes=26)
+    model(torch.randn(64, 1, 28, 28))
+    (tmp_path / "letters.pth").write_bytes(weights.serialise(model))
+    images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+    found = agreement(tmp_path / "letters.pth", images, tmp_path)
+    for name, kind in FORMATS.items():
+        assert found[name]["same_predictions"] == 20
+        loaded = classifier.load(tmp_path / f"exported{kind.suffix}")
+        assert loaded.class_names == tuple(str(number) for number in range(26))
+
+
+def test_an_onnx_file_says_what_it_is_and_nothing_of_the_machine(exports: Exports) -> None:
+    session = onnxruntime.InferenceSession(exports.of(".onnx"))
+    assert session.run(None, {"images": np.zeros((1, 28, 28), np.uint8)})[0].shape == (1, 10)
+    facts = session.get_modelmeta().custom_metadata_map
+    assert facts["model"] == "cnn"
+    assert json.loads(facts["class_names"]) == list("0123456789")
+    assert facts["source_sha256"] == classifier.load(exports.weights).sha256
+    assert [opset.version for opset in onnx.load(exports.of(".onnx")).opset_import] == [formats.OPSET]
+    for suffix in SUFFIXES:
+        assert str(Path(export.__file__).parent).encode() not in exports.of(suffix).read_bytes()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_exports_are_inspected_like_weights(exports: Exports, name: str) -> None:
+    found, original = inspect(exports.of(FORMATS[name].suffix)), inspect(exports.weights)
+    assert (found.kind, found.problems) == (f"exported model ({name})", [])
+    assert found.facts["source sha256"] == original.sha256
+    assert found.facts["model"].startswith("cnn")
+    assert found.facts["trained on"] == "mnist-5k"
+    assert sum(tensor["bytes"] for tensor in found.tensors) == pytest.approx(594_922 * 4, abs=100)
+
+
+def test_onnx_has_one_precision(exports: Exports, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="computes in float32"):
+        evaluate(EvaluateConfig(weights=exports.of(".onnx"), mixed_precision="bf16", output_dir=tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt2"])
+def test_exports_of_weights_can_be_exported_again(exports: Exports, suffix: str, tmp_path: Path) -> None:
+    again = export.export(exports.of(suffix), "safetensors", tmp_path / "again.safetensors")
+    assert again.largest_difference == 0
+    with pytest.raises(UserError, match="finished graph"):
+        export.export(exports.of(".onnx"), "safetensors", tmp_path / "graph.safetensors")
+
+
+def test_a_file_that_differs_from_the_original_is_not_written(
+    exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(model: torch.nn.Module, metadata: dict[str, str]) -> bytes:
+        torch.nn.init.zeros_(list(model.parameters())[-1])
+        return export._write_safetensors(model, metadata)
+
+    monkeypatch.setitem(export.WRITERS, "safetensors", wrong)
+    with pytest.raises(UserError, match="nothing was written"):
+        export.export(exports.weights, "safetensors", tmp_path / "wrong.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_can_be_known_before_any_work_is_told_before(exports: Exports, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = exports.weights
+    assert formats.target("torch-export", source, None) == source.with_suffix(".pt2")
+    for arguments, expected in [
+        (("onxx", source, None), "did you mean onnx"),
+        (("onnx", source, Path("model.pb")), "let it end in .onnx"),
+        (("onnx", Path("missing.pth"), None), "no such file"),
+        (("safetensors", exports.of(".safetensors"), None), "would replace the weights themselves"),
+    ]:
+        with pytest.raises(UserError, match=expected):
+            formats.target(*arguments)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(
+        UserError, match=r'needs onnx and onnxscript and onnxruntime.*pip install "mnist-accel\[export\]"'
+    ):
+        formats.target("onnx", source, None)
+    with pytest.raises(UserError, match="needs onnx and onnxruntime"):
+        classifier.load(exports.of(".onnx"))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.9999])
+def test_an_export_cut_short_is_refused(exports: Exports, suffix: str, share: float) -> None:
+    content = exports.of(suffix).read_bytes()
+    with pytest.raises(WeightsError):
+        classifier.from_content(content[: int(share * len(content))], Path("cut").with_suffix(suffix))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_damaged_exports_are_refused_or_read_as_they_were(exports: Exports, suffix: str) -> None:
+    """Any error but a UserError fails the test."""
+    content, random = exports.of(suffix).read_bytes(), np.random.default_rng(0)
+    pixels = np.zeros((2, 28, 28), np.uint8)
+    expected = classifier.from_content(content, Path("whole").with_suffix(suffix)).probabilities(pixels)
+    refused = 0
+    for number in range(24):
+        damaged = bytearray(content)
+        place = [int(random.integers(len(content))), int(random.integers(500)), -1 - int(random.integers(3000))]
+        damaged[place[number % 3]] ^= 1 << int(random.integers(8))
+        try:
+            loaded = classifier.from_content(bytes(damaged), Path("damaged").with_suffix(suffix), torch.device("cpu"))
+            np.testing.assert_array_equal(loaded.probabilities(pixels), expected)
+        except UserError:
+            refused += 1
+    assert refused >= 8  # a third of the places is anywhere, which is nearly always in the numbers
+
+
+class Hostile:
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.proof,)
+
+
+def test_no_code_in_a_pt2_file_runs(exports: Exports, tmp_path: Path) -> None:
+    """torch.export.load itself would run each of these: pickled weights, pickled examples, expressions."""
+    proof = tmp_path / "it-ran"
+    with zipfile.ZipFile(exports.of(".pt2")) as archive:
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    root = next(iter(entries)).split("/")[0]
+    config = f"{root}/data/weights/model_weights_config.json"
+    pickled = json.loads(entries[config])
+    first = next(iter(pickled["config"].values()))
+    first["use_pickle"] = True
+    changes: list[tuple[dict[str, bytes], bool]] = [
+        ({config: json.dumps(pickled).encode(), f"{root}/data/weights/{first['path_name']}": hostile(proof)}, True),
+        ({f"{root}/data/sample_inputs/model.pt": hostile(proof)}, False),
+        ({f"{root}/models/model.json": b"__import__('os')"}, False),
+    ]
+    for change, refused in changes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, content in (entries | change).items():
+                archive.writestr(name, content)
+        if refused:
+            with pytest.raises(WeightsError, match="pickled"):
+                classifier.from_content(buffer.getvalue(), Path("x.pt2"))
+        else:
+            assert classifier.from_content(buffer.getvalue(), Path("x.pt2")).architecture == "cnn"
+    assert not proof.exists()
+
+
+def hostile(proof: Path) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(Hostile(proof), buffer)
+    return buffer.getvalue()
+
+
+def test_onnx_graphs_that_loop_grow_or_reach_for_files_are_refused(exports: Exports) -> None:
+    def changed(change: Any) -> bytes:
+        proto = onnx.load(exports.of(".onnx"))
+        change(proto.graph)
+        for entry in proto.metadata_props:  # whoever changes the graph can change the checksum, too
+            if entry.key == "tensors_sha256":
+                entry.value = exported.digest(exported.onnx_bytes(proto))
+        content: bytes = proto.SerializeToString()
+        return content
+
+    def grow(graph: onnx.GraphProto) -> None:
+        """(N, 10) numbers become (N, 10**10), and the first of them the output again; the sizes are lied about."""
+        graph.node[-1].output[0] = "before"
+        for name, values in {"repeats": [1, 10**9], "start": [0], "end": [10], "axis": [1]}.items():
+            graph.initializer.append(numpy_helper.from_array(np.array(values), name))
+        graph.node.append(helper.make_node("Tile", ["before", "repeats"], ["many"]))
+        graph.node.append(helper.make_node("Slice", ["many", "start", "end", "axis"], ["probabilities"]))
+        graph.value_info.append(helper.make_tensor_value_info("many", TensorProto.FLOAT, ["N", 10]))
+
+    def depend(graph: onnx.GraphProto) -> None:
+        """A size that is computed from the pixels."""
+        last = graph.node[-1]
+        last.output[0] = "before"
+        graph.node.append(helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.INT64))
+        graph.node.append(helper.make_node("Reshape", ["numbers", "flat"], ["sizes"]))
+        graph.initializer.append(numpy_helper.from_array(np.array([-1]), "flat"))
+        graph.node.append(helper.make_node("ConstantOfShape", ["sizes"], ["probabilities"]))
+
+    def loop(graph: onnx.GraphProto) -> None:
+        body = helper.make_graph([], "body", [], [])
+        graph.node.append(helper.make_node("Loop", ["", ""], ["forever"], body=body))
+
+    def reach(graph: onnx.GraphProto) -> None:
+        tensor = graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="/etc/passwd")
+
+    def rename(graph: onnx.GraphProto) -> None:
+        graph.input[0].name = "pictures"
+
+    expected = {
+        grow: "too much memory",
+        depend: "a row of probabilities",
+        loop: "Loop",
+        reach: "other files",
+        rename: "uint8",
+    }
+    for change, reason in expected.items():
+        with pytest.raises(WeightsError, match=reason):
+            classifier.from_content(changed(change), Path("x.onnx"))
+
+
+def test_files_of_other_programs(exports: Exports, tmp_path: Path) -> None:
+    """Tensors alone are enough; a graph or program must say what it is."""
+    import safetensors.torch
+
+    plain = safetensors.torch.save(torch.load(exports.weights, weights_only=True))
+    loaded = classifier.from_content(plain, Path("plain.safetensors"))
+    assert (loaded.architecture, loaded.trained_on) == ("cnn", None)
+    with pytest.raises(WeightsError, match="another architecture"):
+        classifier.from_content(safetensors.torch.save({"w": torch.zeros(3)}), Path("other.safetensors"))
+    proto = onnx.load(exports.of(".onnx"))
+    proto.ClearField("metadata_props")
+    with pytest.raises(WeightsError, match="not exported by this program"):
+        classifier.from_content(proto.SerializeToString(), Path("x.onnx"))
+    program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2),))
+    torch.export.save(program, tmp_path / "relu.pt2")
+    with pytest.raises(WeightsError, match=r"no \.pt2 file of this program"):
+        classifier.load(tmp_path / "relu.pt2")
+
+
+def test_weights_may_not_be_named_for_another_format(exports: Exports, tmp_path: Path) -> None:
+    for suffix in SUFFIXES:
+        shutil.copy(exports.weights, tmp_path / f"misnamed{suffix}")
+        with pytest.raises(WeightsError):
+            classifier.load(tmp_path / f"misnamed{suffix}")

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mnist_accel.errors import UserError, WeightsError
+from mnist_accel.export.formats import FORMATS
+from mnist_accel.export.inspection import inspect
+from mnist_accel.files import checkpoint, weights
+from mnist_accel.files import run_record as runlog
+from mnist_accel.models import architectures as models
+from tests.conftest import Run
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Weights with a record."""
+    content = weights.serialise(models.build("cnn"))
+    dataset = {"name": "mnist-5k", "class_names": list("0123456789"), "train_samples": 4000}
+    record = {"model": "cnn", "dataset": dataset, "recipe": "seed", "metrics": {"test_accuracy": 0.5}}
+    path = tmp_path / "some.pth"
+    path.write_bytes(content)
+    path.with_suffix(".json").write_bytes(runlog.record_bytes(record | {"weights_sha256": weights.sha256(content)}))
+    return path
+
+
+def test_weights_are_described_with_their_record(path: Path) -> None:
+    found = inspect(path)
+    assert (found.kind, found.problems) == ("weights", [])
+    assert found.bytes == path.stat().st_size
+    assert found.facts["model"] == "cnn, 594,922 parameters"
+    assert found.facts["trained on"] == "mnist-5k, 4000 images"
+    assert found.tensors[0] == {"name": "features.0.weight", "shape": [32, 1, 3, 3], "type": "float32", "bytes": 1152}
+    assert sum(tensor["bytes"] for tensor in found.tensors) == 594_922 * 4
+
+
+def test_what_is_wrong_is_said_besides(path: Path) -> None:
+    record = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(record | {"weights_sha256": "0" * 64}))
+    assert ["SHA-256 differs" in problem for problem in inspect(path).problems] == [True]
+    path.with_suffix(".json").write_text("{")
+    assert ["not a readable JSON" in problem for problem in inspect(path).problems] == [True]
+    path.with_suffix(".json").unlink()
+    torch.save({"some\x1b[31m weight": torch.zeros(2, 3, dtype=torch.int64)}, path)
+    found = inspect(path)
+    assert ["another architecture" in problem for problem in found.problems] == [True]
+    assert found.tensors == [{"name": "some\ufffd[31m weight", "shape": [2, 3], "type": "int64", "bytes": 48}]
+
+
+def test_checkpoints_are_described_by_their_folder(tmp_path: Path) -> None:
+    state: dict[str, Any] = {"epoch": 2, "step": 7, "identity": {"model": "cnn", "lr": 0.1}, "history": []}
+    folder = tmp_path / "checkpoints"
+    for _ in range(2):
+        checkpoint.save(folder, state | {"model": models.build("cnn").state_dict()}, keep=2)
+    for given in (tmp_path, folder, folder / "checkpoint-000002"):
+        found = inspect(given)
+        assert (found.kind, found.problems) == ("checkpoint", [])
+        assert found.path.endswith("checkpoint-000002")
+        assert found.facts["position"] == "epochs finished 2, step 7 of the next"
+        assert found.facts["run"] == "model cnn, lr 0.1"
+        assert len(found.tensors) == 12
+    (folder / "checkpoint-000002" / "state.pt").write_bytes(b"short")
+    assert "is cut short" in inspect(folder).problems[0]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="without checkpoints"):
+        inspect(tmp_path / "empty")
+
+
+def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    for suffix in (".pth", *(kind.suffix for kind in FORMATS.values())):
+        path = tmp_path / f"bad{suffix}"
+        path.write_bytes(b"rubbish")
+        with pytest.raises(WeightsError):
+            inspect(path)
+
+
+def test_the_command_warns_by_exit_code_1(run: Run, path: Path) -> None:
+    record = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(record | {"weights_sha256": "0" * 64}))
+    done = run("inspect", path, "--json")
+    assert done.returncode == 1
+    assert "WARNING" in done.stderr
+    assert json.loads(done.stdout)["facts"]["model"].startswith("cnn")

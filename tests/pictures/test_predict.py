@@ -1,0 +1,333 @@
+"""`predict` on pictures of all kinds. Digits are drawn with pens here: MNIST's own are not what it is for."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageDraw
+
+from mnist_accel import TrainConfig, train
+from mnist_accel import predict as predict_function
+from mnist_accel.data import datasets as data
+from mnist_accel.errors import UserError
+from mnist_accel.models import classifier
+from mnist_accel.models.classifier import Classifier
+from mnist_accel.pictures import mnist_form as convention
+from mnist_accel.pictures import picture_file as picture
+from mnist_accel.pictures import predict as prediction
+from mnist_accel.pictures.picture_file import PictureError
+from tests.conftest import clean_environment
+
+STROKES: dict[str, list[list[tuple[float, float]]]] = {
+    "1": [[(0.3, 0), (0.3, 1)]],
+    "4": [[(0.05, 0), (0.05, 0.55), (0.6, 0.55)], [(0.45, 0.1), (0.45, 1)]],
+    "7": [[(0, 0), (0.6, 0), (0.2, 1)]],
+}
+"""Corners of each stroke; a digit is 1 high and 0.6 wide."""
+Pixels = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    train(TrainConfig(dataset="mnist-5k", epochs=3, output_dir=folder))
+    return folder / "mnist_cnn_model.pth"
+
+
+@pytest.fixture(scope="module")
+def model(weights: Path) -> Classifier:
+    return classifier.load(weights)
+
+
+def write(
+    text: str,
+    *,
+    size: tuple[int, int] = (240, 200),
+    height: int = 120,
+    pen: int = 9,
+    ink: int = 30,
+    paper: int = 225,
+    start: tuple[int, int] = (60, 40),
+) -> Image.Image:
+    """Digits side by side on plain paper."""
+    image = Image.new("L", size, paper)
+    draw_on = ImageDraw.Draw(image)
+    for position, digit in enumerate(text):
+        left = start[0] + position * height * 0.95
+        for stroke in STROKES[digit]:
+            points = [(left + x * height, start[1] + y * height) for x, y in stroke]
+            draw_on.line(points, fill=ink, width=pen, joint="curve")
+    return image
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def texts(model: Classifier, *images: Image.Image) -> list[str]:
+    return [result.text for result in prediction.read_pictures(images, model)]
+
+
+@pytest.fixture
+def digits() -> data.Digits:
+    return data.load("mnist-5k", Path("data"), print, lambda *_: None).test
+
+
+def test_pictures_in_mnists_convention_are_taken_as_they_are(model: Classifier, digits: data.Digits) -> None:
+    conventional = [image for image in digits.images if convention.is_conventional(image)]
+    assert len(conventional) > 0.8 * len(digits)
+    found = prediction.read_pictures(conventional, model)
+    assert all(np.array_equal(result.digits[0].image, image) for result, image in zip(found, conventional, strict=True))
+
+
+def test_inverted_enlarged_and_moved_digits_look_to_the_network_as_mnists_do(
+    model: Classifier, digits: data.Digits
+) -> None:
+    images, labels = digits.images[::5], digits.labels[::5]
+    expected = model.probabilities(images).argmax(axis=1)
+    assert (expected == labels).mean() > 0.9
+    changed = []
+    for image in images:
+        large = np.asarray(Image.fromarray(image).resize((84, 84), Image.Resampling.BICUBIC))
+        changed.append(240 - np.pad(large, ((0, 90), (70, 20))) // 2)
+    found = prediction.read_pictures(changed, model)
+    assert all(len(result.digits) == 1 for result in found)
+    assert np.mean([result.text == str(label) for result, label in zip(found, expected, strict=True)]) > 0.97
+
+
+@pytest.mark.parametrize("pen", [1, 4, 9, 18])
+@pytest.mark.parametrize("text", ["7", "417"])
+def test_pens_of_any_width_give_strokes_of_mnists_width(model: Classifier, text: str, pen: int) -> None:
+    result = prediction.read_picture(write(text, size=(500, 220), pen=pen), model)
+    assert result.text == text
+    for digit in result.digits:
+        assert 1.2 < convention.stroke_width(digit.image >= 128) < 4.5
+        rows, columns = np.nonzero(digit.image >= 64)
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)
+
+
+def shadowed(image: Image.Image) -> Pixels:
+    light = np.ones((image.height, image.width))
+    light[:, image.width // 2 :] = 0.5
+    ramp = np.linspace(1, 0.6, image.height)[:, None]
+    return (np.asarray(image) * light * ramp).astype(np.uint8)
+
+
+def colourful(image: Image.Image) -> Pixels:
+    """Red on green of the same brightness."""
+    is_ink = np.asarray(image)[..., None] < 128
+    pixels: Pixels = np.where(is_ink, (200, 40, 40), (40, 122, 40)).astype(np.uint8)
+    return pixels
+
+
+@pytest.mark.parametrize(
+    "change",
+    [np.asarray, lambda image: 255 - np.asarray(image), shadowed, colourful],
+    ids=["plain", "white on black", "shadow", "equally bright colours"],
+)
+def test_light_and_colours_do_not_matter(model: Classifier, change: Callable[[Image.Image], Pixels]) -> None:
+    result = prediction.read_picture(change(write("417", size=(500, 220))), model)
+    assert result.text == "417"
+
+
+def test_boxes_are_in_pixels_of_the_whole_picture_also_of_a_large_one(model: Classifier) -> None:
+    image = write("7", size=(4000, 3000), height=1000, pen=60, start=(2500, 800))
+    digit = prediction.read_picture(image, model).digits[0]
+    assert digit.label == "7"
+    assert np.allclose(digit.box, (2500, 770, 3130, 1800), atol=40)
+
+
+def test_lines_boxes_and_dirt_do_not_become_digits(model: Classifier) -> None:
+    ruled, form, dirty, underlined = (write("417", size=(600, 300), pen=8, start=(120, 90)) for _ in range(4))
+    for y in range(25, 300, 45):
+        ImageDraw.Draw(ruled).line((0, y, 600, y + 9), fill=90, width=2)
+    for left in (105, 219, 333):
+        ImageDraw.Draw(form).rectangle((left, 70, left + 104, 230), outline=60, width=2)
+    for x, y in ((20, 30), (580, 20), (215, 190), (560, 270)):
+        ImageDraw.Draw(dirty).ellipse((x, y, x + 6, y + 6), fill=60)
+    ImageDraw.Draw(underlined).line((60, 240, 540, 240), fill=40, width=4)
+    assert texts(model, ruled, form, dirty, underlined) == ["417"] * 4
+
+
+def test_strokes_that_do_not_touch_stay_one_digit(model: Classifier) -> None:
+    image = write("7", pen=9)
+    ImageDraw.Draw(image).rectangle((60, 54, 135, 62), fill=225)  # the bar loses its stem
+    result = prediction.read_picture(image, model)
+    assert len(result.digits) == 1
+    assert result.digits[0].box[1] < 45
+
+
+def test_several_rows_are_read_as_a_page_is(model: Classifier) -> None:
+    image = write("41", size=(400, 420))
+    image.paste(write("77", size=(400, 200), start=(60, 20)), (0, 220))
+    assert texts(model, image) == ["4177"]
+
+
+def test_what_is_no_digit_is_said(model: Classifier) -> None:
+    random = np.random.default_rng(0)
+    blank = prediction.read_picture(np.full((100, 100), 200, np.uint8), model)
+    noise = prediction.read_picture(random.normal(200, 10, (300, 300)).clip(0, 255).astype(np.uint8), model)
+    assert "blank" in (blank.error or "")
+    assert "blank" in (noise.error or "")
+    blot = Image.new("L", (200, 200), 230)
+    ImageDraw.Draw(blot).rectangle((60, 60, 140, 140), fill=20)
+    assert "does not look like one digit" in prediction.read_picture(blot, model).digits[0].doubt
+    scribble = write("1", size=(400, 200), pen=8)
+    ImageDraw.Draw(scribble).line([(40, 100), (360, 90), (200, 130)], fill=30, width=8)
+    assert "does not look like one digit" in prediction.read_picture(scribble, model).digits[0].doubt
+
+
+SEVEN = write("7")
+
+
+def png_of_16_bits() -> bytes:
+    return encoded(Image.fromarray(np.asarray(SEVEN).astype(np.uint16) * 40))
+
+
+def transparent_palette() -> bytes:
+    image = SEVEN.point(lambda value: 0 if value > 128 else 1).convert("P")
+    image.putpalette([0, 0, 0, 20, 20, 20])  # black and nearly black: transparency alone tells ink from paper
+    return encoded(image, transparency=0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(SEVEN.convert("CMYK"), "JPEG"),
+        encoded(SEVEN.convert("P"), "GIF", save_all=True, append_images=[Image.new("P", SEVEN.size)]),
+        encoded(SEVEN.convert("1")),
+        encoded(SEVEN, "TIFF"),
+        encoded(SEVEN.convert("LA")),
+        encoded(SEVEN.convert("F"), "TIFF"),
+        png_of_16_bits(),
+        transparent_palette(),
+    ],
+    ids=["CMYK", "animated GIF", "1 bit", "TIFF", "LA", "float", "16 bit", "transparent palette"],
+)
+def test_files_of_all_kinds_are_read(model: Classifier, content: bytes) -> None:
+    assert prediction.read_picture(picture.decode(content).pixels, model).text == "7"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG"])
+def test_pictures_are_turned_upright_by_their_exif_data(orientation: int, kind: str) -> None:
+    stored = np.full((40, 60), 255, np.uint8)
+    stored[:8, :8] = 0  # the stored top left corner
+    exif = Image.Exif()
+    exif[picture.ORIENTATION] = orientation
+    found = picture.decode(encoded(Image.fromarray(stored), kind, exif=exif))
+    corners = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}
+    assert found.pixels[corners[orientation]] < 60
+    assert found.size == ((60, 40) if orientation < 5 else (40, 60))
+    assert found.pixels.shape == found.size[::-1]
+
+
+def bomb() -> bytes:
+    """A PNG that says it has 50,000 × 50,000 pixels."""
+    content = bytearray(encoded(Image.new("L", (8, 8))))
+    content[16:24] = (50_000).to_bytes(4, "big") * 2
+    import zlib
+
+    content[29:33] = zlib.crc32(bytes(content[12:29])).to_bytes(4, "big")
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"not a picture\n" * 100, "not a picture"),
+        (encoded(SEVEN)[:300], "damaged"),
+        (encoded(SEVEN, "JPEG")[:900], "damaged"),
+        (encoded(Image.new("L", (1, 1))), "only 1 × 1 pixels"),
+        (bomb(), "not decoded"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n", "not run here"),
+    ],
+    ids=["empty", "text", "short PNG", "short JPEG", "1×1", "bomb", "EPS"],
+)
+def test_unreadable_pictures_are_told_in_one_line(content: bytes, reason: str) -> None:
+    with pytest.raises(PictureError, match=reason) as caught:
+        picture.decode(content)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_reads_on_after_bad_pictures_and_exits_with_1(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty folder").mkdir()
+    for name in ("a.png", "folder/a.png", "b 1.jpg"):
+        write("7").save(tmp_path / name)
+    (tmp_path / "zero.png").write_bytes(b"")
+    command = [
+        *(sys.executable, "-m", "mnist_accel", "predict", "zero.png", "a.png", "folder", "b*.jpg", "missing.png"),
+        *("empty folder", "-", "--weights", str(weights), "--json", "--save-input", "seen", "--top-k", "2"),
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=clean_environment(), input=encoded(write("41")), capture_output=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [one["file"] for one in found] == [
+        *("zero.png", "a.png", f"folder{os.sep}a.png", "b 1.jpg", "missing.png", "empty folder", "-")
+    ]
+    assert ["".join(digit["label"] for digit in one["digits"]) for one in found] == ["", "7", "7", "7", "", "", "41"]
+    assert [one["error"] is None for one in found] == [False, True, True, True, False, False, True]
+    digit = found[1]["digits"][0]
+    assert digit["top"][0] == {"label": digit["label"], "probability": digit["probability"]}
+    assert len(digit["top"]) == 2
+    assert len(digit["box"]) == 4
+    errors = done.stderr.decode().splitlines()
+    assert len(errors) == 3
+    assert all(line.startswith("mnist-accel: error: ") for line in errors)
+    assert {path.name for path in (tmp_path / "seen").iterdir()} == {
+        *("a_digit1_7.png", "a-2_digit1_7.png", "b 1_digit1_7.png", "stdin_digit1_4.png", "stdin_digit2_1.png")
+    }
+    with Image.open(tmp_path / "seen" / "a_digit1_7.png") as seen:
+        assert seen.size == (28, 28)
+
+
+def test_people_get_a_line_a_picture_off_a_terminal(weights: Path, tmp_path: Path) -> None:
+    write("417", size=(500, 220)).save(tmp_path / "a.png")
+    command = [sys.executable, "-m", "mnist_accel", "predict", "a.png", "--weights", str(weights)]
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.split("\t")[:2] == ["a.png", "417"]
+    assert "\x1b" not in done.stdout
+
+
+def test_the_terminal_shows_what_the_network_saw() -> None:
+    from rich.console import Console
+
+    from mnist_accel.reports import preview
+
+    image = np.zeros((28, 28), np.uint8)
+    image[4:24, 13:15] = 255
+    digit = prediction.Digit("1", 0.62, [("1", 0.62), ("7", 0.3)], (0, 0, 28, 28), image, "not sure: 1 or 7")
+    console = Console(file=io.StringIO(), width=100, record=True)
+    preview.draw(console, prediction.PictureResult("one.png", [digit]))
+    text = console.export_text()
+    assert sum(" ██ " in line for line in text.splitlines()) == 10
+    for expected in ("one.png", "62.0%", "30.0%", "not sure: 1 or 7"):
+        assert expected in text
+
+
+def test_the_function_takes_one_file_or_several(weights: Path, tmp_path: Path) -> None:
+    write("7").save(tmp_path / "a.png")
+    assert [result.text for result in predict_function(tmp_path / "a.png", weights)] == ["7"]
+    assert [result.error is None for result in predict_function(["nowhere.png", str(tmp_path)], weights)] == [
+        False,
+        True,
+    ]
+    with pytest.raises(UserError, match=r"nowhere\.pth"):
+        predict_function(tmp_path / "a.png", tmp_path / "nowhere.pth")

@@ -1,0 +1,53 @@
+"""The scripts behind the figures in docs/, in short versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import clean_environment
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def run(name: str, *arguments: str) -> dict[str, Any]:
+    """The JSON that a script ends with."""
+    command = [sys.executable, str(SCRIPTS / name), *arguments]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=290, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
+
+
+@LINUX
+def test_runs_killed_at_random_instants_end_with_the_same_weights() -> None:
+    found = run("kill_harness.py", "--kills", "6")  # one of each number of processes and precision
+    assert found["bit_identical"] == 6
+    assert found["slowest_peers_left_seconds"] < 10
+
+
+@LINUX
+def test_damaged_files_of_all_kinds_are_refused_or_read() -> None:
+    found = run("fuzz.py", "--inputs", "300")
+    assert found["failures"] == 0
+    assert found["peak_memory_mb"] < 2048
+
+
+def test_two_hosts_end_with_the_weights_of_one() -> None:
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("network namespaces need root and iproute2")
+    assert run("two_hosts.py")["same_weights"]
+
+
+def test_the_input_pipeline_keeps_up_with_any_network() -> None:
+    assert run("benchmark_input.py")["images_per_second"]["highest"] >= 500_000

@@ -1,0 +1,322 @@
+"""Checkpoints and resuming within one process: whole or refused, and exact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mnist_accel import TrainConfig, TrainResult, train
+from mnist_accel.errors import DataError, OutputError
+from mnist_accel.files import checkpoint
+from mnist_accel.files.checkpoint import CheckpointError
+from mnist_accel.training import loop as engine
+from mnist_accel.training.events import Silence
+from mnist_accel.training.guard import Guard, NumbersError
+from mnist_accel.training.state import capture
+
+SMALL = {"dataset": "mnist-5k", "train_samples": 300, "epochs": 3, "batch_size": 50, "cpu": True, "threads": 1}
+
+
+class Unplugged(Exception):  # noqa: N818  # no error of the program
+    """The run ends here, as if killed."""
+
+
+class Listener(Silence):
+    """Keeps notices; ends the run after so many steps."""
+
+    def __init__(self, steps: int | None = None) -> None:
+        self.notices: list[str] = []
+        self.steps_left = steps
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    def step_finished(self, step: int, sums: object) -> None:
+        if self.steps_left is not None:
+            self.steps_left -= 1
+            if self.steps_left <= 0:
+                raise Unplugged
+
+
+def run(folder: Path, listener: Listener | None = None, **settings: object) -> TrainResult:
+    return train(TrainConfig(output_dir=folder, **SMALL | settings), listener)  # type: ignore[arg-type]
+
+
+def unplugged_after(steps: int, folder: Path, **settings: object) -> None:
+    with pytest.raises(Unplugged):
+        run(folder, Listener(steps), **settings)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize(("every", "steps"), [(None, 7), (4, 9), (1, 6), (5, 17)])
+def test_a_resumed_run_ends_with_the_same_weights_and_figures(
+    tmp_path: Path, every: int | None, steps: int, precision: str
+) -> None:
+    whole = run(tmp_path / "whole", mixed_precision=precision)
+    unplugged_after(steps, tmp_path / "cut", mixed_precision=precision, checkpoint_every=every)
+    torch.rand(7)  # whatever random numbers were drawn meanwhile
+    listener = Listener()
+    resumed = run(tmp_path / "cut", listener, mixed_precision=precision, resume="auto")
+    assert any("continuing from" in text for text in listener.notices)
+    assert resumed.weights_sha256 == whole.weights_sha256
+    for mine, theirs in zip(resumed.history, whole.history, strict=True):
+        for key in ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr"):
+            assert getattr(mine, key) == getattr(theirs, key)
+    lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+    assert not (tmp_path / "cut" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("steps", [3, 7])
+def test_a_run_with_batch_norm_distortions_a_schedule_and_averaged_weights_resumes_exactly(
+    tmp_path: Path, steps: int
+) -> None:
+    settings: dict[str, Any] = {"recipe": "accurate", "checkpoint_every": 2}
+    whole = run(tmp_path / "whole", **settings)
+    unplugged_after(steps, tmp_path / "cut", **settings)
+    resumed = run(tmp_path / "cut", resume="auto", **settings)
+    assert resumed.weights_sha256 == whole.weights_sha256
+    assert [record.lr for record in resumed.history] == [record.lr for record in whole.history]
+
+
+def test_a_run_that_was_done_but_for_its_files_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("mnist_accel.files.atomic.publish", lambda _: (_ for _ in ()).throw(OutputError("full")))
+        with pytest.raises(OutputError):
+            run(tmp_path / "cut")
+    resumed = run(tmp_path / "cut", resume="auto")
+    assert resumed.weights_sha256 == whole.weights_sha256
+    assert resumed.test_accuracy == whole.test_accuracy
+
+
+def test_auto_starts_anew_where_there_is_nothing(tmp_path: Path) -> None:
+    assert run(tmp_path / "new", resume="auto").weights_sha256 == run(tmp_path / "whole").weights_sha256
+
+
+def test_never_starts_anew_and_points_at_the_unfinished_run(tmp_path: Path) -> None:
+    unplugged_after(8, tmp_path)
+    listener = Listener()
+    assert run(tmp_path, listener).weights_sha256 == run(tmp_path / "whole").weights_sha256
+    assert any("unfinished run" in text and "--resume auto" in text for text in listener.notices)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "state cut short": lambda path: (path / "state.pt").write_bytes((path / "state.pt").read_bytes()[:-1]),
+    "state missing": lambda path: (path / "state.pt").unlink(),
+    "bit flipped": lambda path: (path / "state.pt").write_bytes(flipped((path / "state.pt").read_bytes())),
+    "manifest missing": lambda path: (path / "manifest.json").unlink(),
+    "manifest cut short": lambda path: (path / "manifest.json").write_bytes(b'{"files": {'),
+    "manifest of another kind": lambda path: (path / "manifest.json").write_bytes(b"[]"),
+    "a later format": lambda path: (path / "manifest.json").write_text(
+        (path / "manifest.json").read_text().replace('"format_version": 1', '"format_version": 2')
+    ),
+}
+
+
+def flipped(content: bytes) -> bytes:
+    """`content` with one bit flipped in the middle."""
+    changed = bytearray(content)
+    changed[len(changed) // 2] ^= 4
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Path, damage: str) -> None:
+    whole = run(tmp_path / "whole", epochs=1)
+    unplugged_after(5, tmp_path / "cut", epochs=1, checkpoint_every=2)
+    checkpoints = [path for _, path in checkpoint.numbered(tmp_path / "cut" / "checkpoints")]
+    assert len(checkpoints) == 2
+    DAMAGES[damage](checkpoints[-1])
+    with pytest.raises(CheckpointError):
+        run(tmp_path / "cut", epochs=1, resume=str(checkpoints[-1]))
+    listener = Listener()
+    assert run(tmp_path / "cut", listener, epochs=1, resume="auto").weights_sha256 == whole.weights_sha256
+    assert str(checkpoints[-1]) in listener.notices[0]
+    assert str(checkpoints[-2]) in listener.notices[1]
+
+
+@pytest.mark.parametrize("given", ["checkpoints/checkpoint-000001", "checkpoints", "."])
+def test_a_checkpoint_can_be_named(tmp_path: Path, given: str) -> None:
+    whole = run(tmp_path / "whole", epochs=1)
+    unplugged_after(4, tmp_path / "cut", epochs=1, checkpoint_every=3)
+    resumed = run(tmp_path / "elsewhere", epochs=1, resume=str(tmp_path / "cut" / given))
+    assert resumed.weights_sha256 == whole.weights_sha256
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        run(tmp_path, resume=str(tmp_path / "nowhere"))
+
+
+def test_a_checkpoint_of_another_run_is_refused_with_the_differences(tmp_path: Path) -> None:
+    unplugged_after(8, tmp_path)
+    with pytest.raises(CheckpointError, match="another run") as caught:
+        run(tmp_path, resume="auto", lr=0.002, train_samples=400)
+    for part in ("lr was 0.001, is 0.002", "train_samples was 300, is 400"):
+        assert part in str(caught.value)
+    with pytest.raises(CheckpointError, match="mixed_precision"):
+        run(tmp_path, resume="auto", mixed_precision="no")
+
+
+def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
+    unplugged_after(8, tmp_path)
+    listener = Listener()
+    run(tmp_path, listener, resume="auto", threads=2)
+    assert any("threads was 1, is 2" in text for text in listener.notices)
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, keep: int) -> None:
+    unplugged_after(10, tmp_path, checkpoint_every=1, keep=keep)
+    numbers = [number for number, _ in checkpoint.numbered(tmp_path / "checkpoints")]
+    assert numbers == list(range(10 - keep + 1, 11))
+
+
+def test_damaged_checkpoints_do_not_count_among_those_kept(tmp_path: Path) -> None:
+    paths = [checkpoint.save(tmp_path / "c", {"number": number}, keep=5) for number in range(3)]
+    (paths[2] / "state.pt").write_bytes(b"")
+    checkpoint.save(tmp_path / "c", {"number": 3}, keep=2)
+    assert [number for number, path in checkpoint.numbered(tmp_path / "c") if not checkpoint.damage_of(path)] == [2, 4]
+
+
+def test_a_save_that_fails_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "checkpoints"
+    checkpoint.save(folder, {"a": 1}, keep=1)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OutputError, match="No space left"):
+            checkpoint.save(folder, {"a": 2}, keep=1)
+    assert [path.name for path in folder.iterdir()] == ["checkpoint-000001"]
+    assert checkpoint.read(folder / "checkpoint-000001")["a"] == 1
+
+
+def test_a_checkpoint_holds_all_that_was_promised(tmp_path: Path) -> None:
+    unplugged_after(8, tmp_path, checkpoint_every=4, validation_samples=100)
+    state = checkpoint.read(checkpoint.numbered(tmp_path / "checkpoints")[-1][1])
+    assert (state["epoch"], state["step"], state["samples_seen"]) == (1, 2, 400)
+    assert state["format_version"] == 1
+    assert len(state["history"]) == 1
+    assert state["best"]["epoch"] == 1
+    assert state["identity"]["epochs"] == 3
+    assert set(state) >= {"model", "optimizer", "scaler", "processes", "environment"}
+    assert set(state["processes"][0]) >= {"cpu", "device", "sums"}
+
+
+@pytest.mark.parametrize("where", ["gradient", "loss"])
+def test_bad_numbers_stop_the_run_by_name_and_never_reach_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Step 9 is bad; the weights stay those after step 8."""
+    seen: list[dict[str, torch.Tensor]] = []
+    original = engine.train_step
+
+    def spoil(training: engine.Training, batch: torch.Tensor, *place: Any) -> None:
+        if len(seen) == 8:
+            if where == "loss":
+                monkeypatch.setattr(engine, "cross_entropy", lambda logits, *_, **__: logits.sum() * 0 + float("inf"))
+            else:
+                parameter = next(training.module.parameters())
+                parameter.register_hook(lambda gradient: torch.full_like(gradient, float("-inf")))
+        original(training, batch, *place)
+        seen.append({name: value.clone() for name, value in training.module.state_dict().items()})
+
+    monkeypatch.setattr(engine, "train_step", spoil)
+    with pytest.raises(NumbersError, match="epoch 2, step 3"):
+        run(tmp_path)
+    assert all(torch.equal(seen[7][name], seen[-1][name]) for name in seen[7])
+    assert not all(torch.equal(seen[6][name], seen[7][name]) for name in seen[7])
+
+
+def test_a_learning_rate_that_blows_up_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(NumbersError, match="lower --lr"):
+        run(tmp_path, lr=1e30)
+    assert not (tmp_path / "mnist_cnn_model.pth").exists()
+
+
+def test_the_folder_deleted_under_the_run_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    original = Guard.after_epoch
+
+    def pull(self: Guard, training: engine.Training, progress: engine.Progress) -> None:
+        shutil.rmtree(tmp_path / "gone")
+        original(self, training, progress)
+
+    monkeypatch.setattr(Guard, "after_epoch", pull)
+    with pytest.raises(OutputError, match="cannot write a checkpoint"):
+        run(tmp_path / "gone")
+
+
+def test_held_out_samples_choose_and_the_test_set_is_used_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated: list[int] = []
+    from mnist_accel.training.metrics import evaluate as original
+
+    def count(model: object, pipeline: object, *rest: object) -> object:
+        evaluated.append(len(pipeline))  # type: ignore[arg-type]
+        return original(model, pipeline, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mnist_accel.training.loop.evaluate", count)
+    result = run(tmp_path, validation_samples=200, select="best")
+    assert evaluated == [200, 200, 200, 1000]
+    assert all(record.test_loss is None for record in result.history)
+    best = min(result.history, key=lambda record: record.validation_loss or 0)
+    assert best.validation_accuracy is not None
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["test_accuracy"] is None
+    assert line["validation_loss"] == result.history[0].validation_loss
+    written = json.loads((tmp_path / "mnist_cnn_model.json").read_text())["metrics"]
+    assert written["test_loss"] == result.test_loss
+    assert written["epoch"] == result.chosen_epoch == best.epoch
+
+
+def test_the_best_epochs_weights_are_kept_through_a_resume(tmp_path: Path) -> None:
+    """With a learning rate this high, later epochs are worse than the first."""
+    wild: dict[str, Any] = {"validation_samples": 200, "select": "best", "lr": 0.003, "epochs": 4}
+    whole = run(tmp_path / "whole", **wild)
+    losses = [record.validation_loss for record in whole.history]
+    assert losses.index(min(losses)) < 3, "this test wants a run whose last epoch is not its best"  # type: ignore[type-var]
+    unplugged_after(20, tmp_path / "cut", **wild)
+    resumed = run(tmp_path / "cut", resume="auto", **wild)
+    assert resumed.weights_sha256 == whole.weights_sha256
+    assert run(tmp_path / "last", **wild | {"select": "last"}).weights_sha256 != whole.weights_sha256
+
+
+def test_training_stops_when_validation_no_longer_improves(tmp_path: Path) -> None:
+    wild: dict[str, Any] = {"validation_samples": 200, "early_stop": 1, "lr": 0.02, "epochs": 50, "seed": 3}
+    whole = run(tmp_path / "whole", **wild)
+    losses = [record.validation_loss or 0.0 for record in whole.history]
+    assert len(losses) < 50
+    assert losses[-1] >= min(losses[:-1])
+    assert losses[:-1] == sorted(losses[:-1], reverse=True)
+    unplugged_after(len(losses) * 6 - 2, tmp_path / "cut", **wild)
+    assert run(tmp_path / "cut", resume="auto", **wild).weights_sha256 == whole.weights_sha256
+
+
+def test_held_out_samples_are_not_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="give at most 4000"):
+        run(tmp_path, validation_samples=4001, train_samples=None)
+    with pytest.raises(DataError, match="nothing is left"):
+        run(tmp_path, validation_samples=4000, train_samples=None)
+    assert run(tmp_path, validation_samples=3900, train_samples=None, epochs=1).train_samples == 100
+
+
+def test_capturing_does_not_change_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = run(tmp_path / "plain").weights_sha256
+    original = Guard.after_step
+
+    def look(self: Guard, training: engine.Training, progress: engine.Progress) -> None:
+        capture(training, progress, {})
+        original(self, training, progress)
+
+    monkeypatch.setattr(Guard, "after_step", look)
+    assert run(tmp_path / "captured").weights_sha256 == plain

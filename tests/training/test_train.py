@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnist_accel import TrainConfig, train
+from mnist_accel.errors import OutputError
+from mnist_accel.reports import plots
+from mnist_accel.training import loop as engine
+from mnist_accel.training.events import EpochRecord, Plan, Silence, StepSums
+from mnist_accel.training.train import RESULT_FILES
+
+
+def small(folder: Path, **settings: object) -> TrainConfig:
+    values = {"dataset": "mnist-5k", "train_samples": 500, "epochs": 2, "cpu": True, "output_dir": folder} | settings
+    return TrainConfig(**values)  # type: ignore[arg-type]
+
+
+def test_a_run_leaves_a_whole_and_consistent_set_of_files(tmp_path: Path) -> None:
+    result = train(small(tmp_path / "deep" / "er"))
+    folder = Path(result.output_dir)
+    assert {path.name for path in folder.iterdir()} == set(RESULT_FILES)
+    weights = (folder / "mnist_cnn_model.pth").read_bytes()
+    record = json.loads((folder / "mnist_cnn_model.json").read_text())
+    assert hashlib.sha256(weights).hexdigest() == result.weights_sha256 == record["weights_sha256"]
+    assert record["format_version"] == 1
+    assert (record["model"], record["dataset"]["name"], record["config"]["epochs"]) == ("cnn", "mnist-5k", 2)
+    assert record["dataset"]["checksums"]["mnist_5k.csv.gz"].startswith("sha256:")
+    assert {"torch", "accelerate", "mnist-accel"} <= record["versions"].keys()
+    assert record["metrics"]["test_accuracy"] == result.test_accuracy
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert list(lines[0]) == [
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "lr",
+        "images_per_second",
+        "train_seconds",
+    ]
+    assert lines[-1]["test_accuracy"] == result.test_accuracy
+    assert result.train_seconds == pytest.approx(sum(line["train_seconds"] for line in lines))
+    assert result.train_seconds < result.wall_seconds
+    for picture in ("training_history.png", "predictions.png"):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    first = train(small(tmp_path)).weights_sha256
+    assert train(small(tmp_path)).weights_sha256 == first
+    assert train(small(tmp_path, seed=1)).weights_sha256 != first
+
+
+def test_a_failed_run_leaves_the_files_of_an_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(small(tmp_path, epochs=1))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+    def fail(*_: object) -> bytes:
+        raise OutputError("no ink")
+
+    monkeypatch.setattr(plots, "sample_predictions", fail)
+    with pytest.raises(OutputError, match="no ink"):
+        train(small(tmp_path, epochs=1, seed=9))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_accumulation_gives_the_same_curve(tmp_path: Path) -> None:
+    exact = {"dtype": "float64", "dropout": 0.0, "batch_size": 64, "train_samples": 150, "epochs": 1, "threads": 1}
+    whole = train(small(tmp_path, **exact))
+    parts = train(small(tmp_path, gradient_accumulation_steps=3, **exact))
+    assert parts.train_loss == pytest.approx(whole.train_loss, rel=1e-12)
+    assert parts.test_loss == pytest.approx(whole.test_loss, rel=1e-12)
+
+
+def test_a_python_caller_sees_nothing_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train(small(tmp_path, epochs=1))
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+
+
+class Recorder(Silence):
+    """Notes what a run reports."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.records: list[EpochRecord] = []
+        self.plan: Plan | None = None
+        self.running_loss = 0.0
+
+    def run_started(self, plan: Plan) -> None:
+        self.plan = plan
+        self.events.append("run")
+
+    def epoch_started(self, epoch: int, step: int) -> None:
+        self.events.append(f"epoch {epoch} from {step}")
+
+    def step_finished(self, step: int, sums: StepSums) -> None:
+        self.events.append(f"step {step}")
+        self.running_loss = float(sums.losses.sum()) / sums.samples
+
+    def epoch_finished(self, record: EpochRecord) -> None:
+        self.events.append(f"epoch {record.epoch} done")
+        self.records.append(record)
+
+
+def test_an_observer_hears_the_whole_run_in_order(tmp_path: Path) -> None:
+    recorder = Recorder()
+    result = train(small(tmp_path, train_samples=300, epochs=2), recorder)
+    steps = ["step 0", "step 1", "step 2"]
+    assert recorder.events == [
+        *("run", "epoch 0 from 0", *steps, "epoch 1 done"),
+        *("epoch 1 from 0", *steps, "epoch 2 done"),
+    ]
+    assert result.steps == 6
+    assert tuple(recorder.records) == result.history
+    assert recorder.running_loss == pytest.approx(result.train_loss)
+    assert recorder.plan
+    facts = " ".join(recorder.plan.facts.values())
+    for fact in ("594,922 parameters", "mnist-5k", "300 training", "cpu", "128 samples a step", "3 steps an epoch"):
+        assert fact in facts
+
+
+def test_train_mode_is_back_after_each_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = engine.train_step
+
+    def spy(training: engine.Training, *rest: object) -> None:
+        seen.append(training.model.training)
+        original(training, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "train_step", spy)
+    train(small(tmp_path, train_samples=128))
+    assert seen == [True, True]
+
+
+def test_mnist_5k_reaches_95_percent_with_the_default_recipe(tmp_path: Path) -> None:
+    assert train(TrainConfig(dataset="mnist-5k", cpu=True, output_dir=tmp_path)).test_accuracy >= 0.95
+
+
+def test_compiled_training_learns_the_same(tmp_path: Path) -> None:
+    plain = train(small(tmp_path, mixed_precision="no", dropout=0.0, epochs=1))
+    compiled = train(small(tmp_path, mixed_precision="no", dropout=0.0, epochs=1, compile=True))
+    assert compiled.train_loss == pytest.approx(plain.train_loss, rel=0.01)
+    state = torch.load(tmp_path / "mnist_cnn_model.pth", weights_only=True)
+    assert not any("_orig_mod" in name for name in state)
