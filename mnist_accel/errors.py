@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 EXIT_FAILED: Final = 1
@@ -68,3 +69,22 @@ class LaunchError(UserError):
     """Processes that did not come up, or did not stay up, as asked."""
 
     exit_code = EXIT_LOST
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: the nearest known names as a question, or all of them when none is near."""
+    known = sorted(known)
+    nearest = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    if nearest:
+        return f"did you mean {' or '.join(nearest)}?"
+    return f"known are {', '.join(known)}"
+
+
+def printable(text: object, longest: int = 300) -> str:
+    """`text` as one line without control characters, cut to `longest` characters.
+
+    Everything that may come from a file passes through here before it is shown on a terminal.
+    """
+    line = " ".join(str(text)[: 4 * longest].split())
+    line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
+    return line if len(line) <= longest else line[: longest - 1] + "…"

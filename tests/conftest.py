@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
+import gzip
 import os
+import shutil
+import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+import mnist_accel
 
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 REAL_DATA = Path(os.environ.get("MNIST_ACCEL_TEST_DATA", "data")).absolute()
@@ -24,6 +31,25 @@ def clean_environment(**changes: str) -> dict[str, str]:
         if name not in LAUNCHER_VARIABLES and not name.startswith(("ACCELERATE_", "OMP_", "TORCHELASTIC_"))
     }
     return kept | {"COLUMNS": "100", "HF_HOME": "/nonexistent"} | changes
+
+
+def _small_mnist(train: int = 4000, test: int = 1000) -> str:
+    """A folder with IDX files of the first digits of MNIST's two parts; it is removed when the tests end."""
+    folder = Path(tempfile.mkdtemp(prefix="mnist-accel-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    packaged = Path(mnist_accel.__file__).parent / "data" / "mnist_files"
+    for part, samples in (("train", train), ("t10k", test)):
+        for kind, dimensions, size in (("images-idx3", 3, 784), ("labels-idx1", 1, 1)):
+            name = f"{part}-{kind}-ubyte"
+            header_size = 4 + 4 * dimensions
+            content = gzip.decompress((packaged / f"{name}.gz").read_bytes())
+            header = content[:4] + struct.pack(">I", samples) + content[8:header_size]
+            (folder / name).write_bytes(header + content[header_size:][: samples * size])
+    return f"idx:{folder}"
+
+
+SMALL_MNIST = _small_mnist()
+"""For `--dataset`: 4,000 training and 1,000 test digits of MNIST."""
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from mnist_accel.config.names import did_you_mean
+from mnist_accel.errors import did_you_mean
 
 FOLDER = Path(__file__).parent / "recipe_files"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_accel.config.names import did_you_mean
+from mnist_accel.errors import did_you_mean
 
 LARGEST_NUMBER = 10**12
 """Beyond which no whole number has a meaning here, and libraries overflow."""

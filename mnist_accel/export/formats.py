@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_accel.config.names import did_you_mean
-from mnist_accel.errors import UserError
+from mnist_accel.errors import UserError, did_you_mean
 from mnist_accel.files import atomic as files
 
 OPSET = 20

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mnist_accel.config.names import did_you_mean
-from mnist_accel.errors import WeightsError
+from mnist_accel.errors import WeightsError, did_you_mean
 from mnist_accel.files import pth as archive
 from mnist_accel.files.pth import ArchiveError
 from mnist_accel.models import architectures as models

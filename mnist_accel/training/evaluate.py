@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
-from mnist_accel.config.names import did_you_mean
 from mnist_accel.config.setting import is_of_form
 from mnist_accel.config.settings import DATASET_FORMS, DATASETS, EvaluateConfig
 from mnist_accel.data.batches import InputPipeline
-from mnist_accel.errors import UserError, WeightsError
+from mnist_accel.errors import UserError, WeightsError, did_you_mean
 from mnist_accel.files import atomic as files
 from mnist_accel.files import run_record as runlog
 from mnist_accel.hardware import accelerator as hardware

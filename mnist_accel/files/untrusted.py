@@ -1,0 +1,31 @@
+"""Reads files that may be damaged, hostile, or not files at all: one place checks kind and size before reading."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be read, is a device, FIFO or folder, or is larger than `limit`; `strerror` says why.
+    """
+    try:
+        # Without O_NONBLOCK, opening a FIFO waits for a writer.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except ValueError as error:  # a NUL character in the path
+        raise OSError(0, str(error), str(path)) from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(0, "not a regular file", str(path))
+        if status.st_size > limit:
+            raise OSError(0, f"{status.st_size:,} bytes, more than {limit:,}", str(path))
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(0, f"more than {limit:,} bytes", str(path))
+    return content
