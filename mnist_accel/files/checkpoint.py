@@ -1,6 +1,6 @@
 """Writes checkpoints atomically, verifies them, and deletes old ones only after the new one is verified.
 
-A checkpoint is a folder with tensors (safetensors), JSON, and a manifest of sizes and SHA-256. Neither format can hold code.
+A checkpoint is a folder with tensors (safetensors), JSON, and a manifest of sizes and SHA-256. None can hold code.
 """
 
 from __future__ import annotations
@@ -170,10 +170,9 @@ def _read_files(path: Path) -> dict[str, bytes]:
             if hashlib.sha256(content).hexdigest() != expected["sha256"]:
                 raise CheckpointError(f"{path} is damaged: {name} has another SHA-256", hint)
     except FileNotFoundError as error:
-        missing = (
-            "no such checkpoint" if not path.is_dir() else f"is incomplete: {Path(error.filename).name} is missing"
-        )
-        raise CheckpointError(f"{path} {missing}" if path.is_dir() else f"{path}: {missing}", hint) from error
+        if not path.is_dir():
+            raise CheckpointError(f"{path}: no such checkpoint", hint) from error
+        raise CheckpointError(f"{path} is incomplete: {Path(error.filename).name} is missing", hint) from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{path} is incomplete or unreadable ({type(error).__name__}: {reason})", hint) from error

@@ -12,19 +12,26 @@ def panel_lines(facts: RunFacts) -> dict[str, str]:
     return {
         "model": f"{facts.model}, {facts.parameters:,} parameters",
         "recipe": _recipe(facts),
-        "data": f"{facts.dataset}: {facts.train_samples:,} training, {facts.test_samples:,} test images from {facts.source}"
-        + (
-            f"; {facts.validation_samples:,} training images are held out for validation"
-            * (facts.validation_samples > 0)
-        ),
+        "data": _data(facts),
         "device": f"{facts.device}: {facts.device_name}",
-        "processes": f"{_count(facts.world_size, 'process', 'processes')} with {_count(facts.threads, 'CPU thread')} each"
-        + (f"; gradients are exchanged through {facts.exchange}" if facts.exchange else ""),
+        "processes": _processes(facts),
         "precision": _precision(facts),
         "batch": _batch(facts),
         "checkpoint": _checkpoint(facts),
         "output": str(Path(facts.output_dir).absolute()),
     }
+
+
+def _data(facts: RunFacts) -> str:
+    held_out = f"; {facts.validation_samples:,} more are held out for validation" if facts.validation_samples else ""
+    images = f"{facts.train_samples:,} training, {facts.test_samples:,} test images"
+    return f"{facts.dataset}: {images} from {facts.source}{held_out}"
+
+
+def _processes(facts: RunFacts) -> str:
+    exchange = f"; gradients are exchanged through {facts.exchange}" if facts.exchange else ""
+    threads = _count(facts.threads, "CPU thread")
+    return f"{_count(facts.world_size, 'process', 'processes')} with {threads} each{exchange}"
 
 
 def _recipe(facts: RunFacts) -> str:
@@ -48,10 +55,9 @@ def _precision(facts: RunFacts) -> str:
 def _batch(facts: RunFacts) -> str:
     parts = facts.settings["gradient_accumulation_steps"]
     share = facts.batch_size / (facts.world_size * parts)
-    return (
-        f"{facts.batch_size} samples per step = {_count(facts.world_size, 'process', 'processes')} × {parts} accumulation "
-        f"× {share:g}; {_count(facts.steps_per_epoch, 'step')} per epoch"
-    )
+    processes = _count(facts.world_size, "process", "processes")
+    steps = _count(facts.steps_per_epoch, "step")
+    return f"{facts.batch_size} samples per step = {processes} × {parts} accumulation × {share:g}; {steps} per epoch"
 
 
 def _checkpoint(facts: RunFacts) -> str:

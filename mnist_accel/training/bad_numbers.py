@@ -69,8 +69,8 @@ def require_finite(table: Tensor, hardware: Hardware, epoch: int, lr: float) -> 
     bad = hardware.accelerator.reduce(table, "sum").cpu().nonzero()
     if len(bad):
         raise NumbersError(
-            f"the loss, a gradient or a weight is infinite or not a number in epoch {epoch + 1}, step {int(bad[0]) + 1}; "
-            "the weights were left as they were before that step",
+            "the loss, a gradient or a weight is infinite or not a number in "
+            f"epoch {epoch + 1}, step {int(bad[0]) + 1}; the weights were left as they were before that step",
             f"lower --lr (it is {lr:g})"
             + (", or give --mixed-precision no" if hardware.mixed_precision != "no" else ""),
         )

@@ -131,10 +131,12 @@ def require_same_classes(path: Path, model: Classifier, dataset: DataSet) -> Non
     known = model.trained_on is not None and not f"{model.trained_on} {dataset.name}".count("idx:")
     here, there = model.class_names, dataset.class_names
     if len(here) != len(there) or (known and here != there):
-        names = [
-            printable(", ".join(classes[:5]), 60) + (", …" if len(classes) > 5 else "") for classes in (here, there)
-        ]
         raise WeightsError(
-            f"{path}: has {len(here)} classes ({names[0]}); {dataset.name} has {len(there)} ({names[1]})",
+            f"{path}: has {_classes(here)}; {dataset.name} has {_classes(there)}",
             "name the --dataset that it was trained on",
         )
+
+
+def _classes(names: tuple[str, ...]) -> str:
+    """The number of classes, with the first names."""
+    return f"{len(names)} classes ({printable(', '.join(names[:5]), 60)}{', …' if len(names) > 5 else ''})"

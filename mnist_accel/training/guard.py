@@ -1,4 +1,4 @@
-"""What happens between two steps so that no work is lost: checks for bad numbers, stop requests, checkpoints, resuming."""
+"""Between two steps: checks for bad numbers, stop requests and checkpoints; at the start, resuming."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mnist_accel.training.state import Facts, capture, restore
 STOP_CHECK_STEPS = 8
 """Several processes ask each other this often for stop requests, so all of them stop within that many steps."""
 NUMBER_CHECK_STEPS = 64
-"""The device is asked this often for bad numbers. From the first one on, it leaves the weights as they are by itself."""
+"""The device is asked this often for bad numbers. From the first one on, it leaves the weights alone by itself."""
 
 
 class Guard:
@@ -110,11 +110,11 @@ class Guard:
             self.stop_if_requested(setup, progress)
 
     def after_epoch(self, setup: Setup, progress: Progress) -> None:
-        """Log the epoch, and save unless that is done every `checkpoint_every` steps. Called on every process."""
-        if setup.hardware.is_main:
-            self.epoch_log.append(progress.history[-1])
+        """Log the epoch; save before, unless that is done every `checkpoint_every` steps. Called on every process."""
         if not self.config.checkpoint_every:
             self.save(setup, progress)
+        if setup.hardware.is_main:
+            self.epoch_log.append(progress.history[-1])
         self.stop_if_requested(setup, progress)
 
     def stop_if_requested(self, setup: Setup, progress: Progress) -> None:

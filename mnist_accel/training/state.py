@@ -98,12 +98,11 @@ def capture(setup: Setup, progress: Progress, who: Facts) -> tuple[dict[str, Ten
             "random": torch.get_rng_state(),
             "device_random": None if is_cpu else torch.get_device_module(hardware.device.type).get_rng_state(),
             "sums": None if sums is None else sums.table.cpu(),
-            "samples": 0 if sums is None else sums.samples,
         }
     )
     tensors: dict[str, Tensor] = {"step_losses": torch.from_numpy(progress.step_losses)}
     for rank, process in enumerate(processes):
-        tensors |= {f"{name}.{rank}": value for name, value in process.items() if isinstance(value, Tensor)}
+        tensors |= {f"{name}.{rank}": value for name, value in process.items() if value is not None}
     for prefix, weights in _weights(setup, progress.best).items():
         tensors |= {f"{prefix}.{name}": tensor for name, tensor in weights.items()}
     for number, state in setup.optimizer.state_dict()["state"].items():
@@ -120,7 +119,7 @@ def capture(setup: Setup, progress: Progress, who: Facts) -> tuple[dict[str, Ten
         history=progress.history,
         best=None if progress.best is None else BestEpoch(epoch=progress.best.epoch, loss=progress.best.loss),
         scaler=None if scaler is None else scaler.state_dict(),
-        samples=[process["samples"] for process in processes],
+        samples=hardware.gather(0 if sums is None else sums.samples),
     )
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return tensors, saved.model_dump_json(indent=1).encode()
