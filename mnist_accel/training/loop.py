@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mnist_accel import speed
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data.augmentation import Augmentation
 from mnist_accel.data.batches import MEAN, STD, InputPipeline
@@ -20,8 +21,6 @@ from mnist_accel.data.datasets import DataSet, Digits
 from mnist_accel.data.sample_order import epoch_order, local_slices, steps_per_epoch
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.models import architectures as models
-from mnist_accel.speed.onednn import Features
-from mnist_accel.speed.shared_memory import prepare_exchange
 from mnist_accel.training.events import EpochRecord, Observer, StepSums
 from mnist_accel.training.metrics import Predictions, evaluate
 from mnist_accel.training.optimizer import build_optimizer, learning_rate
@@ -149,6 +148,7 @@ def prepare(
         .to(dtype)
         .to(memory_format=memory_format)
     )
+    speed.prepare_model(model, hardware.device, hardware.speedups)
     optimizer = build_optimizer(model, config)
     found_bad = torch.zeros((), device=hardware.device)
     if hardware.accelerator.scaler is None:  # else the scaler does this
@@ -168,17 +168,12 @@ def prepare(
         augment=Augmentation(config, len(train), background=-MEAN / STD),
         average=None,
         found_bad=found_bad,
-        watched=[
-            parameter.detach()
-            for chain in model.modules()
-            if isinstance(chain, Features)
-            for parameter in chain.parameters()
-        ],
+        watched=[],
     )
     if config.average:
         training.average = WeightAverage(training.module, config.average)
     if hardware.world_size > 1:
-        training.exchange = prepare_exchange(model, hardware, train.batch(slice(0, 1))[0])
+        training.exchange = speed.prepare_exchange(model, train.batch(slice(0, 1))[0], hardware, hardware.speedups)
         optimizer.zero_grad()
     set_seed(config.seed, device_specific=True)  # another dropout on each process
     return training
