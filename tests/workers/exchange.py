@@ -42,11 +42,14 @@ def main(speedups: bool, layout: bool = True, obstacle: str = "") -> None:
     model = hardware.accelerator.prepare(plain)
     images, labels = torch.rand(STEPS, BATCH_SIZE, 1, 28, 28), torch.randint(0, 10, (STEPS, BATCH_SIZE))
     share = slice(rank, None, hardware.world_size)
+    layouts: set[bool] = set()
+    plain.get_submodule("features.0").register_forward_hook(lambda *call: layouts.add(call[2].is_mkldnn))
     exchange = "none"
     if hardware.world_size > 1:
         exchange = speed.prepare_exchange(model, images[0, share], hardware, speedups)
         optimizer.zero_grad()
     model.train()
+    layouts.clear()
     losses = []
     for step in range(STEPS):
         loss = cross_entropy(model(images[step, share]), labels[step, share])
@@ -56,7 +59,8 @@ def main(speedups: bool, layout: bool = True, obstacle: str = "") -> None:
         losses.append(float(loss))
     weights = b"".join(tensor.numpy().tobytes() for tensor in plain.state_dict().values())
     if hardware.is_main:
-        print(json.dumps({"exchange": exchange, "losses": losses, "weights": hashlib.sha256(weights).hexdigest()}))
+        checksum = hashlib.sha256(weights).hexdigest()
+        print(json.dumps({"exchange": exchange, "layouts": [*layouts], "losses": losses, "weights": checksum}))
     accelerator.stop()
     sys.stdout.flush()
     os._exit(0)
