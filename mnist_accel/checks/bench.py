@@ -18,7 +18,7 @@ from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import LaunchError
 from mnist_accel.hardware.accelerator import choose_precision, gpu_count, has_compiler
 from mnist_accel.hardware.cores import available_cores
-from mnist_accel.speed.onednn import is_faster_blocked
+from mnist_accel.speed.onednn import is_faster
 
 KINDS = ("ours", "bare", "bare, our model and allocator", "plain script")
 FORMATS = ("oneDNN layout", "channels_last", "contiguous")
@@ -146,7 +146,7 @@ def default_candidate(config: TrainConfig) -> Candidate:
     on_cpu = config.cpu or gpu_count() == 0
     precision, _ = choose_precision(config, torch.device("cpu") if on_cpu else None)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
-    is_blocked = on_cpu and is_faster_blocked(torch.zeros(1, 1, 28, 28), dtype)
+    is_blocked = on_cpu and is_faster(dtype)
     memory_format = FORMATS[0] if is_blocked else FORMATS[1]
     return Candidate("ours", config.recipe, config.model, config.batch_size, precision, memory_format, cpu=on_cpu)
 

@@ -5,6 +5,7 @@ Started by `bench.py`: `python -m mnist_accel.bench_worker CANDIDATE_AS_JSON`.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -30,8 +31,7 @@ from mnist_accel.hardware.cores import available_cores
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.models import architectures as models
 from mnist_accel.reports.console import TrainingConsole
-from mnist_accel.speed import allocator
-from mnist_accel.speed import onednn as layout
+from mnist_accel.speed import keep_freed_memory
 from mnist_accel.training import loop as engine
 from mnist_accel.training.events import Plan
 from mnist_accel.training.guard import Guard
@@ -83,7 +83,7 @@ def baseline_burst(candidate: Candidate) -> Burst:
     """A baseline's burst."""
     torch.set_num_threads(available_cores())
     if candidate.kind == "bare, our model and allocator":
-        allocator.keep_freed_memory()
+        keep_freed_memory(True)
         model = models.build(candidate.model, dropout=0.5)
     else:
         model = baselines.plain_cnn()
@@ -117,11 +117,10 @@ def serve_ours(candidate: Candidate, folder: Path) -> None:
         output_dir=folder,
     )
     machine = hardware.start(config, compiled=config.compile)
+    machine = dataclasses.replace(machine, speedups=candidate.memory_format == FORMATS[0])
     digits = random_digits(candidate.steps * config.batch_size)
     dataset = DataSet("random", digits, digits, DIGITS, "", {})
     memory_format = torch.contiguous_format if candidate.memory_format == "contiguous" else torch.channels_last
-    if candidate.memory_format != FORMATS[0]:
-        layout.is_wanted = False
     training = engine.prepare(config, machine, dataset, memory_format=memory_format)
     screen = Console(file=Path(os.devnull).open("w"), force_terminal=machine.is_main)  # noqa: SIM115  # to the end
     console = TrainingConsole(screen)

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnist_accel.speed.onednn import Convolution, Features
-
 
 class Dropout(nn.Module):
     """Inverted dropout that is cheap on a CPU: 16 random bits a unit from the generator's whole words.
@@ -39,15 +37,15 @@ class CNN(nn.Module):
 
     def __init__(self, classes: int = 10, dropout: float = 0.5) -> None:
         super().__init__()
-        self.features = Features(
-            Convolution(1, 32, 3),  # (B, 32, 26, 26)
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 32, 3),  # (B, 32, 26, 26)
             nn.ReLU(inplace=True),
-            Convolution(32, 32, 3),  # (B, 32, 24, 24)
+            nn.Conv2d(32, 32, 3),  # (B, 32, 24, 24)
             nn.MaxPool2d(2),  # (B, 32, 12, 12)
             nn.ReLU(),
-            Convolution(32, 64, 3),  # (B, 64, 10, 10)
+            nn.Conv2d(32, 64, 3),  # (B, 64, 10, 10)
             nn.ReLU(inplace=True),
-            Convolution(64, 64, 3),  # (B, 64, 8, 8)
+            nn.Conv2d(64, 64, 3),  # (B, 64, 8, 8)
             nn.MaxPool2d(2),  # (B, 64, 4, 4)
             nn.ReLU(),
         )
@@ -68,11 +66,11 @@ class SmallCNN(nn.Module):
 
     def __init__(self, classes: int = 10, dropout: float = 0.0) -> None:
         super().__init__()
-        self.features = Features(
-            Convolution(1, 16, 5),  # (B, 16, 24, 24)
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 16, 5),  # (B, 16, 24, 24)
             nn.MaxPool2d(2),  # (B, 16, 12, 12)
             nn.ReLU(),
-            Convolution(16, 64, 3),  # (B, 64, 10, 10)
+            nn.Conv2d(16, 64, 3),  # (B, 64, 10, 10)
             nn.MaxPool2d(2),  # (B, 64, 5, 5)
             nn.ReLU(),
         )
@@ -93,7 +91,7 @@ class NormalisedCNN(nn.Module):
 
     def __init__(self, classes: int = 10, dropout: float = 0.0) -> None:
         super().__init__()
-        self.features = Features(
+        self.features = nn.Sequential(
             *_normalised(1, 32),  # (B, 32, 26, 26)
             *_normalised(32, 32, pool=True),  # (B, 32, 12, 12)
             *_normalised(32, 64),  # (B, 64, 10, 10)
@@ -110,7 +108,7 @@ class NormalisedCNN(nn.Module):
 def _normalised(channels_in: int, channels_out: int, *, pool: bool = False, padding: int = 0) -> list[nn.Module]:
     """Convolution → pooling, where wanted → batch normalisation → ReLU."""
     return [
-        Convolution(channels_in, channels_out, 3, padding=padding, bias=False),
+        nn.Conv2d(channels_in, channels_out, 3, padding=padding, bias=False),
         *([nn.MaxPool2d(2)] if pool else []),
         nn.BatchNorm2d(channels_out),
         nn.ReLU(inplace=True),
