@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from mnist_accel.errors import WeightsError, did_you_mean, printable
+
+MOST_CLASSES = 256
+"""Labels are bytes."""
 
 
 class Dropout(nn.Module):
@@ -126,3 +133,52 @@ def build(name: str, *, classes: int = 10, dropout: float = 0.0) -> nn.Module:
 def parameter_count(model: nn.Module) -> int:
     """The number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def from_state(state: Mapping[str, Tensor], name: str | None, path: Path) -> tuple[str, nn.Module]:
+    """The name of an architecture, and a model of it with the weights `state`.
+
+    Args:
+        name: the architecture; None for the one that the shapes fit.
+        path: of the weights, for error messages.
+
+    Raises:
+        WeightsError: the weights do not fit; the message names the first difference.
+    """
+    if name is not None and name not in MODELS:
+        name = printable(name, 60)
+        raise WeightsError(f"{path}: weights of an unknown model {name!r}", did_you_mean(name, MODELS))
+    differences = {}
+    for candidate in MODELS if name is None else [name]:
+        model = build(candidate, classes=_class_count(state))
+        differences[candidate] = _differences(model.state_dict(), state)
+        if not differences[candidate]:
+            model.load_state_dict(dict(state))
+            return candidate, model
+    nearest, found = min(differences.items(), key=lambda item: len(item[1]))
+    more = f", and {len(found) - 1} more differences" if len(found) > 1 else ""
+    raise WeightsError(
+        f"{path}: these weights do not fit model {nearest}: {found[0]}{more}",
+        f"give weights of {' or '.join(MODELS if name is None else [nearest])}",
+    )
+
+
+def _class_count(state: Mapping[str, Tensor]) -> int:
+    """The outputs of the last linear layer of `classifier`; 10 if there is none."""
+    found = {name: re.fullmatch(r"classifier\.([0-9]{1,3})\.weight", name) for name in state}
+    layers = {int(match[1]): state[name] for name, match in found.items() if match}
+    last = layers[max(layers)] if layers else torch.empty(0)
+    return len(last) if last.dim() == 2 and 2 <= len(last) <= MOST_CLASSES else 10
+
+
+def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """The keys that are missing, unexpected or of another shape."""
+    return [
+        *(f"{name} is missing" for name in expected if name not in found),
+        *(f"{printable(name, 60)} is unexpected" for name in found if name not in expected),
+        *(
+            f"{name} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in found and found[name].shape != tensor.shape
+        ),
+    ]
