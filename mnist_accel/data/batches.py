@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from mnist_accel.data.datasets import Digits
-
-MEAN, STD = 0.1307, 0.3081
-"""Of MNIST's training pixels scaled to 0 … 1; https://github.com/pytorch/examples/tree/main/mnist."""
+from mnist_accel.models.normalisation import normalise
 
 
 class InputPipeline:
@@ -44,11 +42,6 @@ class InputPipeline:
         if self.home != self.device:
             images, labels = (part.pin_memory().to(self.device, non_blocking=True) for part in (images, labels))
         return images if self.dtype == torch.uint8 else normalise(images, self.dtype), labels
-
-
-def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 pixels of any shape as (pixel / 255 - mean) / std."""
-    return images.to(dtype).mul_(1 / (255 * STD)).sub_(MEAN / STD)
 
 
 def _fits(size: int, device: torch.device) -> bool:
