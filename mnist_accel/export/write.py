@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from mnist_accel.data import datasets as data
-from mnist_accel.data.batches import normalise
 from mnist_accel.errors import UserError
 from mnist_accel.export import formats
 from mnist_accel.export.formats import FORMATS
@@ -22,6 +21,7 @@ from mnist_accel.files import atomic as files
 from mnist_accel.files import exported, weights
 from mnist_accel.files.exported import Facts
 from mnist_accel.models import classifier
+from mnist_accel.models.normalisation import normalise
 from mnist_accel.training.events import Silence
 
 TOLERANCE = 1e-4

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from mnist_accel import __version__
-from mnist_accel.data.batches import MEAN, STD
 from mnist_accel.errors import WeightsError
 from mnist_accel.export import formats
 from mnist_accel.export.formats import FORMATS, Format
 from mnist_accel.files import pth as archive
 from mnist_accel.files.pth import ArchiveError, first_line
+from mnist_accel.models.normalisation import MEAN, STD
 
 if TYPE_CHECKING:
     import onnx

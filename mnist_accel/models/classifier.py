@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mnist_accel.data.batches import normalise
 from mnist_accel.errors import WeightsError
 from mnist_accel.files import exported, weights
 from mnist_accel.files import pth as archive
 from mnist_accel.files import run_record as runlog
 from mnist_accel.files.exported import Facts
+from mnist_accel.models.normalisation import normalise
 
 BATCH_SIZE = 256
 """Images of one forward pass; larger ones gain nothing on a CPU. The largest activation then takes 22 MB."""

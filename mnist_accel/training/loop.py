@@ -15,11 +15,12 @@ from torch.nn.functional import cross_entropy
 
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data.augmentation import Augmentation
-from mnist_accel.data.batches import MEAN, STD, InputPipeline
+from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.datasets import DataSet, Digits
 from mnist_accel.data.sample_order import epoch_order, local_slices, steps_per_epoch
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.models import architectures as models
+from mnist_accel.models.normalisation import MEAN, STD
 from mnist_accel.speed.onednn import Features
 from mnist_accel.speed.shared_memory import prepare_exchange
 from mnist_accel.training.events import EpochRecord, Observer, StepSums

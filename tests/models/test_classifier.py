@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from mnist_accel.data.batches import normalise
 from mnist_accel.errors import WeightsError
 from mnist_accel.files import weights
 from mnist_accel.models import architectures as models
 from mnist_accel.models import classifier
+from mnist_accel.models.normalisation import normalise
 
 
 @pytest.fixture(scope="module")
