@@ -43,11 +43,11 @@ def _export(source: Path, format_name: str, output: Path | None, as_json: bool) 
     from dataclasses import asdict
 
     from mnist_accel.export.write import export
-    from mnist_accel.reports.console import stderr_console
+    from mnist_accel.reports.console import result_console
     from mnist_accel.reports.tables import print_export
 
     result = export(source, format_name, output)
-    print_export(stderr_console(), result)
+    print_export(result_console(to_stderr=as_json), result)
     if as_json:
         print_json(asdict(result))
     return 0

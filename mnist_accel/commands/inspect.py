@@ -34,11 +34,11 @@ def _inspect(path: Path, as_json: bool) -> int:
     from dataclasses import asdict
 
     from mnist_accel.export.inspection import inspect
-    from mnist_accel.reports.console import stderr_console
+    from mnist_accel.reports.console import result_console
     from mnist_accel.reports.tables import print_inspection
 
     found = inspect(path)
-    print_inspection(stderr_console(), found)
+    print_inspection(result_console(to_stderr=as_json), found)
     if as_json:
         print_json(asdict(found))
     return EXIT_FAILED if found.problems else 0
