@@ -1,4 +1,4 @@
-"""Check the size limits of the package: lines in all, lines per file, lines per function. Exit code 1 if one is exceeded."""
+"""Check the size limits: lines of the package, of each file and of each function. Exit code 1 if one is exceeded."""
 
 from __future__ import annotations
 

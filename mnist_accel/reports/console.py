@@ -179,7 +179,7 @@ class TrainingConsole:
         if self.quiet:
             return
         if self.has_heading:
-            footnote = f"* {running_average(self.facts.settings)}; other columns: after the epoch"
+            footnote = f"* {running_average(self.facts.settings)}; others: after the epoch"
             self.console.print(Text(footnote, style="dim"))
         self.results.print(Text(wrapped(headline, self.results.width), style="bold"))
         print_files(self.results, files)
