@@ -103,16 +103,9 @@ def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str
     for row, column in np.ndindex(classes, classes):
         number = int(confusion[row, column])
         if number:
-            dark = mistakes[row, column] > 0.6 * mistakes.max()
-            axes.text(
-                column,
-                row,
-                str(number),
-                ha="center",
-                va="center",
-                color="white" if dark else "black",
-                weight="bold" if row == column else "normal",
-            )
+            colour = "white" if mistakes[row, column] > 0.6 * mistakes.max() else "black"
+            weight = "bold" if row == column else "normal"
+            axes.text(column, row, str(number), ha="center", va="center", color=colour, weight=weight)
     axes.set_xticks(range(classes), class_names)
     if any(len(name) > 3 for name in class_names):
         axes.tick_params(axis="x", rotation=45)
@@ -124,11 +117,7 @@ def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str
 
 
 def _image_grid(
-    indices: npt.NDArray[np.int64],
-    digits: Digits,
-    predictions: Predictions,
-    class_names: Sequence[str],
-    title: str,
+    indices: npt.NDArray[np.int64], digits: Digits, predictions: Predictions, class_names: Sequence[str], title: str
 ) -> bytes:
     rows = max(1, -(-len(indices) // COLUMNS))
     figure = new_figure(10, 0.6 + 2.4 * rows)
@@ -153,7 +142,6 @@ def _show(axes: Axes, digits: Digits, predictions: Predictions, index: int, clas
     )
     if true != predicted:
         axes.axis("on")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
         for side in axes.spines.values():
             side.set(color=WRONG_COLOUR, linewidth=3)

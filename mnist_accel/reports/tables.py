@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -35,8 +36,13 @@ def print_report(console: Console, result: EvaluateResult, files: Sequence[Path]
         shares = [f"{row[share]:.2%}" for share in ("precision", "recall", "f1")]
         classes.add_row(Text(name), *shares, f"{row['samples']:,}")
     console.print(classes)
-    heading = (Text(name) for name in ("true \\ predicted", *names))
-    matrix = Table(*map(str, heading), title="Confusion matrix (· is 0)", title_justify="left", padding=(0, 1, 0, 0))
+    matrix = Table(
+        "true \\ predicted",
+        *map(escape, names),
+        title="Confusion matrix (· is 0)",
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+    )
     for true, (name, counts) in enumerate(zip(names, result.confusion_matrix, strict=True)):
         matrix.add_row(Text(name), *(_count(number, true == column) for column, number in enumerate(counts)))
     console.print(matrix)
@@ -69,13 +75,10 @@ def print_inspection(console: Console, found: Inspection) -> None:
         table = Table("tensor", "shape", "type", "bytes")
         for tensor in found.tensors:
             shape = " × ".join(map(str, tensor["shape"])) or "scalar"
-            table.add_row(*(Text(printable(cell)) for cell in (tensor["name"], shape, tensor["type"])), _bytes(tensor))
+            cells = (tensor["name"], shape, tensor["type"], f"{tensor['bytes']:,}")
+            table.add_row(*(Text(printable(cell)) for cell in cells))
         console.print(table)
     print_warnings(console, found.problems)
-
-
-def _bytes(tensor: Mapping[str, object]) -> str:
-    return f"{tensor['bytes']:,}"
 
 
 def print_facts(console: Console, facts: Mapping[str, object]) -> None:
