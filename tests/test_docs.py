@@ -1,58 +1,108 @@
-"""The documents tell the truth about names: options, files, exit codes."""
+"""The documents are checked against the code: options, files, recipes, exit codes, commands."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
 from typer.main import get_command
 
 from mnist_accel import errors
 from mnist_accel.cli import app
 from mnist_accel.config.settings import TrainConfig, option_name, settings
-from mnist_accel.training import train as training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+DOCUMENTS = {path.name: path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
+COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
+LAUNCHERS = {"--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--config_file"}
+OTHERS = {"--help", "--version", "--install-completion", "--show-completion", "--torch-backend", "--num_processes"}
 
 
-def test_the_readme_names_every_option_and_no_other() -> None:
+def options_of_commands() -> set[str]:
+    return {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
+
+
+def test_the_readme_names_every_option_of_train_and_no_unknown_one() -> None:
     known = {option_name(name) for name, known in settings(TrainConfig).items() if known.on_command_line}
-    commands = get_command(app).commands.values()  # type: ignore[attr-defined]
-    known_elsewhere = {option for command in commands for known in command.params for option in known.opts}
     assert {option for option in known if option not in README} == set()
-    ours = {"--help", "--version", "--install-completion", "--show-completion"}
-    launchers = {
-        "--nproc-per-node",
-        "--nnodes",
-        "--node-rank",
-        "--master-addr",
-        "--master-port",
-        "--config_file",
-        "--max-restarts",
-    }
-    others = {"--num_processes", "--max-restarts", "--torch-backend"}
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README))
-    assert mentioned <= known | known_elsewhere | ours | launchers | others
+    assert mentioned <= options_of_commands() | LAUNCHERS | OTHERS
 
 
-def test_the_readme_names_every_result_and_every_module() -> None:
-    for name in training.RESULT_FILES:
-        assert name in README
-    for path in (ROOT / "mnist_accel").glob("[a-z]*.py"):
-        assert path.name in README, path.name
+def test_the_readme_names_every_command() -> None:
+    assert {name for name in COMMANDS if f"mnist-accel {name}" not in README} == set()
+    assert set(re.findall(r"^ {4}mnist-accel ([a-z]\w*)", README, re.MULTILINE)) <= set(COMMANDS)
+
+
+def test_the_readme_names_every_result_file() -> None:
+    from mnist_accel import api
+
+    for name in (*api.TRAIN_FILES, *api.EVALUATE_FILES):
+        assert f"`{name}`" in README, name
+
+
+def test_the_readme_names_every_recipe_with_its_expected_accuracy() -> None:
+    for path in (ROOT / "mnist_accel" / "config").glob("recipe*/*.toml"):
+        (expected,) = re.findall(r'expected_accuracy = "([\d.]+% ± [\d.]+)', path.read_text(encoding="utf-8"))
+        line = next(line for line in README.splitlines() if line.startswith(f"| `{path.stem}`"))
+        assert expected in line
+
+
+def test_the_architecture_names_every_folder_and_script() -> None:
+    folders = [path.parent.name for path in (ROOT / "mnist_accel").glob("*/__init__.py")]
+    tree = set(re.findall(r"^ {6}(\w+)/ ", ARCHITECTURE, re.MULTILINE))
+    assert tree == set(folders)
     for path in (ROOT / "scripts").glob("[a-z]*.py"):
-        assert path.name in README, path.name
+        assert f"`{path.name}`" in ARCHITECTURE, path.name
+
+
+def test_the_folders_are_listed_in_the_order_of_the_import_contract() -> None:
+    contract = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    layers = re.findall(r'"(\w+)"', contract[contract.index("layers = [") : contract.index("exhaustive")])
+    listed = re.findall(r"^ {6}(\w+)(?:/|\.py) ", ARCHITECTURE, re.MULTILINE)
+    assert listed == [layer for layer in layers if layer != "__main__"]
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_a_document_names_only_files_that_exist(name: str) -> None:
+    mentioned = set(re.findall(r"(?<![\w/.:-])((?:[\w-]+/)*[\w-]+\.py)\b", DOCUMENTS[name]))
+    known = {
+        path.relative_to(ROOT)
+        for folder in ("mnist_accel", "scripts", "tests")
+        for path in ROOT.glob(f"{folder}/**/*.py")
+    }
+    for file in mentioned:
+        assert any(path.parts[-len(Path(file).parts) :] == Path(file).parts for path in known), file
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_links_of_a_document_lead_somewhere(name: str) -> None:
+    folder = ROOT if (ROOT / name).exists() else ROOT / "docs"
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", DOCUMENTS[name]):
+        assert (folder / target).exists(), target
 
 
 def test_the_readme_names_every_exit_code() -> None:
     text = README[README.index("Exit codes:") :].split("\n\n")[0]
-    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")} | {129, 143}
     assert {int(code) for code in re.findall(r"(?<![\w.])\d+(?=\s\w)", text)} >= codes
 
 
 def test_the_two_commands_are_those_that_ci_runs() -> None:
     test_command = 'pip install -e ".[test]" && pytest'
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert f"    {test_command}\n" in README
     assert "    pip install -e . && mnist-accel train\n" in README
-    assert test_command.replace("install", "install --quiet") in (ROOT / ".ci" / "run").read_text()
+    assert test_command.replace("install", "install --quiet") in ci
+
+
+def test_ci_just_and_pre_commit_run_the_same_checks() -> None:
+    just = (ROOT / "justfile").read_text(encoding="utf-8")
+    checks = [line.strip() for line in just[just.index("\nlint:") :].split("\n\n")[0].splitlines()[2:]]
+    assert len(checks) == 5
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"entry: ([^,]+),", hooks) == checks
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-5:] == checks

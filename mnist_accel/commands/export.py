@@ -24,10 +24,10 @@ def export(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write trained weights for other programs. The file appears only if it gives the same probabilities.
+    """Write trained weights for other programs, once the file has given the same probabilities as the original.
 
-    onnx and torch-export (.pt2) hold the whole model: it takes any number N of images, uint8 (N, 28, 28), white on
-    black, and gives probabilities. safetensors holds the weights and the normalisation that they need.
+    onnx and torch-export (.pt2) hold the whole model: images uint8 (N, 28, 28), white on black, in, probabilities
+    out, for any number N of images. safetensors holds the weights, and says how to normalise for them.
 
     For example:
 
@@ -42,14 +42,12 @@ def _export(source: Path, format_name: str, output: Path | None, as_json: bool) 
     output = formats.target(format_name, source, output)
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from mnist_accel.export.write import export
-    from mnist_accel.reports.console import stderr_console
+    from mnist_accel.reports.console import result_console
     from mnist_accel.reports.tables import print_export
 
     result = export(source, format_name, output)
-    print_export(stderr_console() if as_json else Console(highlight=False, soft_wrap=True), result)
+    print_export(result_console(to_stderr=as_json), result)
     if as_json:
         print_json(asdict(result))
     return 0

@@ -17,7 +17,7 @@ def inspect(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show what a file or checkpoint holds and whether it is complete. Nothing in it is run. Exit code 1 with warnings.
+    """Say what a file or checkpoint is and whether it is whole; nothing in it is run. Exit code 1 with warnings.
 
     For example:
 
@@ -33,14 +33,12 @@ def _inspect(path: Path, as_json: bool) -> int:
         raise UserError(f"{path}: no such file", "name weights, an exported model or a checkpoint")
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from mnist_accel.export.inspection import inspect
-    from mnist_accel.reports.console import stderr_console
+    from mnist_accel.reports.console import result_console
     from mnist_accel.reports.tables import print_inspection
 
     found = inspect(path)
-    print_inspection(stderr_console() if as_json else Console(highlight=False, soft_wrap=True), found)
+    print_inspection(result_console(to_stderr=as_json), found)
     if as_json:
         print_json(asdict(found))
     return EXIT_FAILED if found.problems else 0

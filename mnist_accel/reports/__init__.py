@@ -1,1 +1,1 @@
-"""How a run looks to people: the terminal and the pictures."""
+"""Shows runs and results to people: terminal output (rich) and pictures (Matplotlib)."""

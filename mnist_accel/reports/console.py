@@ -1,9 +1,11 @@
-"""A run on the screen: rich panels, bars and tables on a terminal, plain lines elsewhere. All of it goes to stderr."""
+"""Shows a training run on the terminal: progress bars on an interactive terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import re
+import textwrap
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.panel import Panel
@@ -11,153 +13,190 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 from rich.text import Text
 
-from mnist_accel.training.events import EpochRecord, Plan, StepSums
+from mnist_accel.errors import printable
+from mnist_accel.reports.run_summary import running_average, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from mnist_accel.training.events import EpochRecord, RunFacts, StepSums
 
 READ_SECONDS = 0.5
-"""Between two looks at the sums of a running epoch; each look waits for the device."""
+"""Time between two updates of the progress bar. Each reads sums from the device, which waits for it."""
 LINE_SECONDS = 5.0
-"""Between two plain progress lines."""
-FOOTNOTE = (
-    "* running average over the epoch, under dropout and distortions; the other figures are of the weights after it"
-)
+"""Time between two plain progress lines."""
+COLUMN_WIDTHS = (7, 10, 11, 11, 11, 9, 7)
+"""With two spaces between columns, a table of 78 characters."""
+UNLIMITED = 10_000
+"""Width in characters off a terminal: lines are not wrapped, and tables have their natural width."""
 
 
 def stderr_console() -> Console:
-    """A console on stderr; lines are wrapped on a terminal alone."""
-    console = Console(stderr=True, highlight=False)
-    return console if console.is_terminal else Console(stderr=True, highlight=False, soft_wrap=True)
+    """A console on stderr, for notices and progress."""
+    return _console(stderr=True)
+
+
+def result_console(*, to_stderr: bool) -> Console:
+    """A console for results: on stdout, or on stderr where stdout carries JSON."""
+    return _console(stderr=to_stderr)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=UNLIMITED)
+
+
+def wrapped(text: str, width: int) -> str:
+    """`text` in lines of at most `width` characters; an option is not separated from its value."""
+    joined = re.sub(r"(--[a-z][\w-]*) (?=\S)", "\\1\0", text)
+    lines = textwrap.wrap(joined, width, break_on_hyphens=False, break_long_words=False)
+    return "\n".join(lines).replace("\0", " ")
 
 
 class TrainingConsole:
-    """Shows a training run.
+    """An observer that shows a run.
 
     Args:
-        quiet: notices only.
+        console: for notices and progress.
+        results: for the closing summary; by default `console`.
+        quiet: show notices only.
     """
 
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+    def __init__(self, console: Console, *, results: Console | None = None, quiet: bool = False) -> None:
         self.console = console
+        self.results = results or console
         self.quiet = quiet
         self.bar: Progress | None = None
         self.task = TaskID(0)
-        self.started = self.looked = 0.0
+        self.epoch = 0
+        self.started = self.updated = 0.0
         self.first_sample = 0
         self.has_heading = False
 
     def notice(self, text: str) -> None:
-        if self.console.is_terminal:
-            self.console.print(Panel(Text(text), title="Please note", border_style="bold yellow", title_align="left"))
-        else:
-            self.console.print(Text(f"NOTICE: {text}"))
+        """Show `text`, which may contain text from a file."""
+        line = f"NOTICE: {printable(text, longest=1000)}"
+        self.console.print(Text(wrapped(line, self.console.width), style="bold yellow"), soft_wrap=True)
 
     def download(self, file: str, received: int, total: int | None) -> None:
         if self.quiet:
             return
-        if not self.console.is_terminal:
+        if not self.console.is_interactive:
             if received == total:
-                self.console.print(Text(f"downloaded {file}: {received:,} bytes"))
+                self.console.print(Text(f"downloaded {printable(file)}: {received:,} bytes"))
             return
         if self.bar is None:
-            self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                DownloadColumn(),
-                TimeRemainingColumn(),
-                console=self.console,
-                transient=True,
-            )
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=self.console, transient=True)
             self.bar.start()
         task = next((task for task in self.bar.tasks if task.description == file), None)
         number = task.id if task else self.bar.add_task(file, total=total)
         self.bar.update(number, completed=received, total=total)
 
-    def run_started(self, plan: Plan) -> None:
+    def run_started(self, facts: RunFacts) -> None:
         self.close()
-        self.plan = plan
+        self.facts = facts
         if self.quiet:
             return
-        if self.console.is_terminal:
-            facts = Table.grid(padding=(0, 2))
-            for name, value in plan.facts.items():
-                facts.add_row(Text(name, style="bold"), Text(value))
-            self.console.print(Panel(facts, title="mnist-accel train", title_align="left", border_style="blue"))
-        else:
-            for name, value in plan.facts.items():
+        shown = {name: printable(value) for name, value in summary(facts).items()}
+        if not self.console.is_interactive:
+            for name, value in shown.items():
                 self.console.print(Text(f"{name + ':':<12}{value}"))
+            return
+        table = Table.grid(padding=(0, 2))
+        for name, value in shown.items():
+            table.add_row(Text(name, style="bold"), Text(value))
+        self.console.print(Panel(table, title="mnist-accel train", title_align="left", border_style="blue"))
 
     def epoch_started(self, epoch: int, step: int) -> None:
-        self.started = self.looked = time.perf_counter()
-        self.first_sample = step * self.plan.batch_size
-        if self.quiet or not self.console.is_terminal:
+        self.epoch = epoch
+        self.started = self.updated = time.perf_counter()
+        self.first_sample = step * self.facts.batch_size
+        if self.quiet or not self.console.is_interactive:
             return
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("step {task.completed}/{task.total}  {task.fields[figures]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.completed}/{task.total}  {task.fields[figures]}"),
             console=self.console,
             transient=True,
             auto_refresh=False,  # a drawing thread would take time from the training threads
         )
-        description = f"epoch {epoch + 1}/{self.plan.epochs}"
-        self.task = self.bar.add_task(description, total=self.plan.steps_per_epoch, completed=step, figures="")
+        description = f"epoch {epoch + 1}/{self.facts.epochs}"
+        self.task = self.bar.add_task(description, total=self.facts.steps_per_epoch, completed=step, figures="")
         self.bar.start()
 
     def step_finished(self, step: int, sums: StepSums) -> None:
         now = time.perf_counter()
-        if self.quiet or now - self.looked < (READ_SECONDS if self.bar else LINE_SECONDS):
+        if self.quiet or now - self.updated < (READ_SECONDS if self.bar else LINE_SECONDS):
             return
-        self.looked = now
-        done = step + 1
-        samples = min(done * self.plan.batch_size, self.plan.train_samples)
-        speed = (samples - self.first_sample) / (now - self.started)
-        # This process' share of the samples; the exact figures over all processes come with the epoch.
-        loss = float(sums.losses.sum()) / max(1, sums.samples)
-        accuracy = float(sums.correct.sum()) / max(1, sums.samples)
-        figures = f"loss {loss:.4f}  acc. {accuracy:.2%}  {speed:,.0f} images/s"
+        self.updated = now
+        figures = self._figures(step + 1, sums, now - self.started)
         if self.bar:
-            self.bar.update(self.task, completed=done, figures=figures)
+            self.bar.update(self.task, completed=step + 1, figures=figures)
             self.bar.refresh()
         else:
-            left = (self.plan.train_samples - samples) / speed
-            self.console.print(Text(f"  step {done}/{self.plan.steps_per_epoch}  {figures}  {left:.0f} s left"))
+            epoch = f"epoch {self.epoch + 1}/{self.facts.epochs}"
+            self.console.print(Text(f"  {epoch}  step {step + 1}/{self.facts.steps_per_epoch}  {figures}"))
+
+    def _figures(self, steps: int, sums: StepSums, seconds: float) -> str:
+        """Running averages of the epoch after `steps` steps, the speed, and the training time left in the run."""
+        facts = self.facts
+        samples = min(steps * facts.batch_size, facts.train_samples)
+        speed = (samples - self.first_sample) / seconds
+        left = ((facts.epochs - self.epoch) * facts.train_samples - samples) / speed
+        time_left = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
+        # The sums are of this process's share of the samples. The exact figures come at the end of the epoch.
+        loss = float(sums.losses.sum()) / max(1, sums.samples)
+        accuracy = float(sums.correct.sum()) / max(1, sums.samples)
+        return f"loss {loss:.4f}  acc. {accuracy:.2%}  {speed:,.0f} images/s  {time_left} left"
 
     def epoch_finished(self, record: EpochRecord) -> None:
         self.close()
         if self.quiet:
             return
         held_out = record.validation_loss is not None
-        loss = record.validation_loss if held_out else record.test_loss
-        accuracy = record.validation_accuracy if held_out else record.test_accuracy
         if not self.has_heading:
-            name = "valid." if held_out else "test"
-            columns = ("epoch", "train loss", "train acc.*", f"{name} loss", f"{name} acc.", "images/s", "seconds")
-            self.console.print(Text("  ".join(f"{column:>11}" for column in columns), style="bold"))
+            part = "valid." if held_out else "test"
+            names = ("epoch", "train loss", "train acc.*", f"{part} loss", f"{part} acc.", "images/s", "seconds")
+            self.console.print(Text(_row(names), style="bold"))
             self.has_heading = True
         values = (
-            f"{record.epoch}/{self.plan.epochs}",
+            f"{record.epoch}/{self.facts.epochs}",
             f"{record.train_loss:.4f}",
             f"{record.train_accuracy:.2%}",
-            f"{loss:.4f}",
-            f"{accuracy:.2%}",
+            f"{record.validation_loss if held_out else record.test_loss:.4f}",
+            f"{record.validation_accuracy if held_out else record.test_accuracy:.2%}",
             f"{record.images_per_second:,.0f}",
             f"{record.train_seconds:.1f}",
         )
-        self.console.print(Text("  ".join(f"{value:>11}" for value in values)))
+        self.console.print(Text(_row(values)))
 
-    def run_finished(self, headline: str, files: list[Path]) -> None:
-        """The closing summary: the result, and where the files are."""
+    def run_finished(self, headline: str, files: Sequence[Path]) -> None:
+        """Show the closing summary: the result, and the names of the files."""
         self.close()
         if self.quiet:
             return
-        self.console.print(Text(FOOTNOTE, style="dim"))
-        lines = Text(headline, style="bold")
-        for path in files:
-            lines.append(f"\n  {path}", style="not bold")
-        self.console.print(Panel(lines, border_style="green") if self.console.is_terminal else lines)
+        if self.has_heading:
+            footnote = f"* {running_average(self.facts.settings)}; others: after the epoch"
+            self.console.print(Text(footnote, style="dim"))
+        self.results.print(Text(wrapped(headline, self.results.width), style="bold"))
+        print_files(self.results, files)
 
     def close(self) -> None:
-        """Take a running bar off the screen."""
+        """Remove a running progress bar from the screen."""
         if self.bar:
             self.bar.stop()
             self.bar = None
+
+
+def print_files(console: Console, files: Sequence[Path]) -> None:
+    """One line per written file; never wrapped, so that it can be copied."""
+    for path in files:
+        console.print(Text(f"  {printable(path, longest=1000)}"), soft_wrap=True)
+
+
+def _row(cells: Sequence[str]) -> str:
+    """A line of the epoch table."""
+    return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, COLUMN_WIDTHS, strict=True))

@@ -1,130 +1,133 @@
-"""Pictures as PNG bytes, made from records and predictions alone."""
+"""The pictures of runs and evaluations, as PNG files in memory."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mnist_accel.checks.bench import Measured
-from mnist_accel.data.datasets import Digits
-from mnist_accel.training.events import EpochRecord
-from mnist_accel.training.metrics import Predictions
+from mnist_accel.reports.figure import new_figure, png  # first: it makes any MPLBACKEND harmless
+from mnist_accel.reports.run_summary import count
+
+from matplotlib.ticker import FuncFormatter, MaxNLocator  # isort: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from mnist_accel.data.datasets import Digits
+    from mnist_accel.training.events import EpochRecord
+    from mnist_accel.training.metrics import Predictions
 
 TRAIN_COLOUR, TEST_COLOUR, VALIDATION_COLOUR = "tab:blue", "tab:red", "tab:orange"
+STEP_COLOUR = "#b9d3e8"
 RIGHT_COLOUR, WRONG_COLOUR = "black", "tab:red"
 ROWS, COLUMNS = 2, 5
 
 
-def training_history(history: Sequence[EpochRecord], dataset: str, final_accuracy: float) -> bytes:
-    """Loss on the left, accuracy on the right; a point an epoch. Held-out samples take the test set's place."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+def training_history(
+    history: Sequence[EpochRecord],
+    dataset: str,
+    final_accuracy: float,
+    train_figures: str = "running average",
+    step_losses: Sequence[float] | None = None,
+) -> bytes:
+    """Loss on the left, accuracy on the right; one point per epoch.
+
+    Args:
+        history: at least one record. Validation figures are drawn instead of test figures where there are any.
+        final_accuracy: test accuracy of the final weights.
+        train_figures: how the training figures were measured, for the legend (`run_summary.running_average`).
+        step_losses: mean training loss of each step of all epochs, drawn behind the points.
+    """
+    figure = new_figure(11, 4.2)
     loss, accuracy = figure.subplots(1, 2)
+    if step_losses:
+        epochs_done = np.arange(1, len(step_losses) + 1) * len(history) / len(step_losses)
+        loss.plot(epochs_done, step_losses, color=STEP_COLOUR, linewidth=0.6, zorder=1, label="train (each step)")
+    _draw_epochs(loss, history, "loss", train_figures)
+    _draw_epochs(accuracy, history, "accuracy", train_figures)
+    loss.set(ylabel="loss (cross entropy, nats)")
+    largest = max(float(np.max(line.get_ydata())) for line in loss.lines[-2:])
+    loss.set_ylim(0, 1.5 * largest or 1)  # the losses of the first steps would flatten the epochs' curves
+    for axes in (loss, accuracy):
+        axes.set_xlim(0 if step_losses else 0.5, len(history) + 0.5)
+    accuracy.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
+    figure.suptitle(f"{dataset}: final test accuracy {final_accuracy:.2%}, {count(history[-1].epoch, 'epoch')}")
+    return png(figure)
+
+
+def _draw_epochs(axes: Axes, history: Sequence[EpochRecord], name: str, train_figures: str) -> None:
+    """The epochs' training and test figures of `name`, "loss" or "accuracy"."""
     epochs = [record.epoch for record in history]
     held_out = history[0].validation_loss is not None
     part, colour = ("validation", VALIDATION_COLOUR) if held_out else ("test", TEST_COLOUR)
-    for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
-        train = [getattr(record, f"train_{name}") for record in history]
-        after = [getattr(record, f"{part}_{name}") for record in history]
-        axes.plot(epochs, train, "o-", color=TRAIN_COLOUR, label="train (running average, under dropout)")
-        axes.plot(epochs, after, "o-", color=colour, label=f"{part} (after the epoch)")
-        axes.set(xlabel="epoch", ylabel=name)
-        axes.set_xlim(0.5, len(history) + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-        axes.legend()
-    loss.set_ylabel("loss (cross entropy, nats)")
-    loss.set_ylim(bottom=0)
-    accuracy.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
-    figure.suptitle(f"{dataset}: final test accuracy {final_accuracy:.2%}, {history[-1].epoch} epochs")
-    return _png(figure)
+    train = [getattr(record, f"train_{name}") for record in history]
+    after = [getattr(record, f"{part}_{name}") for record in history]
+    axes.plot(epochs, train, "o-", color=TRAIN_COLOUR, label=f"train ({train_figures})")
+    axes.plot(epochs, after, "o-", color=colour, label=f"{part} (after the epoch)")
+    axes.set(xlabel="epoch", ylabel=name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    axes.legend()
 
 
 def sample_predictions(
     digits: Digits, predictions: Predictions, class_names: Sequence[str], dataset: str, seed: int
 ) -> bytes:
-    """Ten randomly chosen test images with truth, prediction and probability; wrong ones stand out."""
+    """Ten random test images with true class, predicted class and probability; wrong predictions stand out."""
     chosen = np.random.default_rng(seed).choice(len(digits), size=min(ROWS * COLUMNS, len(digits)), replace=False)
-    title = f"{dataset}: {len(chosen)} random test images; of all {len(digits):,}, {predictions.accuracy:.2%} are right"
+    title = f"{dataset}: {len(chosen)} random test images; accuracy on all {len(digits):,}: {predictions.accuracy:.2%}"
     return _image_grid(chosen, digits, predictions, class_names, title)
 
 
 def worst_mistakes(digits: Digits, predictions: Predictions, class_names: Sequence[str], dataset: str) -> bytes:
-    """The wrong predictions that were most certain, the most certain first; at most 20."""
+    """The most confident mistakes, the most confident first; at most 20."""
     wrong = np.flatnonzero(predictions.predicted != predictions.labels)
     worst = wrong[np.argsort(-predictions.probability[wrong], kind="stable")][: 2 * ROWS * COLUMNS]
-    title = f"{dataset}: {len(wrong):,} of {len(digits):,} test images are wrong"
+    title = f"{dataset}: {len(wrong):,} of {len(digits):,} test images misclassified"
     if len(wrong) > len(worst):
-        title += f"; the {len(worst)} most certain"
+        title += f"; the {len(worst)} most confident mistakes"
     return _image_grid(worst, digits, predictions, class_names, title)
 
 
 def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str], dataset: str) -> bytes:
-    """Counts by true (row) and predicted (column) class. Mistakes are coloured, right ones are not."""
+    """Counts by true class (row) and predicted class (column). Only mistakes are coloured."""
     classes = len(class_names)
-    figure = Figure(figsize=(7.2, 6.6), layout="constrained")
+    figure = new_figure(7.2, 6.6)
     axes = figure.subplots()
     mistakes = confusion * (1 - np.eye(classes, dtype=np.int64))
     axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=max(1, int(mistakes.max())))
     for row, column in np.ndindex(classes, classes):
-        count = int(confusion[row, column])
-        if count:
-            dark = mistakes[row, column] > 0.6 * mistakes.max()
-            axes.text(
-                column,
-                row,
-                str(count),
-                ha="center",
-                va="center",
-                color="white" if dark else "black",
-                weight="bold" if row == column else "normal",
-            )
+        number = int(confusion[row, column])
+        if number:
+            colour = "white" if mistakes[row, column] > 0.6 * mistakes.max() else "black"
+            weight = "bold" if row == column else "normal"
+            axes.text(column, row, str(number), ha="center", va="center", color=colour, weight=weight)
     axes.set_xticks(range(classes), class_names)
     if any(len(name) > 3 for name in class_names):
         axes.tick_params(axis="x", rotation=45)
     axes.set_yticks(range(classes), class_names)
     axes.set(xlabel="predicted", ylabel="true")
-    right, total = int(np.trace(confusion)), int(confusion.sum())
-    axes.set_title(f"{dataset}: {right:,} of {total:,} right ({right / total:.2%})")
-    return _png(figure)
-
-
-def speeds(measured: Sequence[Measured], device: str) -> bytes:
-    """A bar a way to train: images a second."""
-    figure = Figure(figsize=(10, 1.2 + 0.34 * len(measured)), layout="constrained")
-    axes = figure.subplots()
-    ordered = sorted(measured, key=lambda one: one.images_per_second)
-    colours = [TRAIN_COLOUR if one.candidate.kind == "ours" else "tab:gray" for one in ordered]
-    bars = axes.barh(
-        [one.candidate.title for one in ordered], [one.images_per_second for one in ordered], color=colours
-    )
-    axes.bar_label(bars, [f"{one.images_per_second:,.0f}" for one in ordered], padding=4)
-    axes.set(xlabel="training images a second (median; grey: loops written by hand)", title=device)
-    axes.margins(x=0.1)
-    return _png(figure)
+    correct, total = int(np.trace(confusion)), int(confusion.sum())
+    axes.set_title(f"{dataset}: {correct:,} of {total:,} correct ({correct / total:.2%})")
+    return png(figure)
 
 
 def _image_grid(
-    indices: npt.NDArray[np.int64],
-    digits: Digits,
-    predictions: Predictions,
-    class_names: Sequence[str],
-    title: str,
+    indices: npt.NDArray[np.int64], digits: Digits, predictions: Predictions, class_names: Sequence[str], title: str
 ) -> bytes:
     rows = max(1, -(-len(indices) // COLUMNS))
-    figure = Figure(figsize=(10, 0.6 + 2.4 * rows), layout="constrained")
+    figure = new_figure(10, 0.6 + 2.4 * rows)
     grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
     for axes, index in zip(grid, indices, strict=False):
         _show(axes, digits, predictions, int(index), class_names)
     figure.suptitle(title)
-    return _png(figure)
+    return png(figure)
 
 
 def _show(axes: Axes, digits: Digits, predictions: Predictions, index: int, class_names: Sequence[str]) -> None:
@@ -139,13 +142,6 @@ def _show(axes: Axes, digits: Digits, predictions: Predictions, index: int, clas
     )
     if true != predicted:
         axes.axis("on")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
         for side in axes.spines.values():
             side.set(color=WRONG_COLOUR, linewidth=3)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()

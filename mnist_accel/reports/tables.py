@@ -1,120 +1,104 @@
-"""What commands find, as terminal pages: an evaluation, the selftest's checks, the doctor's findings."""
+"""Results of evaluations, exports and inspections as terminal pages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from mnist_accel.errors import printable
+from mnist_accel.reports.console import print_files
+
 if TYPE_CHECKING:
-    from mnist_accel.checks.bench import Measured
-    from mnist_accel.checks.selftest import Check
+    from pathlib import Path
+
+    from rich.console import Console
+
     from mnist_accel.export.inspection import Inspection
     from mnist_accel.export.write import ExportResult
     from mnist_accel.training.evaluate import EvaluateResult
 
 
 def print_report(console: Console, result: EvaluateResult, files: Sequence[Path]) -> None:
-    """Write the page."""
+    """Show an evaluation: accuracy with its interval, figures by class, confusion matrix, written files."""
     low, high = result.accuracy_ci95
+    console.print(Text(f"{printable(result.dataset)}: test accuracy {result.accuracy:.2%}", style="bold"))
     console.print(
-        Text(
-            f"{result.dataset}: {result.correct:,} of {result.samples:,} test images right: accuracy "
-            f"{result.accuracy:.2%} (95% interval {low:.2%} to {high:.2%}), loss {result.loss:.4f}",
-            style="bold",
-        )
+        f"{result.correct:,} of {result.samples:,} images correct; 95% interval {low:.2%} to {high:.2%}; "
+        f"loss {result.loss:.4f}"
     )
+    names = [printable(row["class"], longest=40) for row in result.per_class]
     classes = Table("class", "precision", "recall", "F1", "samples", title="By class", title_justify="left")
-    for row in result.per_class:
-        classes.add_row(
-            row["class"], f"{row['precision']:.2%}", f"{row['recall']:.2%}", f"{row['f1']:.2%}", f"{row['samples']:,}"
-        )
+    for name, row in zip(names, result.per_class, strict=True):
+        shares = [f"{row[share]:.2%}" for share in ("precision", "recall", "f1")]
+        classes.add_row(Text(name), *shares, f"{row['samples']:,}")
     console.print(classes)
-    names = [row["class"] for row in result.per_class]
     matrix = Table(
-        "true \\ predicted", *names, title="Confusion matrix (· is 0)", title_justify="left", padding=(0, 1, 0, 0)
+        "true \\ predicted",
+        *map(escape, names),
+        title="Confusion matrix (· is 0)",
+        title_justify="left",
+        padding=(0, 1, 0, 0),
     )
     for true, (name, counts) in enumerate(zip(names, result.confusion_matrix, strict=True)):
-        cells = [
-            Text(str(count) if count else "·", style="bold" if true == predicted else "red" if count else "dim")
-            for predicted, count in enumerate(counts)
-        ]
-        matrix.add_row(name, *cells)
+        matrix.add_row(Text(name), *(_count(number, true == column) for column, number in enumerate(counts)))
     console.print(matrix)
-    for path in files:
-        console.print(Text(f"  {path}"))
+    print_files(console, files)
+
+
+def _count(number: int, is_correct: bool) -> Text:
+    """A cell of the confusion matrix."""
+    return Text(str(number) if number else "·", style="bold" if is_correct else "red" if number else "dim")
 
 
 def print_export(console: Console, result: ExportResult) -> None:
-    """What was written, and how it was checked."""
+    """Show which file was written, and how it was compared with the original."""
     facts = {
-        "wrote": f"{result.output}: {result.bytes:,} bytes, {result.format}"
+        "file": f"{result.output}: {result.bytes:,} bytes, {result.format}"
         + (f", opset {result.opset}" if result.opset else ""),
         "model": f"{result.model}, {result.classes} classes",
         "takes": result.takes,
         "checked": f"on {result.samples:,} digits against the original: probabilities differ by at most "
-        f"{result.largest_difference:.1e}, predictions on {result.other_predictions}",
+        f"{result.largest_difference:.1e}, predictions differ on {result.other_predictions}",
     }
-    _print_facts(console, facts)
+    print_facts(console, facts)
 
 
 def print_inspection(console: Console, found: Inspection) -> None:
-    """What a file is, its tensors, and what is wrong with it."""
+    """Show the kind and the facts of a file, its tensors, and its problems."""
     head = {"file": found.path, "kind": found.kind, "bytes": f"{found.bytes:,}", "SHA-256": found.sha256}
-    _print_facts(console, head | found.facts)
+    print_facts(console, head | found.facts)
     if found.tensors:
         table = Table("tensor", "shape", "type", "bytes")
         for tensor in found.tensors:
-            shape = " × ".join(map(str, tensor["shape"])) or "one number"
-            table.add_row(Text(tensor["name"]), shape, tensor["type"], f"{tensor['bytes']:,}")
+            shape = " × ".join(map(str, tensor["shape"])) or "scalar"
+            cells = (tensor["name"], shape, tensor["type"], f"{tensor['bytes']:,}")
+            table.add_row(*(Text(printable(cell)) for cell in cells))
         console.print(table)
-    _print_warnings(console, found.problems)
+    print_warnings(console, found.problems)
 
 
-def print_check(console: Console, check: Check) -> None:
-    """One line of the selftest."""
-    word, style = {True: ("pass", "green"), False: ("FAIL", "bold red"), None: ("skip", "yellow")}[check.passed]
-    line = Text(f"{word}  ", style=style)
-    line.append(f"{check.name:<34}", style="bold")
-    line.append(f"{check.seconds:>5.1f} s  {check.figures}", style="not bold")
-    console.print(line)
-
-
-def print_findings(console: Console, facts: Mapping[str, str], warnings: Sequence[str]) -> None:
-    """The doctor's facts, then its warnings."""
-    _print_facts(console, facts)
-    _print_warnings(console, warnings)
-    if not warnings:
-        console.print(Text("nothing to complain about", style="green"))
-
-
-def print_measured(console: Console, measured: Measured) -> None:
-    """One line of a benchmark, and the parts of a step below it."""
-    line = Text(f"{measured.candidate.title:<44}", style="bold")
-    line.append(f"{measured.images_per_second:>9,.0f} images/s  ", style="not bold")
-    if measured.ratio_lowest != measured.ratio_highest:
-        line.append(
-            f"{measured.ratio:.2f} × the default ({measured.ratio_lowest:.2f} to {measured.ratio_highest:.2f}, "
-            f"n = {measured.rounds})",
-            style="not bold",
-        )
-    console.print(line)
-    if measured.parts:
-        parts = [f"{name} {seconds * 1e3:.2f}" for name, seconds in measured.parts.items()]
-        console.print(Text(f"    ms a step: {', '.join(parts)}", style="dim"))
-
-
-def _print_facts(console: Console, facts: Mapping[str, str]) -> None:
+def print_facts(console: Console, facts: Mapping[str, object]) -> None:
+    """One line per fact. Values may come from a file."""
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
-        line = Text(f"{name:<{width}}", style="bold")
-        console.print(line.append(value, style="not bold"))
+        line = Text(f"{printable(name):<{width}}", style="bold")
+        console.print(line.append(as_text(value), style="not bold"))
 
 
-def _print_warnings(console: Console, warnings: Sequence[str]) -> None:
+def print_warnings(console: Console, warnings: Sequence[str]) -> None:
+    """One line per warning. Warnings may quote a file."""
     for warning in warnings:
-        console.print(Text(f"WARNING: {warning}", style="bold yellow"))
+        console.print(Text(f"WARNING: {printable(warning)}", style="bold yellow"))
+
+
+def as_text(value: object) -> str:
+    """A JSON value as one printable line: an object as "name value, name value", a list as "value, value"."""
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{name} {as_text(inner)}" for name, inner in value.items() if inner is not None)
+    elif isinstance(value, list | tuple):
+        value = ", ".join(map(as_text, value))
+    return printable(value)

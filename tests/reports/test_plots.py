@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 
 import matplotlib.image
 import numpy as np
 import numpy.typing as npt
 import pytest
+from matplotlib.figure import Figure
 
 from mnist_accel.data.datasets import DIGITS, Digits
 from mnist_accel.reports import plots
-from mnist_accel.training.events import EpochRecord
 from mnist_accel.training.metrics import Predictions
+from tests.reports.examples import record
 
 N = 40
 
@@ -24,10 +28,6 @@ def count(picture: npt.NDArray[np.float64], colour: tuple[float, float, float]) 
 
 
 BLUE, RED = (0x1F / 255, 0x77 / 255, 0xB4 / 255), (0xD6 / 255, 0x27 / 255, 0x28 / 255)
-
-
-def record(epoch: int) -> EpochRecord:
-    return EpochRecord(epoch, 1 / epoch, 0.9, 0.5 / epoch, 0.95, 0.001, 1000.0, 1.0)
 
 
 @pytest.mark.parametrize("epochs", [1, 5])
@@ -59,3 +59,55 @@ def test_mistakes_can_be_drawn_whatever_their_number(wrong: int) -> None:
 def test_a_perfect_confusion_matrix_has_no_colour() -> None:
     picture = pixels(plots.confusion_matrix(np.diag(np.full(10, 7)), DIGITS, "mnist"))
     assert np.ptp(picture, axis=2).max() < 0.06  # the palette's lightest red is off white
+
+
+PALE = (0xB9 / 255, 0xD3 / 255, 0xE8 / 255)
+
+
+def test_step_losses_are_a_pale_line_in_the_left_half_only() -> None:
+    history = [record(1), record(2)]
+    without = count(pixels(plots.training_history(history, "mnist", 0.99)), PALE)  # edges of other lines, if any
+    with_steps = pixels(plots.training_history(history, "mnist", 0.99, step_losses=[0.3, 0.6] * 50))
+    left, right = np.array_split(with_steps, 2, axis=1)
+    assert count(left, PALE) > without + 200
+    assert count(right, PALE) <= without
+
+
+def legend_and_title(monkeypatch: pytest.MonkeyPatch, epochs: int, train_figures: str) -> str:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(plots, "png", drawn.append)
+    plots.training_history([record(epoch + 1) for epoch in range(epochs)], "mnist", 0.99, train_figures)
+    legend = drawn[0].axes[0].get_legend()
+    assert legend is not None
+    return " ".join([drawn[0].get_suptitle(), *(text.get_text() for text in legend.get_texts())])
+
+
+def test_the_legend_says_how_training_figures_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "dropout" not in legend_and_title(monkeypatch, 2, "running average")
+    assert "train (running average, with dropout)" in legend_and_title(monkeypatch, 2, "running average, with dropout")
+
+
+@pytest.mark.parametrize(("epochs", "text"), [(1, "1 epoch "), (2, "2 epochs ")])
+def test_the_title_counts_epochs(monkeypatch: pytest.MonkeyPatch, epochs: int, text: str) -> None:
+    assert text in legend_and_title(monkeypatch, epochs, "running average")
+
+
+@pytest.mark.parametrize("backend", ["module://nonexistent", "module://matplotlib_inline.backend_inline", "nonsense"])
+def test_pictures_are_drawn_whatever_mplbackend_says(backend: str) -> None:
+    program = (
+        "import os\n"
+        "import numpy as np\n"
+        "from mnist_accel.reports import plots\n"
+        "assert plots.confusion_matrix(np.eye(2, dtype=np.int64), 'ab', 'x').startswith(b'\\x89PNG')\n"
+        "assert os.environ['MPLBACKEND'] == " + repr(backend) + "\n"
+    )
+    environment = os.environ | {"MPLBACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_valid_mplbackend_stays_in_force_for_the_caller() -> None:
+    program = "from mnist_accel.reports import plots; import matplotlib; print(matplotlib.rcParams['backend'])"
+    environment = os.environ | {"MPLBACKEND": "svg"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "svg\n", done.stderr

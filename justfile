@@ -1,0 +1,19 @@
+# Show the recipes.
+default:
+    @just --list
+
+# Run the tests. Arguments go to pytest: just test tests/reports -k notice
+test *arguments:
+    pytest {{arguments}}
+
+# Check style, types, imports and sizes.
+lint:
+    ruff check .
+    ruff format --check .
+    mypy
+    lint-imports
+    python scripts/check_size.py
+
+# Measure how fast this machine trains.
+bench *arguments:
+    mnist-accel bench {{arguments}}

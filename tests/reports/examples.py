@@ -1,0 +1,76 @@
+"""A run's facts and records for the tests of reports."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from rich.console import Console
+
+from mnist_accel.training.events import EpochRecord, RunFacts, StepSums
+
+PLAIN = {
+    "epochs": 10,
+    "lr": 0.001,
+    "schedule": "constant",
+    "dropout": 0.0,
+    "rotation": 0.0,
+    "shift": 0.0,
+    "scale": 0.0,
+    "average": 0.0,
+    "seed": 0,
+    "dtype": "float32",
+    "compile": False,
+    "checkpoint_every": None,
+    "keep": 2,
+    "gradient_accumulation_steps": 1,
+}
+
+
+def facts(**settings: object) -> RunFacts:
+    known = PLAIN | settings
+    return RunFacts(
+        model="cnn",
+        recipe="classic",
+        settings=known,
+        dataset="mnist",
+        class_names=tuple("0123456789"),
+        source="package mnist_accel",
+        checksums={},
+        train_samples=60_000,
+        validation_samples=0,
+        test_samples=10_000,
+        parameters=594_922,
+        epochs=int(str(known["epochs"])),
+        steps_per_epoch=469,
+        batch_size=128,
+        world_size=1,
+        exchange="",
+        device="cpu",
+        device_name="a processor",
+        cpu="a processor",
+        threads=1,
+        mixed_precision="no",
+        precision_reason="asked for",
+        output_dir=".",
+    )
+
+
+def record(epoch: int) -> EpochRecord:
+    return EpochRecord(epoch, 1 / epoch, 0.9, 0.5 / epoch, 0.95, 0.001, 123_456.0, 1234.5)
+
+
+def sums(steps: int) -> StepSums:
+    return StepSums(torch.ones(3, steps), samples=steps)
+
+
+def terminal(width: int = 80, *, dumb: bool = False) -> Console:
+    environment = {"TERM": "dumb" if dumb else "xterm"}
+    return Console(
+        file=io.StringIO(), force_terminal=True, width=width, height=25, highlight=False, _environ=environment
+    )
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
