@@ -77,9 +77,7 @@ def read_record(weights: Path) -> dict[str, Any] | None:
 
 def config_facts(config: RunConfig) -> dict[str, Any]:
     """A configuration as JSON values."""
-    return {
-        name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(config).items()
-    }
+    return config.as_json()
 
 
 def versions() -> dict[str, str]:

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from mnist_accel.config.setting import is_of_form
-from mnist_accel.config.settings import DATASET_FORMS, DATASETS, EvaluateConfig
+from mnist_accel.config.settings import DATASETS, EvaluateConfig, is_data_set
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.errors import UserError, WeightsError, did_you_mean
 from mnist_accel.files import atomic as files
@@ -116,11 +115,11 @@ def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
     if name is None:
         raise UserError(
             f"there is no {runlog.record_path(config.weights)} to say which data these weights are for",
-            f"give --dataset {'|'.join(DATASETS[1:])}",
+            f"give --dataset {'|'.join(DATASETS)}",
         )
-    if name not in DATASETS[1:] and not is_of_form(name, DATASET_FORMS):
+    if not is_data_set(name):
         raise WeightsError(
-            f"{runlog.record_path(config.weights)} names an unknown data set {name!r}", did_you_mean(name, DATASETS[1:])
+            f"{runlog.record_path(config.weights)} names an unknown data set {name!r}", did_you_mean(name, DATASETS)
         )
     if name == "mnist-5k" and trained_on == "mnist":
         raise UserError(
