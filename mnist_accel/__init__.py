@@ -22,15 +22,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "EvaluateConfig": "config.settings",
-    "EvaluateResult": "training.evaluate",
-    "PictureResult": "pictures.predict",
-    "TrainConfig": "config.settings",
-    "TrainResult": "training.train",
-    "UserError": "errors",
-    "evaluate": "api",
-    "predict": "api",
-    "train": "api",
+    "api": ("evaluate", "predict", "train"),
+    "config.settings": ("EvaluateConfig", "TrainConfig"),
+    "errors": ("UserError",),
+    "pictures.predict": ("PictureResult",),
+    "training.evaluate": ("EvaluateResult",),
+    "training.train": ("TrainResult",),
 }
 
 __all__ = [
@@ -47,6 +44,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -112,12 +112,9 @@ def _with_parameters(command: Callable[..., Any], parameters: list[inspect.Param
 
 def launch(config: RunConfig) -> int:
     """Run the same command line in `config.processes` processes."""
-    from mnist_accel.hardware.accelerator import gpu_count
     from mnist_accel.hardware.launch import run_processes
 
     assert config.processes
-    if config.cpu or not gpu_count():
-        config.require_cores()
     restarts = config.max_restarts if isinstance(config, TrainConfig) else 0
     return run_processes(
         config.processes, sys.argv[1:], on_cpu=config.cpu, max_restarts=restarts, output_dir=config.output_dir

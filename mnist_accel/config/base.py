@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from mnist_accel.config import recipe
-from mnist_accel.config.fields import MISTAKEN, Bool, File, OneOf, Setting, Whole, describe, reason, setting
+from mnist_accel.config.fields import MISTAKEN, Bool, File, MaybeWhole, OneOf, Setting, Whole, describe, reason, setting
 from mnist_accel.errors import ConfigError, Problem, did_you_mean, printable
 from mnist_accel.hardware.cores import available_cores, launched_world_size, local_world_size
 
@@ -32,13 +32,10 @@ class RunConfig(BaseModel):
         "else bf16 if the device supports it natively, else no.",
     )
     cpu: Bool = setting(False, "Use the CPU even if there is a GPU.")
-    threads: Whole | None = setting(
-        None,
-        "CPU threads of each process. Default: the available cores, divided by the local processes.",
-        ge=1,
-        le=4096,
+    threads: MaybeWhole = setting(
+        None, "CPU threads of each process. Default: the cores divided by the local processes.", ge=1, le=4096
     )
-    processes: Whole | None = setting(None, "Start this many processes on this machine.", ge=1)
+    processes: MaybeWhole = setting(None, "Start this many processes on this machine.", ge=1)
     timeout: Whole = setting(
         300, "Seconds to wait for a process that does not answer, before the run fails.", ge=1, le=10**7
     )
@@ -56,9 +53,8 @@ class RunConfig(BaseModel):
                 text = f"is not a setting; {did_you_mean(MISTAKEN.get(name, name), type(self).model_fields)}"
                 if name in type(self).model_fields:
                     text = reason(error, settings(type(self))[name])
-                problems.append(
-                    Problem(printable(name, 50), text, source="" if name in given else given.get("recipe", ""))
-                )
+                source = "" if name in given else given.get("recipe", "")
+                problems.append(Problem(printable(name, 50), text, source=source))
             # The other values are complete, so that the checks below find the remaining problems.
             super().__init__(**{name: value for name, value in values.items() if name not in errors})
         self.model_fields_set.intersection_update(given)
@@ -96,28 +92,19 @@ class RunConfig(BaseModel):
         cores = available_cores()
         if self.threads is None or self.threads * local <= cores:
             return []
-        return [
-            f"--threads {self.threads}: {count(local, 'process', 'es')} with so many threads share "
-            f"{count(cores, 'CPU core')}. Training is probably slower than with "
-            f"--threads {max(1, cores // local)}."
-        ]
-
-    def require_cores(self) -> None:
-        """Check `processes` against the CPU cores; the caller has made sure that the run uses no GPU.
-
-        Raises:
-            ConfigError: there are more processes than cores.
-        """
-        cores = available_cores()
-        if self.processes and self.processes > cores:
-            text = f"{self.processes}: this machine has {count(cores, 'CPU core')}; give at most {cores}"
-            raise ConfigError([Problem("processes", text)])
+        given = f"--threads {self.threads}: {count(local, 'process', 'es')} with so many threads"
+        better = f"Training is probably slower than with --threads {max(1, cores // local)}."
+        return [f"{given} share {count(cores, 'CPU core')}. {better}"]
 
     def _conflicts(self) -> list[Problem]:
         """Problems between settings, or between a setting and this machine."""
-        problems, launched = [], launched_world_size()
+        problems, launched, cores = [], launched_world_size(), available_cores()
         if self.processes and launched and self.processes != launched:
             text = f"{self.processes}: a launcher has already started {launched}; leave the setting out"
+            problems.append(Problem("processes", text))
+        elif self.processes and self.cpu and not launched and self.processes > cores:
+            # Without `cpu`, only torch knows whether there are GPUs; the launch then checks the number.
+            text = f"{self.processes}: this machine has {count(cores, 'CPU core')}; give at most {cores}"
             problems.append(Problem("processes", text))
         if self.mixed_precision == "fp16" and self.cpu:
             problems.append(Problem("mixed_precision", "fp16: a CPU cannot train in fp16; give bf16 or no"))

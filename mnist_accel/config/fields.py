@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Field, JsonValue, StrictBool
 from pydantic.fields import FieldInfo
@@ -48,8 +48,10 @@ def _named(value: Any) -> str:
     return str(value)
 
 
-Whole = Annotated[int, BeforeValidator(_not_bool), Field(le=LARGEST_NUMBER)]
-Real = Annotated[float, BeforeValidator(_not_bool)]
+NOT_BOOL = BeforeValidator(_not_bool)
+Whole = Annotated[int, NOT_BOOL, Field(le=LARGEST_NUMBER)]
+MaybeWhole = Annotated[int | None, NOT_BOOL, Field(le=LARGEST_NUMBER)]
+Real = Annotated[float, NOT_BOOL]
 Name = Annotated[str, BeforeValidator(_named)]
 File = Annotated[Path, BeforeValidator(_named)]
 Bool = StrictBool
@@ -92,12 +94,8 @@ class Setting:
 def describe(field: FieldInfo) -> Setting:
     """The description of a field that `setting` made."""
     kind = next(part for part in get_args(field.annotation) or (field.annotation,) if part is not type(None))
-    metadata = list(field.metadata)
-    if get_origin(kind) is Annotated:  # of `Annotated[...] | None`
-        kind, *inner = get_args(kind)
-        metadata += [part for limit in inner for part in getattr(limit, "metadata", [limit])]
-    choice = next((part.func for part in metadata if isinstance(getattr(part, "func", None), OneOf)), OneOf(()))
-    limits = [(word, getattr(part, key)) for key, word in LIMITS.items() for part in metadata if hasattr(part, key)]
+    choice = next((part.func for part in field.metadata if isinstance(getattr(part, "func", None), OneOf)), OneOf(()))
+    found = [(word, getattr(part, key, None)) for key, word in LIMITS.items() for part in field.metadata]
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     return Setting(
         default=field.default,
@@ -105,7 +103,7 @@ def describe(field: FieldInfo) -> Setting:
         kind=kind,
         choices=choice.choices,
         forms=choice.forms,
-        limits=" and ".join(f"{word} {limit}" for word, limit in limits if limit != LARGEST_NUMBER),
+        limits=" and ".join(f"{word} {limit}" for word, limit in found if limit not in (None, LARGEST_NUMBER)),
         on_command_line=bool(extra.get("on_command_line")),
         decides_result=bool(extra.get("decides_result")),
     )

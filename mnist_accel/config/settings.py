@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from mnist_accel.config.base import RunConfig, count, option_name, settings
-from mnist_accel.config.fields import Bool, File, Name, OneOf, Real, Whole, setting
+from mnist_accel.config.fields import NOT_BOOL, Bool, File, MaybeWhole, Name, OneOf, Real, Whole, setting
 from mnist_accel.errors import Problem
 from mnist_accel.files.atomic import exists
 from mnist_accel.hardware.cores import launched_world_size
@@ -45,16 +45,16 @@ class TrainConfig(RunConfig):
         0.001, "Learning rate of Adam; the highest one if the recipe has a schedule.", gt=0, le=1000
     )
     seed: Whole = result_setting(0, "Seed of initial weights, sample order and dropout.", ge=0, le=2**31 - 1)
-    train_samples: Whole | None = result_setting(
+    train_samples: MaybeWhole = result_setting(
         None, "Train on this many samples: a class-balanced subset, chosen by the seed. Default: all.", ge=1
     )
-    validation_samples: Whole | None = result_setting(
+    validation_samples: MaybeWhole = result_setting(
         None,
         "Hold out this many training samples, class-balanced, for --select and --early-stop. The test set is then "
         "used once, after training.",
         ge=1,
     )
-    early_stop: Whole | None = result_setting(
+    early_stop: MaybeWhole = result_setting(
         None, "Stop after this many epochs in a row without a lower validation loss.", ge=1
     )
     select: Annotated[str, BeforeValidator(OneOf(("last", "best")))] = result_setting(
@@ -94,7 +94,7 @@ class TrainConfig(RunConfig):
     dtype: Annotated[str, BeforeValidator(OneOf(("float32", "float64")))] = result_setting(
         "float32", "Type of the weights. float64 serves to compare runs without rounding.", on_command_line=False
     )
-    checkpoint_every: Whole | None = setting(
+    checkpoint_every: MaybeWhole = setting(
         None, "Optimizer steps between two checkpoints. Default: one checkpoint after each epoch.", ge=1
     )
     keep: Whole = setting(2, "Number of checkpoints to keep.", ge=1)
@@ -106,14 +106,12 @@ class TrainConfig(RunConfig):
     max_restarts: Whole = setting(
         0, "With --processes: restart this many times from the last checkpoint after a process crashes.", ge=0
     )
-    target_accuracy: Real | None = setting(
+    target_accuracy: Annotated[float | None, NOT_BOOL] = setting(
         None, "Exit with code 3 if the final test accuracy is below this value (0 to 1).", gt=0, le=1
     )
     compile: Bool = setting(False, "Compile the model with torch.compile; on one GPU with CUDA graphs.")
     speedups: Bool = setting(
-        True,
-        "Use the faster kernels, memory and gradient exchange of mnist_accel/speed.",
-        on_command_line=False,
+        True, "Use the faster kernels, memory and gradient exchange of mnist_accel/speed.", on_command_line=False
     )
 
     def _conflicts(self) -> list[Problem]:
@@ -128,10 +126,8 @@ class TrainConfig(RunConfig):
             problems.append(Problem("max_restarts", f"{self.max_restarts}: works only with processes", see="processes"))
         parts = self.world_size * self.gradient_accumulation_steps
         if self.batch_size < parts:
-            size = (
-                f"{count(self.world_size, 'process', 'es')} × "
-                f"{count(self.gradient_accumulation_steps, 'accumulation step')}"
-            )
+            steps = count(self.gradient_accumulation_steps, "accumulation step")
+            size = f"{count(self.world_size, 'process', 'es')} × {steps}"
             problems.append(Problem("batch_size", f"{self.batch_size}: smaller than {size}; give at least {parts}"))
         if self.dtype == "float64" and self.mixed_precision not in ("auto", "no"):
             text = f"{self.mixed_precision}: cannot be combined with dtype float64; give no"
@@ -149,7 +145,7 @@ class EvaluateConfig(RunConfig):
     weights: File = setting(
         Path("mnist_cnn_model.pth"), "Weights file (.pth), or an exported one (.onnx, .safetensors, .pt2)."
     )
-    dataset: Annotated[str, BeforeValidator(DATA_SET)] | None = setting(
+    dataset: Annotated[str | None, BeforeValidator(DATA_SET)] = setting(
         None, "Data set. Default: the one that the JSON beside the weights names."
     )
     batch_size: Whole = setting(1000, "Samples in one forward pass, over all processes.", ge=1)
