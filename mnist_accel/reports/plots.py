@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mnist_accel.checks.bench import Measured
 from mnist_accel.data.datasets import Digits
 from mnist_accel.training.events import EpochRecord
 from mnist_accel.training.metrics import Predictions
@@ -91,21 +90,6 @@ def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str
     axes.set(xlabel="predicted", ylabel="true")
     right, total = int(np.trace(confusion)), int(confusion.sum())
     axes.set_title(f"{dataset}: {right:,} of {total:,} right ({right / total:.2%})")
-    return _png(figure)
-
-
-def speeds(measured: Sequence[Measured], device: str) -> bytes:
-    """A bar a way to train: images a second."""
-    figure = Figure(figsize=(10, 1.2 + 0.34 * len(measured)), layout="constrained")
-    axes = figure.subplots()
-    ordered = sorted(measured, key=lambda one: one.images_per_second)
-    colours = [TRAIN_COLOUR if one.candidate.kind == "ours" else "tab:gray" for one in ordered]
-    bars = axes.barh(
-        [one.candidate.title for one in ordered], [one.images_per_second for one in ordered], color=colours
-    )
-    axes.bar_label(bars, [f"{one.images_per_second:,.0f}" for one in ordered], padding=4)
-    axes.set(xlabel="training images a second (median; grey: loops written by hand)", title=device)
-    axes.margins(x=0.1)
     return _png(figure)
 
 

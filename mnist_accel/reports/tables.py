@@ -11,8 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from mnist_accel.checks.bench import Measured
-    from mnist_accel.checks.selftest import Check
     from mnist_accel.export.inspection import Inspection
     from mnist_accel.export.write import ExportResult
     from mnist_accel.training.evaluate import EvaluateResult
@@ -73,39 +71,6 @@ def print_inspection(console: Console, found: Inspection) -> None:
             table.add_row(Text(tensor["name"]), shape, tensor["type"], f"{tensor['bytes']:,}")
         console.print(table)
     _print_warnings(console, found.problems)
-
-
-def print_check(console: Console, check: Check) -> None:
-    """One line of the selftest."""
-    word, style = {True: ("pass", "green"), False: ("FAIL", "bold red"), None: ("skip", "yellow")}[check.passed]
-    line = Text(f"{word}  ", style=style)
-    line.append(f"{check.name:<34}", style="bold")
-    line.append(f"{check.seconds:>5.1f} s  {check.figures}", style="not bold")
-    console.print(line)
-
-
-def print_findings(console: Console, facts: Mapping[str, str], warnings: Sequence[str]) -> None:
-    """The doctor's facts, then its warnings."""
-    _print_facts(console, facts)
-    _print_warnings(console, warnings)
-    if not warnings:
-        console.print(Text("nothing to complain about", style="green"))
-
-
-def print_measured(console: Console, measured: Measured) -> None:
-    """One line of a benchmark, and the parts of a step below it."""
-    line = Text(f"{measured.candidate.title:<44}", style="bold")
-    line.append(f"{measured.images_per_second:>9,.0f} images/s  ", style="not bold")
-    if measured.ratio_lowest != measured.ratio_highest:
-        line.append(
-            f"{measured.ratio:.2f} × the default ({measured.ratio_lowest:.2f} to {measured.ratio_highest:.2f}, "
-            f"n = {measured.rounds})",
-            style="not bold",
-        )
-    console.print(line)
-    if measured.parts:
-        parts = [f"{name} {seconds * 1e3:.2f}" for name, seconds in measured.parts.items()]
-        console.print(Text(f"    ms a step: {', '.join(parts)}", style="dim"))
 
 
 def _print_facts(console: Console, facts: Mapping[str, str]) -> None:
