@@ -100,12 +100,9 @@ def candidates(config: TrainConfig) -> list[Candidate]:
     if (available_cores() if on_cpu else gpu_count()) > 1:
         found.append(replace(default, title=f"{name}, 2 processes", processes=2))
     if config.model == "cnn":  # the only model of the hand-written loops
-        for kind, title, its_precision in (
-            ("bare loop", "bare loop, bf16", "bf16"),
-            ("bare loop", "bare loop, fp32", "no"),
-            ("plain script", "plain script, fp32", "no"),
-        ):
-            found.append(replace(default, title=title, kind=kind, mixed_precision=its_precision))
+        for kind, dtype in (("bare loop", "bf16"), ("bare loop", "fp32"), ("plain script", "fp32")):
+            its_precision = "no" if dtype == "fp32" else dtype
+            found.append(replace(default, title=f"{kind}, {dtype}", kind=kind, mixed_precision=its_precision))
     return found
 
 

@@ -56,24 +56,23 @@ class Selftest:
         Raises:
             LaunchError: it ended with another exit code than 0.
         """
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=_unlaunched(),
-            capture_output=True,
-            text=True,
-            timeout=CHILD_SECONDS,
-            check=False,
-        )
-        if done.returncode != 0:
-            reason = (done.stderr.splitlines() or ["no message"])[-1]
-            raise LaunchError(f"{arguments[0]} ended with exit code {done.returncode}: {printable(reason)}")
-        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return result
+        process = self.start(*arguments)
+        try:
+            output, errors = process.communicate(timeout=CHILD_SECONDS)
+        finally:
+            process.kill()
+        if process.returncode != 0:
+            reason = printable((errors.splitlines() or ["no message"])[-1])
+            raise LaunchError(f"{arguments[0]} ended with exit code {process.returncode}: {reason}")
+        return dict(json.loads(output.splitlines()[-1]))
 
-    @staticmethod
-    def command(*arguments: object) -> list[str]:
-        return [sys.executable, "-m", "mnist_accel", *map(str, arguments), "--json"]
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        """A command in a process of its own, without the variables of a launcher."""
+        launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        environment = {name: value for name, value in os.environ.items() if name not in launcher}
+        command = [sys.executable, "-m", "mnist_accel", *map(str, arguments), "--json"]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
     def train_and_evaluate(self) -> tuple[bool, str]:
         self.whole = self.run(*RUN, "--output-dir", "whole")
@@ -88,20 +87,14 @@ class Selftest:
 
     def kill_and_resume(self) -> tuple[bool, str]:
         arguments = (*RUN, "--checkpoint-every", 8, "--output-dir", "killed", "--resume", "auto")
-        process = subprocess.Popen(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=_unlaunched(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = self.start(*arguments)
         deadline = time.monotonic() + CHILD_SECONDS
         while not numbered(self.folder / "killed" / FOLDER):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise LaunchError("the run ended before it could be killed")
             time.sleep(0.005)
         process.kill()
-        process.wait()
+        process.communicate()
         resumed = self.run(*arguments)
         same = resumed["weights_sha256"] == self.whole["weights_sha256"]
         if self.whole["device"] != "cpu" and not same:  # only CPUs compute the same bits again
@@ -185,9 +178,3 @@ def verdict(checks: Sequence[Check]) -> str:
     if failed:
         return f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}."
     return f"All {len(checks) - skipped} checks passed" + (f", {skipped} skipped." if skipped else ".")
-
-
-def _unlaunched() -> dict[str, str]:
-    """The environment without a launcher's variables; each check starts its own processes."""
-    launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    return {name: value for name, value in os.environ.items() if name not in launcher}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,9 @@ def test_a_broken_promise_fails_its_check(
 
     monkeypatch.setattr(selftest.Selftest, "run", run)
     monkeypatch.setattr(selftest, "numbered", lambda _: [1])
-    monkeypatch.setattr(selftest.Selftest, "command", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr(
+        selftest.Selftest, "start", lambda *_: subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE, text=True)
+    )
     assert getattr(tested, check)()[0] is not True
 
 
