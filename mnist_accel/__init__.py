@@ -13,9 +13,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mnist_accel.api import predict
     from mnist_accel.config.settings import EvaluateConfig, TrainConfig
     from mnist_accel.errors import UserError
-    from mnist_accel.pictures.predict import PictureResult, predict
+    from mnist_accel.pictures.predict import PictureResult
     from mnist_accel.training.evaluate import EvaluateResult, evaluate
     from mnist_accel.training.train import TrainResult, train
 
@@ -29,7 +30,7 @@ _HOMES = {
     "TrainResult": "training.train",
     "UserError": "errors",
     "evaluate": "training.evaluate",
-    "predict": "pictures.predict",
+    "predict": "api",
     "train": "training.train",
 }
 
