@@ -41,7 +41,8 @@ def is_conventional(pixels: Ink) -> bool:
 
 def stroke_width(ink: npt.NDArray[np.bool_]) -> float:
     """The mean width of strokes in pixels: twice the area divided by the length of the outline."""
-    padded = np.pad(ink, 1)
+    padded = np.zeros((ink.shape[0] + 2, ink.shape[1] + 2), dtype=np.bool_)
+    padded[1:-1, 1:-1] = ink
     edges = np.count_nonzero(padded[1:] != padded[:-1]) + np.count_nonzero(padded[:, 1:] != padded[:, :-1])
     return 2 * float(np.count_nonzero(ink)) / max(1.0, edges * np.pi / 4)
 

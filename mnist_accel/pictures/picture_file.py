@@ -98,18 +98,26 @@ def read(name: str) -> Picture:
     """
     if name == STDIN:
         return decode(sys.stdin.buffer.read(LARGEST_FILE + 1))
-    if name.lower().startswith(("http://", "https://", "ftp://")):
-        raise PictureError("a web address, not a file", "download the picture first")
-    if _is_pattern(name):
-        raise PictureError("no file matches this pattern", "check the folder and the spelling")
-    path = Path(name)
     try:
-        if os.path.isdir(path) and not _in_folder(path):  # noqa: PTH112 as above
-            raise PictureError("a folder without pictures", f"pictures end in {', '.join(sorted(SUFFIXES))}")
-        return decode(read_limited(path, LARGEST_FILE))
+        return decode(read_limited(Path(name), LARGEST_FILE))
     except OSError as error:
-        reason = printable(error.strerror or error)
-        raise PictureError(f"cannot be read: {reason[0].lower()}{reason[1:]}") from error
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: OSError) -> PictureError:
+    """The reason why a name cannot be read as a file."""
+    if name.lower().startswith(("http://", "https://", "ftp://")):
+        return PictureError("a web address, not a file", "download the picture first")
+    if _is_pattern(name):
+        return PictureError("no file matches this pattern", "check the folder and the spelling")
+    if os.path.isdir(name):  # noqa: PTH112 as above
+        try:
+            if not _in_folder(Path(name)):
+                return PictureError("a folder without pictures", f"pictures end in {', '.join(sorted(SUFFIXES))}")
+        except OSError as folder_error:
+            error = folder_error
+    reason = printable(error.strerror or error)
+    return PictureError(f"cannot be read: {reason[0].lower()}{reason[1:]}")
 
 
 def decode(content: bytes) -> Picture:
