@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mnist_accel.config.settings import EvaluateConfig, TrainConfig
 from mnist_accel.errors import printable
 from mnist_accel.files import atomic, run_record
 from mnist_accel.hardware.signals import StopRequests
-from mnist_accel.pictures.predict import predict
 from mnist_accel.training.evaluate import EvaluateResult, FinishedEvaluation, run_evaluation
 from mnist_accel.training.events import Observer, Silence
 from mnist_accel.training.train import FinishedRun, TrainResult, run_training
+
+if TYPE_CHECKING:
+    from mnist_accel.pictures.predict import PictureResult
 
 __all__ = ["EVALUATE_FILES", "TRAIN_FILES", "evaluate", "predict", "train"]
 
@@ -79,6 +82,30 @@ def evaluate(
     if evaluation.is_main:
         _write_pictures(config.output_dir, lambda: _draw_evaluation(evaluation), EVALUATE_FILES, observer)
     return evaluation.result
+
+
+def predict(
+    pictures: str | Path | Sequence[str | Path], weights: str | Path = run_record.WEIGHTS_FILE, top_k: int = 3
+) -> list[PictureResult]:
+    """Read the digits in picture files.
+
+    Args:
+        pictures: a file, a folder, a pattern such as "*.png", or several of them.
+        weights: a .pth file or an exported model.
+        top_k: number of labels for each digit.
+
+    Returns:
+        A result for each picture; a picture that cannot be read has an error.
+
+    Raises:
+        UserError: the weights cannot be used.
+    """
+    from mnist_accel.models import classifier  # here, because training need not wait for these imports
+    from mnist_accel.pictures import picture_file
+    from mnist_accel.pictures.predict import read_files
+
+    names = [pictures] if isinstance(pictures, str | Path) else pictures
+    return list(read_files(picture_file.find([str(name) for name in names]), classifier.load(Path(weights)), top_k))
 
 
 def _write_pictures(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from mnist_accel.pictures import ink, mnist_form, picture_file, strokes
 from mnist_accel.pictures.picture_file import PictureError
+from mnist_accel.pictures.strokes import TooManyMarksError
 
 
 def read_character(path: Path) -> npt.NDArray[np.uint8]:
@@ -28,5 +29,8 @@ def read_character(path: Path) -> npt.NDArray[np.uint8]:
     strength = ink.strength(pixels)
     if strength is None:
         raise PictureError("blank: no ink stands out from the paper")
-    marks = strokes.find_marks(strength)
+    try:
+        marks = strokes.find_marks(strength)
+    except TooManyMarksError:  # texture, in a data set of other things than characters
+        marks = []
     return mnist_form.to_mnist(marks[0].ink if len(marks) == 1 else strength)
