@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mnist_accel.config.settings import DATASETS, EvaluateConfig, is_data_set
+from mnist_accel.config.settings import DATASET_FORMS, DATASETS, EvaluateConfig
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.errors import UserError, WeightsError, did_you_mean
 from mnist_accel.files import atomic as files
@@ -117,7 +117,7 @@ def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
             f"there is no {runlog.record_path(config.weights)} to say which data these weights are for",
             f"give --dataset {'|'.join(DATASETS)}",
         )
-    if not is_data_set(name):
+    if name not in DATASETS and not name.startswith(tuple(form.split(":")[0] + ":" for form in DATASET_FORMS)):
         raise WeightsError(
             f"{runlog.record_path(config.weights)} names an unknown data set {name!r}", did_you_mean(name, DATASETS)
         )
