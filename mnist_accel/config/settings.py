@@ -19,10 +19,20 @@ from mnist_accel.errors import Problem
 from mnist_accel.files.atomic import exists
 from mnist_accel.hardware.cores import launched_world_size
 
-__all__ = ["DATASETS", "MODELS", "EvaluateConfig", "RunConfig", "TrainConfig", "is_data_set", "option_name", "settings"]
+__all__ = [
+    "DATASETS",
+    "DATASET_FORMS",
+    "MODELS",
+    "EvaluateConfig",
+    "RunConfig",
+    "TrainConfig",
+    "option_name",
+    "settings",
+]
 
 DATASETS = ("mnist", "fashion-mnist", "kmnist")
-DATA_SET = OneOf(DATASETS, forms=("idx:DIR", "folder:DIR"))
+DATASET_FORMS = ("idx:DIR", "folder:DIR")
+DATA_SET = OneOf(DATASETS, DATASET_FORMS)
 MODELS = ("cnn", "small-cnn", "normalised-cnn")
 result_setting = partial(setting, decides_result=True)
 """A checkpoint with another value of such a setting belongs to another run."""
@@ -158,11 +168,3 @@ class EvaluateConfig(RunConfig):
         elif not self.weights.is_file():
             problems.append(Problem("weights", f"{self.weights}: not a file; give the weights file itself"))
         return problems
-
-
-def is_data_set(name: str) -> bool:
-    """Whether `name` is a value of the setting `dataset`."""
-    try:
-        return DATA_SET(name) == name
-    except ValueError:
-        return False
