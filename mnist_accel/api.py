@@ -122,11 +122,18 @@ def _write_pictures(
 
 def _draw_run(run: FinishedRun) -> dict[str, bytes]:
     from mnist_accel.reports import plots  # here, because importing Matplotlib takes a third of a second
+    from mnist_accel.reports.run_summary import running_average
 
     result, names = run.result, run.dataset.class_names
     seed = int(result.settings["seed"])
     return {
-        HISTORY_FILE: plots.training_history(result.history, result.dataset, result.test_accuracy),
+        HISTORY_FILE: plots.training_history(
+            result.history,
+            result.dataset,
+            result.test_accuracy,
+            running_average(result.settings),
+            result.step_losses,
+        ),
         PREDICTIONS_FILE: plots.sample_predictions(run.dataset.test, run.predictions, names, result.dataset, seed),
     }
 

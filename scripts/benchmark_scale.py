@@ -28,10 +28,10 @@ from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.datasets import Digits
 from mnist_accel.data.sample_order import epoch_order
 from mnist_accel.files import atomic as files
-from mnist_accel.hardware import accelerator as hardware
-from mnist_accel.training import loop as engine
 from mnist_accel.training.events import StepSums
-from mnist_accel.training.loop import Training
+from mnist_accel.training.loop import train_step
+from mnist_accel.training.setup import Setup, prepare
+from mnist_accel.training.train import start
 
 SAMPLES, IN_MEMORY, BATCH = 8_100_000, 60_000, 128
 STEPS, ROUNDS = 50, 10
@@ -56,13 +56,13 @@ def main() -> None:
                 pass
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(output_dir=Path(folder))
-        machine = hardware.start(config)
+        hardware = start(config)
         parts = {
             "memory": Digits(np.array(images[:IN_MEMORY]), labels[:IN_MEMORY]),
             "mapped": Digits(images[:SAMPLES], labels[:SAMPLES]),
         }
         runs = {
-            name: (engine.prepare(config, machine, dataclasses.replace(dataset, train=part)), shuffled(len(part)))
+            name: (prepare(config, hardware, dataclasses.replace(dataset, train=part)), shuffled(len(part)))
             for name, part in parts.items()
         }
         speeds: dict[str, list[float]] = {name: [] for name in runs}
@@ -92,12 +92,12 @@ def shuffled(samples: int) -> torch.Tensor:
     return torch.from_numpy(epoch_order(samples, 0, 0))
 
 
-def train(training: Training, order: torch.Tensor, first_step: int) -> None:
+def train(setup: Setup, order: torch.Tensor, first_step: int) -> None:
     """STEPS optimizer steps."""
     sums = StepSums(torch.zeros(3, STEPS, dtype=torch.float64))
     for step in range(STEPS):
         start = (first_step + step) * BATCH
-        engine.train_step(training, order[start : start + BATCH], 0, step, sums)
+        train_step(setup, order[start : start + BATCH], 0, step, sums)
 
 
 def cost(

@@ -17,13 +17,12 @@ from rich.console import Console
 from mnist_accel.checks import baselines
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data.datasets import DIGITS, DataSet, Digits
-from mnist_accel.hardware import accelerator
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.reports.console import TrainingConsole
-from mnist_accel.speed import onednn
-from mnist_accel.training import loop
-from mnist_accel.training.events import Plan
 from mnist_accel.training.guard import Guard
+from mnist_accel.training.loop import train_epoch
+from mnist_accel.training.setup import Progress, prepare
+from mnist_accel.training.train import run_facts, start
 
 BURSTS_PER_EPOCH = 5
 """With 100 steps each, about one epoch of MNIST; the progress bar starts and a checkpoint is written once in each."""
@@ -87,27 +86,28 @@ def ours_burst(candidate: Candidate, folder: Path) -> Callable[[], None]:
         cpu=candidate.cpu,
         timeout=3600,
         output_dir=folder,
+        speedups=candidate.speedups,
     )
-    onednn.is_wanted = candidate.speedups
-    hardware = accelerator.start(config)
+    hardware = start(config)
     digits = random_digits(candidate.steps * config.batch_size)
-    training = loop.prepare(config, hardware, DataSet("random", digits, digits, DIGITS, "", {}))
+    dataset = DataSet("random", digits, digits, DIGITS, "", {})
+    setup = prepare(config, hardware, dataset)
     screen = Console(file=Path(os.devnull).open("w"), force_terminal=hardware.is_main)  # noqa: SIM115  # open to the end
     console = TrainingConsole(screen)
-    console.run_started(Plan({}, config.epochs, training.steps_per_epoch, config.batch_size, len(digits)))
+    console.run_started(run_facts(setup, dataset))
     guard = Guard(config, {}, StopRequests(), console)
     bursts = 0
 
     def burst() -> None:
         nonlocal bursts
-        progress = loop.Progress()
+        progress = Progress()
         if bursts % BURSTS_PER_EPOCH == 0:
             console.epoch_started(0, 0)
-        loop.train_epoch(training, progress, console, guard)
+        train_epoch(setup, progress, console, guard)
         bursts += 1
         if bursts % BURSTS_PER_EPOCH == 0:
             guard.saved_at = None
-            guard.save(training, progress)
+            guard.save(setup, progress)
             console.close()
 
     return burst

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_accel.errors import LaunchError, printable
-from mnist_accel.files.checkpoint import FOLDER, numbered
+from mnist_accel.files.checkpoint import FOLDER, CheckpointFolder
 from mnist_accel.hardware.cores import available_cores
 
 DATA = ("--dataset", "mnist", "--train-samples", "4000")
@@ -89,7 +89,7 @@ class Selftest:
         arguments = (*RUN, "--checkpoint-every", 8, "--output-dir", "killed", "--resume", "auto")
         process = self.start(*arguments)
         deadline = time.monotonic() + CHILD_SECONDS
-        while not numbered(self.folder / "killed" / FOLDER):
+        while not CheckpointFolder(self.folder / "killed" / FOLDER).numbered():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise LaunchError("the run ended before it could be killed")
             time.sleep(0.005)

@@ -20,14 +20,12 @@ def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
     if config.processes and config.processes > 1 and launched_world_size() is None:
         return launch(config)
     from mnist_accel import api
-    from mnist_accel.reports.console import TrainingConsole, stderr_console
+    from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
     from mnist_accel.reports.tables import print_report
-    from mnist_accel.training.evaluate import RESULT_FILES
     from mnist_accel.training.events import Silence
 
     is_main = launched_rank() == 0
-    console = stderr_console()
-    progress = TrainingConsole(console)
+    progress = TrainingConsole(stderr_console())
     for text in config.warnings() if is_main else ():
         progress.notice(text)
     try:
@@ -35,7 +33,7 @@ def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
     finally:
         progress.close()
     if is_main:
-        print_report(console, result, [config.output_dir / name for name in RESULT_FILES])
+        print_report(result_console(to_stderr=json), result, [config.output_dir / name for name in api.EVALUATE_FILES])
         if json:
             print_json(result.as_json())
     return 0

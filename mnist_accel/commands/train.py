@@ -31,7 +31,6 @@ def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = Fa
     from mnist_accel import api
     from mnist_accel.reports.console import TrainingConsole, stderr_console
     from mnist_accel.training.events import Silence
-    from mnist_accel.training.train import RESULT_FILES
 
     is_main = launched_rank() == 0
     console = TrainingConsole(stderr_console(), quiet=quiet)
@@ -47,7 +46,7 @@ def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = Fa
         console.run_finished(
             f"{result.dataset}: test accuracy {result.test_accuracy:.2%} with the weights of epoch "
             f"{result.chosen_epoch}, {result.train_seconds:.1f} s of training, {result.wall_seconds:.1f} s in total",
-            [config.output_dir / name for name in RESULT_FILES],
+            [config.output_dir / name for name in api.TRAIN_FILES],
         )
         if below:
             print_errors([f"test accuracy {result.test_accuracy:.4f} is below the target {config.target_accuracy}"])

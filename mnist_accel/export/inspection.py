@@ -13,7 +13,7 @@ from torch import Tensor
 from mnist_accel.errors import WeightsError, printable
 from mnist_accel.export.formats import FORMATS
 from mnist_accel.files import checkpoint, exported, pth, run_record, weights
-from mnist_accel.files.checkpoint import CheckpointError
+from mnist_accel.files.checkpoint import CheckpointError, CheckpointFolder
 from mnist_accel.files.pth import ArchiveError
 from mnist_accel.models import classifier
 
@@ -116,18 +116,18 @@ def _pt2_metadata(content: bytes, path: Path) -> dict[str, str]:
 def _inspect_checkpoint(path: Path) -> Inspection:
     """Inspect the checkpoint `path`, or the newest one in the folder `path`."""
     if not (path / checkpoint.MANIFEST).exists():
-        known = checkpoint.numbered(path / checkpoint.FOLDER) or checkpoint.numbered(path)
+        inner = CheckpointFolder(path / checkpoint.FOLDER).numbered()
+        known = inner or CheckpointFolder(path).numbered()
         if not known:
             raise CheckpointError(f"{path}: a folder without checkpoints", "name a file, or a folder with checkpoints")
         path = known[-1][1]
     if (damage := checkpoint.damage_of(path)) is not None:
         return Inspection(str(path), "checkpoint", 0, "", problems=[printable(f"{path} {damage}")])
-    content = (path / checkpoint.STATE).read_bytes()
-    found = Inspection(str(path), "checkpoint", len(content), weights.sha256(content))
-    state = checkpoint.read(path)
-    found.tensors.extend(_tensors(state.get("model") or {}))
-    facts = ("epoch", "step", "identity", "environment", "history")
-    found.metadata.update({name: state[name] for name in facts if name in state})
+    content = checkpoint.read(path)
+    size = sum(tensor.nbytes for tensor in content.tensors.values()) + len(content.state)
+    found = Inspection(str(path), "checkpoint", size, weights.sha256(content.state))
+    found.tensors.extend(_tensors(content.tensors))
+    found.metadata.update(json.loads(content.state))
     return found
 
 

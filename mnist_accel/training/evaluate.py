@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mnist_accel.config.settings import DATASET_FORMS, DATASETS, EvaluateConfig
+from mnist_accel.config.settings import DATASETS, EvaluateConfig, is_data_set
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.datasets import DataSet
 from mnist_accel.errors import UserError, WeightsError, did_you_mean, printable
@@ -105,7 +105,7 @@ def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
             f"there is no {record_path(config.weights)} that names the data set of these weights",
             f"give --dataset {'|'.join(DATASETS)}",
         )
-    if name not in DATASETS and not name.startswith(tuple(form.split(":")[0] + ":" for form in DATASET_FORMS)):
+    if not is_data_set(name):
         raise WeightsError(
             f"{record_path(config.weights)} names an unknown data set {printable(name, 60)!r}",
             did_you_mean(name, DATASETS),
