@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from mnist_accel import TrainConfig, train
-from mnist_accel.hardware.accelerator import cpu_name
+from mnist_accel.hardware.cpu import cpu_name
 from mnist_accel.training.guard import Guard
 from mnist_accel.training.loop import Progress, Training
 

@@ -28,7 +28,7 @@ from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.datasets import Digits
 from mnist_accel.data.sample_order import epoch_order
 from mnist_accel.files import atomic as files
-from mnist_accel.hardware import accelerator as hardware
+from mnist_accel.hardware.accelerator import start_hardware
 from mnist_accel.training import loop as engine
 from mnist_accel.training.events import StepSums
 from mnist_accel.training.loop import Training
@@ -56,7 +56,9 @@ def main() -> None:
                 pass
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(output_dir=Path(folder))
-        machine = hardware.start(config)
+        machine = start_hardware(
+            cpu=config.cpu, mixed_precision=config.mixed_precision, threads=config.threads, timeout=300
+        )
         parts = {
             "memory": Digits(np.array(images[:IN_MEMORY]), labels[:IN_MEMORY]),
             "mapped": Digits(images[:SAMPLES], labels[:SAMPLES]),

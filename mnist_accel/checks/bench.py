@@ -16,8 +16,10 @@ import torch
 
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import LaunchError
-from mnist_accel.hardware.accelerator import choose_precision, gpu_count, has_compiler
+from mnist_accel.hardware.accelerator import gpu_count
 from mnist_accel.hardware.cores import available_cores
+from mnist_accel.hardware.cpu import has_compiler
+from mnist_accel.hardware.precision import choose_precision
 from mnist_accel.speed.onednn import is_faster
 
 KINDS = ("ours", "bare", "bare, our model and allocator", "plain script")
@@ -144,7 +146,7 @@ class Worker:
 def default_candidate(config: TrainConfig) -> Candidate:
     """The way that `mnist-accel train` takes here by itself."""
     on_cpu = config.cpu or gpu_count() == 0
-    precision, _ = choose_precision(config, torch.device("cpu") if on_cpu else None)
+    precision, _ = choose_precision(config.mixed_precision, "cpu" if on_cpu else "cuda", config.dtype)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     is_blocked = on_cpu and is_faster(dtype)
     memory_format = FORMATS[0] if is_blocked else FORMATS[1]

@@ -5,7 +5,6 @@ Started by `bench.py`: `python -m mnist_accel.bench_worker CANDIDATE_AS_JSON`.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import os
@@ -25,8 +24,7 @@ from mnist_accel.checks import baselines
 from mnist_accel.checks.bench import FORMATS, Candidate
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data.datasets import DIGITS, DataSet, Digits
-from mnist_accel.hardware import accelerator as hardware
-from mnist_accel.hardware.accelerator import Hardware
+from mnist_accel.hardware.accelerator import Hardware, start_hardware
 from mnist_accel.hardware.cores import available_cores
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.models import architectures as models
@@ -116,8 +114,14 @@ def serve_ours(candidate: Candidate, folder: Path) -> None:
         timeout=3600,
         output_dir=folder,
     )
-    machine = hardware.start(config, compiled=config.compile)
-    machine = dataclasses.replace(machine, speedups=candidate.memory_format == FORMATS[0])
+    machine = start_hardware(
+        cpu=config.cpu,
+        mixed_precision=config.mixed_precision,
+        threads=config.threads,
+        timeout=config.timeout,
+        compiled=config.compile,
+        speedups=candidate.memory_format == FORMATS[0],
+    )
     digits = random_digits(candidate.steps * config.batch_size)
     dataset = DataSet("random", digits, digits, DIGITS, "", {})
     memory_format = torch.contiguous_format if candidate.memory_format == "contiguous" else torch.channels_last

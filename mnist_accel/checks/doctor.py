@@ -14,11 +14,12 @@ import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data import datasets as data
 from mnist_accel.errors import UserError
-from mnist_accel.hardware import accelerator as hardware
+from mnist_accel.hardware.accelerator import gpu_count
 from mnist_accel.hardware.cores import available_cores, cgroup_quota, launched_world_size, local_world_size
+from mnist_accel.hardware.cpu import cpu_name
+from mnist_accel.hardware.precision import accelerate_configuration, choose_precision
 
 OLDEST_TORCH = Version("2.10")
 PACKAGES = ("mnist-accel", "torch", "torchvision", "accelerate", "numpy", "mlxtend")
@@ -87,12 +88,14 @@ def torchvision_problems(torch_version: Version) -> list[str]:
 def _devices(findings: Findings) -> None:
     cores, quota = available_cores(), cgroup_quota()
     limit = "" if quota == float("inf") else f" (control group: {quota:g})"
-    findings.facts["cpu"] = f"{hardware.cpu_name()}, {cores} cores available of {os.cpu_count()}{limit}"
-    gpus = hardware.gpu_count()
+    findings.facts["cpu"] = f"{cpu_name()}, {cores} cores available of {os.cpu_count()}{limit}"
+    gpus = gpu_count()
     names = [torch.cuda.get_device_name(i) for i in range(gpus)] if torch.cuda.is_available() else ["MPS"] * gpus
     findings.facts["accelerators"] = ", ".join(names) or "none"
     try:
-        precision, reason = hardware.choose_precision(TrainConfig(), None if gpus else torch.device("cpu"))
+        precision, reason = choose_precision(
+            "auto", names[0].lower() if names == ["MPS"] else "cuda" if gpus else "cpu"
+        )
         findings.facts["precision"] = f"{'fp32' if precision == 'no' else precision} ({reason})"
     except UserError as error:
         findings.facts["precision"] = f"none: {error.message}"
@@ -113,21 +116,21 @@ def _launcher(findings: Findings) -> None:
         ", ".join(f"{name}={os.environ[name]}" for name in sorted(set_here)) or "none"
     )
     try:
-        path, configured = hardware.accelerate_configuration()
+        path, configured = accelerate_configuration()
     except UserError as error:
         findings.warnings.append(str(error))
         return
     findings.facts["Accelerate's config file"] = str(path) if configured is not None else f"none at {path}"
     processes = getattr(configured, "num_processes", 1) or 1
-    if processes > 1 and not hardware.gpu_count():
+    if processes > 1 and not gpu_count():
         findings.warnings.append(
             f"{path} asks for {processes} processes, but without a GPU accelerate launch starts one; "
             f"use mnist-accel train --processes {processes} or torchrun"
         )
     if "RANK" in os.environ and not launched_world_size():
         findings.warnings.append(f"RANK={os.environ['RANK']} is set without WORLD_SIZE; unset it, or use a launcher")
-    if processes > max(hardware.gpu_count(), 1) > 1:
-        findings.warnings.append(f"{path} asks for {processes} processes on {hardware.gpu_count()} GPUs; lower it")
+    if processes > max(gpu_count(), 1) > 1:
+        findings.warnings.append(f"{path} asks for {processes} processes on {gpu_count()} GPUs; lower it")
 
 
 def _data(findings: Findings, data_dir: Path) -> None:

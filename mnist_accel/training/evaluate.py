@@ -15,7 +15,7 @@ from mnist_accel.data.batches import InputPipeline
 from mnist_accel.errors import UserError, WeightsError, did_you_mean
 from mnist_accel.files import atomic as files
 from mnist_accel.files import run_record as runlog
-from mnist_accel.hardware import accelerator as hardware
+from mnist_accel.hardware.accelerator import start_hardware
 from mnist_accel.models import classifier
 from mnist_accel.training import metrics
 from mnist_accel.training.events import Observer, Silence
@@ -68,7 +68,13 @@ def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = N
             "leave the option out",
         )
 
-    machine = hardware.start(config)
+    machine = start_hardware(
+        cpu=config.cpu,
+        mixed_precision=config.mixed_precision,
+        threads=config.threads,
+        timeout=config.timeout,
+        processes=config.processes,
+    )
     prepare_output(config.output_dir, machine)
     dataset = load_data(chosen, config.data_dir, machine, observer)
     if len(loaded.class_names) != len(dataset.class_names):

@@ -16,8 +16,8 @@ from mnist_accel.errors import DataError
 from mnist_accel.files import atomic as files
 from mnist_accel.files import checkpoint, weights
 from mnist_accel.files import run_record as runlog
-from mnist_accel.hardware import accelerator as hardware
-from mnist_accel.hardware.accelerator import Hardware, cpu_name
+from mnist_accel.hardware.accelerator import Hardware, start_hardware
+from mnist_accel.hardware.cpu import cpu_name
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.models import architectures as models
 from mnist_accel.training import loop as engine
@@ -92,7 +92,16 @@ def train(config: TrainConfig | None = None, observer: Observer | None = None) -
     config = config or TrainConfig()
     observer = observer or Silence()
     stop = StopRequests()
-    machine = hardware.start(config, compiled=config.compile)
+    machine = start_hardware(
+        cpu=config.cpu,
+        mixed_precision=config.mixed_precision,
+        threads=config.threads,
+        timeout=config.timeout,
+        processes=config.processes,
+        dtype=config.dtype,
+        compiled=config.compile,
+        accumulation_steps=config.gradient_accumulation_steps,
+    )
     prepare_output(config.output_dir, machine)
     dataset = load_data(config.dataset, config.data_dir, machine, observer)
     dataset, validation = _split(config, dataset)

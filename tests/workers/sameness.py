@@ -65,7 +65,9 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet, **setting
         threads=1,
         **settings,
     )
-    machine = hardware.start(config)
+    machine = hardware.start_hardware(
+        cpu=config.cpu, mixed_precision=config.mixed_precision, threads=1, timeout=300, dtype=config.dtype
+    )
     small = DataSet(
         name=dataset.name,
         train=data.split_off(dataset.train, samples, 0, "")[0],
@@ -107,7 +109,9 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet, **setting
 def evaluations(dataset: DataSet) -> list[dict[str, int]]:
     """Counts of an untrained model on the test set at several batch sizes, in float32."""
     config = TrainConfig(mixed_precision="no", threads=1)
-    machine = hardware.start(config)
+    machine = hardware.start_hardware(
+        cpu=config.cpu, mixed_precision=config.mixed_precision, threads=1, timeout=300, dtype=config.dtype
+    )
     training = engine.prepare(config, machine, dataset)
     found = []
     for batch_size in EVALUATION_BATCHES:
@@ -128,7 +132,7 @@ def main() -> None:
         "float32": curve("float32", 10, 1, dataset),
         "evaluations": evaluations(dataset),
     }
-    if hardware.start(TrainConfig(threads=1)).is_main:
+    if hardware.start_hardware(cpu=False, mixed_precision="no", threads=1, timeout=300).is_main:
         output.write_text(json.dumps(found))
     hardware.stop()
 
