@@ -163,21 +163,14 @@ def start_hardware(
         rendezvous.join(backend, timedelta(seconds=timeout))
     plugin = _compiler(kind, accumulation_steps) if compiled else None
     accelerator = _accelerator(kind, mixed_precision, timedelta(seconds=timeout), plugin)
-    launched = launched_world_size() or 1
-    if accelerator.num_processes != launched:
+    if accelerator.num_processes != (launched := launched_world_size() or 1):
         raise LaunchError(
             f"{launched} processes were started, but only {accelerator.num_processes} joined",
             "start them with torchrun or --processes",
         )
-    threads = threads or max(1, available_cores() // local_world_size())
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads := threads or max(1, available_cores() // local_world_size()))
     keep_freed_memory(speedups)
-    control: distributed.ProcessGroup | None = None
-    if launched > 1:
-        atexit.register(stop)  # for callers in Python
-        control = cast(
-            distributed.ProcessGroup, distributed.new_group(timeout=timedelta(seconds=timeout), backend="gloo")
-        )
+    control = _control_group(timeout) if launched > 1 else None
     name = _device_name(accelerator.device)
     return Hardware(accelerator, name, threads, mixed_precision, reason, timeout, speedups, compiled, control)
 
@@ -198,6 +191,13 @@ def _check(*, on_cpu: bool, processes: int | None, compiled: bool) -> None:
         raise UserError("--compile needs a C++ compiler on a CPU, and none was found", "install g++ or clang")
 
 
+def _control_group(timeout: int) -> distributed.ProcessGroup:
+    """The group in which the processes agree on things."""
+    atexit.register(stop)  # for callers in Python
+    group = distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+    return cast(distributed.ProcessGroup, group)
+
+
 def _is_callers_own() -> bool:
     """Whether the program that calls this package has set up Accelerate itself."""
     return is_initialized() and not hasattr(AcceleratorState(), "made_by_mnist_accel")
@@ -212,11 +212,8 @@ def _accelerator(
         UserError: the caller's own Accelerator has other settings.
     """
     is_callers_own = _is_callers_own()
-    if is_initialized() and not is_callers_own:
-        # A program may train more than once, with another precision each time. Accelerate keeps its settings for the
-        # whole process and has no public function to change them; one that has would replace these.
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
+    if not is_callers_own:
+        _reset_state()
     conflict = UserError(
         f"this program has set up Accelerate with other settings than {kind}, mixed precision {mixed_precision}"
         f"{', compiled' if plugin else ''}, without gradient accumulation",
@@ -265,6 +262,16 @@ def lost_contact(error: Exception) -> LaunchError | None:
         f"({text[:150]})",
         "see what happened to it; continue with --resume auto",
     )
+
+
+def _reset_state() -> None:
+    """Forget the settings of an earlier run in this process, which may have used another precision.
+
+    Accelerate keeps its settings for the whole process. These functions are private; a public function that changes
+    the settings would replace them, but there is none in Accelerate 1.15.
+    """
+    AcceleratorState._reset_state(reset_partial_state=is_initialized())  # not a PartialState that the caller made
+    GradientState._reset_state()
 
 
 def _accelerator_type() -> str | None:

@@ -52,7 +52,8 @@ def _require_devices(processes: int, *, on_cpu: bool) -> None:
             f"give at most {gpus}, or add --cpu",
         )
     if not gpus and processes > cores:
-        raise UserError(f"--processes {processes}: this machine has {cores} core{'s' if cores > 1 else ''}", f"give at most {cores}")
+        here = f"{cores} core{'s' if cores > 1 else ''}"
+        raise UserError(f"--processes {processes}: this machine has {here}", f"give at most {cores}")
 
 
 def _checkpoints(output_dir: Path) -> set[tuple[Path, int]]:

@@ -34,9 +34,7 @@ def test_a_restart_continues_only_from_checkpoints_that_this_run_has_saved(
     assert commands == [["train"], ["train"], ["train", "--resume", "auto"]]
 
 
-@pytest.mark.parametrize(
-    ("gpus", "on_cpu", "limit"), [(0, False, "1 core"), (2, True, "1 core"), (1, False, "1 GPU")]
-)
+@pytest.mark.parametrize(("gpus", "on_cpu", "limit"), [(0, False, "1 core"), (2, True, "1 core"), (1, False, "1 GPU")])
 def test_more_processes_than_cores_or_gpus_are_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: int, on_cpu: bool, limit: str
 ) -> None:
