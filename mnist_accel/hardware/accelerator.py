@@ -107,7 +107,7 @@ class Hardware:
             values = [
                 f"{name} is {' and '.join(sorted({str(other.get(name)) for other in found}))}" for name in different
             ]
-            error = UserError(f"the processes have different settings: {'; '.join(values)}", hint)
+            error = UserError(f"the processes were not started alike: {'; '.join(values)}", hint)
             error.is_shared = True
             raise error
 
