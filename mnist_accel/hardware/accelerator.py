@@ -102,12 +102,13 @@ class Hardware:
             UserError: names the facts that differ.
         """
         found = self.gather(facts)
-        different = [name for name in facts if any(other.get(name) != facts[name] for other in found)]
+        different = []
+        for name in facts:
+            values = sorted({str(other.get(name)) for other in found})
+            if len(values) > 1:
+                different.append(f"{name} is {' and '.join(values)}")
         if different:
-            values = [
-                f"{name} is {' and '.join(sorted({str(other.get(name)) for other in found}))}" for name in different
-            ]
-            error = UserError(f"the processes were not started alike: {'; '.join(values)}", hint)
+            error = UserError(f"the processes were not started alike: {'; '.join(different)}", hint)
             error.is_shared = True
             raise error
 
@@ -211,8 +212,7 @@ def _accelerator(
     Raises:
         UserError: the caller's own Accelerator has other settings.
     """
-    is_callers_own = _is_callers_own()
-    if not is_callers_own:
+    if not (is_callers_own := _is_callers_own()):
         _reset_state()
     conflict = UserError(
         f"this program has set up Accelerate with other settings than {kind}, mixed precision {mixed_precision}"
@@ -243,7 +243,7 @@ def _accelerator(
 
 
 def stop() -> None:
-    """Leave the process group. Without this, a process could end while its threads still communicate, and abort."""
+    """Leave the process group. Without this, a process could end while its threads communicate, and abort."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -267,8 +267,7 @@ def lost_contact(error: Exception) -> LaunchError | None:
 def _reset_state() -> None:
     """Forget the settings of an earlier run in this process, which may have used another precision.
 
-    Accelerate keeps its settings for the whole process. These functions are private; a public function that changes
-    the settings would replace them, but there is none in Accelerate 1.15.
+    These functions are private. A public one that changes Accelerate's settings would replace them; 1.15 has none.
     """
     AcceleratorState._reset_state(reset_partial_state=is_initialized())  # not a PartialState that the caller made
     GradientState._reset_state()
