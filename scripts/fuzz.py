@@ -39,7 +39,7 @@ from mnist_accel.errors import UserError
 from mnist_accel.files import checkpoint, weights
 from mnist_accel.files import pth as archive
 from mnist_accel.files import run_record as runlog
-from mnist_accel.hardware import accelerator as hardware
+from mnist_accel.hardware.accelerator import start_hardware
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.models import architectures as models
 from mnist_accel.models import classifier
@@ -89,7 +89,9 @@ class Fuzzer:
         self.inputs: dict[Path, bytes] = {}
         settings = {"dataset": "mnist-5k", "train_samples": 100, "epochs": 2, "cpu": True, "batch_size": 50}
         self.config = TrainConfig(output_dir=folder / "run", **settings)  # type: ignore[arg-type]
-        machine = hardware.start(self.config)
+        machine = start_hardware(
+            cpu=self.config.cpu, mixed_precision=self.config.mixed_precision, threads=self.config.threads, timeout=300
+        )
         dataset = data.load("mnist-5k", folder, print, lambda *_: None)
         train, _ = data.split_off(dataset.train, 100, 0, "")
         self.dataset = data.DataSet("mnist-5k", train, train, dataset.class_names, "", {})

@@ -1,4 +1,4 @@
-"""CPU cores and processes, as the operating system and the launcher tell them; without torch."""
+"""The numbers of CPU cores and processes, from the operating system and the launcher. Does not import torch."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 
 def available_cores() -> int:
-    """Cores that this process may really use: its CPU affinity, cut to its cgroup's quota; at least 1."""
+    """Cores that this process may use: those of its CPU affinity, limited by its control group; at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min(cores, cgroup_quota())))
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
-    """CPU limit of this process' control group in cores, or infinity without one.
+    """The CPU limit of this process' control group in cores; infinite without one.
 
-    Both versions are read: `cpu.max` ("quota period" in µs, or "max") of the group and of each group above it, and
-    `cpu.cfs_quota_us` over `cpu.cfs_period_us`.
+    Reads both versions of control groups, for the group and each group above it: `cpu.max` ("quota period" in µs, or
+    "max"), and `cpu.cfs_quota_us` over `cpu.cfs_period_us`.
     Source: https://docs.kernel.org/admin-guide/cgroup-v2.html and the kernel's cgroup-v1 documentation.
     """
     try:
@@ -50,17 +50,17 @@ def _folder_quota(folder: Path) -> float:
 
 
 def launched_world_size() -> int | None:
-    """Processes of the whole run when a launcher (torchrun, accelerate launch, Slurm wrapper) started this one."""
+    """Processes of the whole run if a launcher (torchrun, accelerate launch, Slurm) started this one; else None."""
     return _environment_number("WORLD_SIZE")
 
 
 def is_launched() -> bool:
-    """Whether torchrun, `accelerate launch` or the like started this process, and waits for it."""
+    """Whether a launcher such as torchrun or `accelerate launch` started this process and waits for it."""
     return "RANK" in os.environ or "ACCELERATE_DYNAMO_BACKEND" in os.environ
 
 
 def launched_rank() -> int:
-    """Number of this process in the whole run; 0 without a launcher."""
+    """Rank of this process in the whole run; 0 without a launcher."""
     return _environment_number("RANK") or 0
 
 

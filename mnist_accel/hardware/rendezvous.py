@@ -1,8 +1,9 @@
-"""How processes find each other when torch's elastic launcher has started them, also for the second time.
+"""Forms the process group when torch's elastic launcher has restarted the processes.
 
-The launcher's store outlives its workers: after a restart it still holds the addresses of the processes that died, and
-a new process that reads one of them waits for the dead (torch 2.15, Gloo). So the processes of one attempt first agree
-on a name that no earlier attempt has used, and keep everything under that name.
+The launcher keeps one store for all attempts. After a restart it still holds the addresses of the processes that died,
+and Gloo waits for them (torch 2.15). So the processes of one attempt first agree on a name that no earlier attempt has
+used, and store everything under that name. The restart count in the environment is no such name: on several machines
+the launchers count differently.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ POLL_SECONDS = 0.005
 
 
 def join(backend: str, timeout: timedelta) -> None:
-    """Form the process group of this attempt, unless there is one or no elastic launcher.
+    """Form the process group of this attempt, unless it exists or no elastic launcher started this process.
 
     Raises:
-        RuntimeError: the others did not come in time.
+        RuntimeError: the other processes did not join in time.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or distributed.is_initialized():
         return
@@ -34,37 +35,29 @@ def join(backend: str, timeout: timedelta) -> None:
 
 
 def attempt_name(store: Store, rank: int, world_size: int, timeout: timedelta) -> str:
-    """A new name that all processes of this attempt agree on, whatever earlier ones have left in `store`.
+    """A new name that all processes of this attempt agree on, whatever earlier attempts have left in `store`.
 
-    Every process but the first says hello with a word of its own and waits for the answer to that word. The first
-    answers whatever hello it sees, which may be a dead process', until everybody has confirmed its new name.
+    Every rank but 0 sends a request with a random key and waits for the reply to that key. Rank 0 replies to every
+    request, even to one that a dead process left behind, until each rank has confirmed the new name.
 
     Raises:
-        RuntimeError: not everybody came in time.
+        RuntimeError: not all processes joined in time.
     """
-    prefix, deadline = "mnist-accel/", time.monotonic() + timeout.total_seconds()
     if rank > 0:
-        word = uuid.uuid4().hex
-        store.set(f"{prefix}hello/{rank}", word)
-        _wait_for(store, f"{prefix}welcome/{word}", deadline)
-        name = store.get(f"{prefix}welcome/{word}").decode()
-        store.set(f"{prefix}confirmed/{name}/{rank}", "")
+        key = uuid.uuid4().hex
+        store.set(f"mnist-accel/request/{rank}", key)
+        store.wait([f"mnist-accel/reply/{key}"], timeout)
+        name = store.get(f"mnist-accel/reply/{key}").decode()
+        store.set(f"mnist-accel/confirmed/{name}/{rank}", "")
         return name
-    name = uuid.uuid4().hex
+    name, deadline = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
     missing = set(range(1, world_size))
     while missing:
-        for other in sorted(missing):
-            if store.check([f"{prefix}hello/{other}"]):
-                store.set(f"{prefix}welcome/{store.get(f'{prefix}hello/{other}').decode()}", name)
-        missing = {other for other in missing if not store.check([f"{prefix}confirmed/{name}/{other}"])}
+        for other in missing:
+            if store.check([f"mnist-accel/request/{other}"]):
+                store.set(f"mnist-accel/reply/{store.get(f'mnist-accel/request/{other}').decode()}", name)
+        missing = {other for other in missing if not store.check([f"mnist-accel/confirmed/{name}/{other}"])}
         if missing and time.monotonic() > deadline:
-            raise RuntimeError(f"timed out waiting for the other processes ({len(missing)} did not come)")
+            raise RuntimeError(f"timed out waiting for {len(missing)} other processes")
         time.sleep(POLL_SECONDS)
     return name
-
-
-def _wait_for(store: Store, key: str, deadline: float) -> None:
-    while not store.check([key]):
-        if time.monotonic() > deadline:
-            raise RuntimeError("timed out waiting for the main process")
-        time.sleep(POLL_SECONDS)

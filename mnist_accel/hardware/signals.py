@@ -1,4 +1,4 @@
-"""Requests to stop: signals, and a launcher that has died; and the agreement of all processes on them."""
+"""Notes signals, and the death of the launcher, so that the training loop can stop between two steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from mnist_accel.errors import UserError
@@ -17,24 +17,34 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StoppedError(UserError):
-    """The run was asked to stop, and has; its exit code is 128 + the signal's number, as a shell has it."""
+    """The run was asked to stop and has stopped. Its exit code is 128 + the signal's number, as in a shell."""
+
+    is_shared = True
 
     def __init__(self, number: int, message: str, hint: str) -> None:
         super().__init__(message, hint)
         self.number = number
         self.exit_code = 128 + number
-        self.is_shared = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.number, self.message, self.hint)
 
 
 class StopRequests:
-    """Notes signals while it is entered, so that the loop can stop between two steps. A second Ctrl-C leaves at once.
+    """Notes signals inside its `with` block. Outside the main thread it notes nothing.
 
-    A thread hears the signals: the main thread may be waiting for other processes, where Python runs no handler.
-    Outside the main thread nothing is noted.
+    A second thread receives the signals: the main thread may be waiting for other processes in C++ code, where Python
+    runs no signal handler.
+
+    Args:
+        leaves_at_once: whether a second Ctrl-C ends this process immediately, as a command should. Otherwise it raises
+            KeyboardInterrupt, as a notebook expects.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, leaves_at_once: bool = False) -> None:
+        self.leaves_at_once = leaves_at_once
         self._noted = 0
+        self._interrupts = 0
         self._parent = os.getppid()
         self._watches_parent = is_launched()
         self._handlers: dict[int, Any] = {}
@@ -42,7 +52,7 @@ class StopRequests:
 
     @property
     def wanted(self) -> int:
-        """The number of the signal to stop for; SIGTERM's when the launcher has died; 0 to go on."""
+        """The number of the signal to stop for; SIGTERM's if the launcher has died; 0 to continue."""
         if not self._noted and self._watches_parent and os.getppid() != self._parent:
             self._noted = int(signal.SIGTERM)
         return self._noted
@@ -54,8 +64,8 @@ class StopRequests:
         self._writer.setblocking(False)
         self._previous_descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP for us
-                self._handlers[number] = signal.signal(number, lambda *_: None)
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP for this process
+                self._handlers[number] = signal.signal(number, self._handle)
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
         return self
@@ -72,11 +82,19 @@ class StopRequests:
         self._thread.join()
         self._reader.close()
 
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        """Runs in the main thread."""
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1 and not self.leaves_at_once:
+            raise KeyboardInterrupt
+
     def _listen(self) -> None:
-        while heard := self._reader.recv(1):
-            if self._noted and heard[0] == signal.SIGINT:
+        """Runs in the second thread."""
+        while received := self._reader.recv(1):
+            number = received[0]
+            if self._noted and number == signal.SIGINT and self.leaves_at_once:
                 if sys.stderr.isatty():
-                    os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the progress bar hides the cursor
+                    os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the progress bar has hidden the cursor
                 os._exit(128 + signal.SIGINT)
-            if heard[0] in self._handlers:
-                self._noted = self._noted or heard[0]
+            if number in self._handlers:
+                self._noted = self._noted or number

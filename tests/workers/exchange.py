@@ -18,7 +18,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mnist_accel import speed
-from mnist_accel.config.settings import TrainConfig
 from mnist_accel.hardware import accelerator
 from mnist_accel.models import architectures
 from mnist_accel.speed import shared_memory
@@ -28,7 +27,7 @@ STEPS, BATCH_SIZE = 8, 24
 
 def main(speedups: bool, layout: bool = True, obstacle: str = "") -> None:
     rank = int(os.environ.get("RANK", "0"))
-    hardware = accelerator.start(TrainConfig(cpu=True, threads=1, mixed_precision="no"))
+    hardware = accelerator.start_hardware(cpu=True, mixed_precision="no", threads=1, timeout=60, speedups=speedups)
     if obstacle == "elsewhere" and rank == 0:
         os.getpid = lambda: 1  # as another machine's process numbers, it names an unrelated process here
     if obstacle == "no room":

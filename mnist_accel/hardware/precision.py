@@ -1,0 +1,88 @@
+"""Chooses the precision of the forward pass, and reads Accelerate's configuration for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mnist_accel.errors import UserError
+
+
+def choose_precision(wanted: str, kind: str | None, dtype: str = "float32") -> tuple[str, str]:
+    """Choose a mixed precision, and say why in words for people.
+
+    Args:
+        wanted: auto, no, bf16 or fp16.
+        kind: cpu, cuda or mps; None where the kind is unknown.
+        dtype: of the weights, float32 or float64.
+
+    Returns: no, bf16 or fp16; and the reason.
+
+    Raises:
+        UserError: this kind of device does not support the precision.
+    """
+    if dtype == "float64":
+        return "no", "float64 weights"
+    precision, reason = wanted, "as asked"
+    if precision == "auto":
+        if configured := _configured_precision():
+            precision, reason = configured, "as Accelerate was configured"
+        elif native := native_bf16(kind):
+            precision, reason = "bf16", native
+        else:
+            precision, reason = "no", "no native bf16 on this device"
+    if precision not in ("no", "bf16", "fp16"):
+        raise UserError(f"mixed precision {precision!r} is not supported", "give no, bf16 or fp16")
+    if precision == "fp16" and kind == "cpu":
+        raise UserError(f"mixed precision fp16 ({reason}): a CPU does not support it", "give bf16 or no")
+    if precision != "no" and kind == "mps":
+        raise UserError(f"mixed precision {precision} ({reason}): Apple MPS supports only fp32", "give no")
+    return precision, reason
+
+
+def native_bf16(kind: str | None) -> str | None:
+    """Why bf16 is native on this kind of device; None where it is not."""
+    if kind == "cuda":
+        major, minor = torch.cuda.get_device_capability()
+        return f"native: compute capability {major}.{minor}" if major >= 8 else None
+    if kind == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        for name in ("amx_bf16", "avx512_bf16", "bf16"):  # the last is ARM's
+            if capabilities.get(name):
+                return f"native: {name.upper()}"
+    return None
+
+
+def _configured_precision() -> str | None:
+    """The precision that Accelerate's launcher or configuration file asks for; None where they do not.
+
+    `accelerate launch` exports "no" when the user chose nothing, so "no" is not a request. Without the launcher, the
+    default configuration file is read, as `accelerate config` writes it.
+    """
+    value = os.environ.get("ACCELERATE_MIXED_PRECISION")
+    if value is None:
+        value = getattr(accelerate_configuration()[1], "mixed_precision", None)
+    return None if value in (None, "no") else str(value).lower()
+
+
+def accelerate_configuration() -> tuple[Path, Any]:
+    """The path of Accelerate's default configuration file, and its content; None if there is no such file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+
+    path = Path(default_config_file)
+    if not path.is_file():
+        return path, None
+    try:
+        return path, load_config_from_file(default_config_file)
+    except Exception as error:  # a damaged YAML or JSON file raises almost anything
+        raise UserError(
+            f"{path}: not a readable Accelerate configuration ({error})",
+            "run accelerate config again, or give --mixed-precision",
+        ) from error
