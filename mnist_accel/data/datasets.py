@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mnist_accel.data import idx_folder, named_sets
-from mnist_accel.data.digits import DataSet, Digits, fingerprint, occurrence, select, split_off
+from mnist_accel.data.digits import DataSet, Digits, fingerprint, select, split_off
 from mnist_accel.data.download import Progress
 from mnist_accel.data.named_sets import DIGITS, IDX_SOURCES, read_idx_folder
 from mnist_accel.errors import DataError
@@ -18,7 +18,6 @@ __all__ = [
     "Digits",
     "fingerprint",
     "load",
-    "occurrence",
     "read_idx_folder",
     "select",
     "split_off",

@@ -190,8 +190,16 @@ def test_a_mistyped_data_directory_gets_a_short_error_and_nothing_is_created(ser
     server.behaviour = "refuse"
     with pytest.raises(DataError) as caught:
         load("fashion-mnist", tmp_path / "mistyped" / "data")
-    assert len(str(caught.value).replace(str(tmp_path), "")) < 400
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 300
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_connection_the_error_is_short_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(IDX_SOURCES, "fashion-mnist", IDX_SOURCES["fashion-mnist"])
+    serve_fashion_from("http://127.0.0.1:9/", dict.fromkeys((f"{name}.gz" for name in IDX_FILES), "0" * 32))
+    with pytest.raises(DataError, match="Connection refused") as caught:
+        load("fashion-mnist", tmp_path)
+    assert "HTTPConnectionPool" not in str(caught.value)
 
 
 PARALLEL = """
