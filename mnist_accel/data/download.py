@@ -64,7 +64,7 @@ def fetch(
         if is_complete():
             return
         if has_waited:
-            raise _error(name, url, folder, "another process of this machine tried in vain")
+            raise _error(name, url, folder, "the attempt of another process of this machine failed")
         for file, md5 in files.items():
             try:
                 content = gzip.decompress(_download(url + file, file, md5, progress))

@@ -313,6 +313,12 @@ def test_an_incomplete_copy_of_mnist_is_not_used(copy: Path) -> None:
     assert load("mnist", copy).source == "the mnist-accel package"
 
 
+@pytest.mark.parametrize("name", ["mnist-5k", "auto", "ixd:here"])
+def test_an_unknown_name_such_as_an_old_record_holds_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=f"unknown data set {name}; (did you mean|known are)"):
+        load(name, tmp_path)
+
+
 def test_damaged_packaged_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnist_accel.data.named_sets.PACKAGED_MNIST", tmp_path)
     with pytest.raises(DataError, match="install mnist-accel again"):
