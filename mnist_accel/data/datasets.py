@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mnist_accel.data import idx_folder, named_sets
-from mnist_accel.data.digits import DataSet, Digits, fingerprint, occurrence, select, split_off
+from mnist_accel.data.digits import DataSet, Digits, fingerprint, select, split_off
 from mnist_accel.data.download import Progress
 from mnist_accel.data.named_sets import DIGITS, IDX_SOURCES, read_idx_folder
-from mnist_accel.errors import DataError
+from mnist_accel.errors import DataError, did_you_mean
 
 __all__ = [
     "DIGITS",
@@ -18,7 +18,6 @@ __all__ = [
     "Digits",
     "fingerprint",
     "load",
-    "occurrence",
     "read_idx_folder",
     "select",
     "split_off",
@@ -35,9 +34,11 @@ def load(name: str, data_dir: Path, notice: Callable[[str], None], progress: Pro
         progress: called with the number of bytes received during a download.
 
     Raises:
-        DataError: the data set is missing, damaged or unreadable, and cannot be downloaded.
+        DataError: the data set is unknown, missing, damaged or unreadable, and cannot be downloaded.
     """
     form, _, folder = name.partition(":")
+    if form not in ("idx", "folder") and name not in IDX_SOURCES:
+        raise DataError(f"unknown data set {name}", did_you_mean(name, (*IDX_SOURCES, "idx:DIR", "folder:DIR")))
     try:
         if form == "idx":
             return idx_folder.load(name, Path(folder))

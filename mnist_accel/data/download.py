@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -63,16 +64,18 @@ def fetch(
         if is_complete():
             return
         if has_waited:
-            raise _error(name, url, folder, "another process of this machine tried in vain")
+            raise _error(name, url, folder, "the attempt of another process of this machine failed")
         for file, md5 in files.items():
             try:
                 content = gzip.decompress(_download(url + file, file, md5, progress))
                 folder.mkdir(parents=True, exist_ok=True)
                 write_whole(folder / file.removesuffix(".gz"), content)
             except (OSError, OutputError, ValueError, EOFError, zlib.error) as error:
-                raise _error(name, url, folder, printable(error, 160)) from error
+                raise _error(name, url, folder, _reason(error)) from error
     finally:
         lock.release()
+        with contextlib.suppress(OSError):  # on Windows, while another process waits for it
+            Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _error(name: str, url: str, folder: Path, reason: str) -> DataError:
@@ -80,6 +83,12 @@ def _error(name: str, url: str, folder: Path, reason: str) -> DataError:
         f"{name} is not in {folder} and could not be downloaded ({reason})",
         f"check --data-dir and the network, or copy the four .gz files of {url} into that folder",
     )
+
+
+def _reason(error: Exception) -> str:
+    """A short text about the cause of an error; the texts of requests repeat the address several times."""
+    cause = str(getattr(error.args[0] if error.args else None, "reason", error))
+    return printable(cause.partition("): ")[2] or cause, 160)
 
 
 class _Bar:

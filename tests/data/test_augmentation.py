@@ -13,13 +13,13 @@ SAMPLES = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:20]
 
 
 def augmentation(folder: Path, settings: dict[str, float], seed: int = 0) -> Augmentation:
-    """As a recipe with these settings asks for."""
+    """The augmentation that a recipe with these settings gives."""
     recipe = folder / "recipe.toml"
     recipe.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
     return Augmentation(TrainConfig(recipe=str(recipe), seed=seed), samples=100, background=0.0)
 
 
-def test_a_sample_is_distorted_alike_in_any_batch_and_otherwise_in_another_epoch_or_run(tmp_path: Path) -> None:
+def test_the_distortion_of_a_sample_depends_on_seed_and_epoch_but_not_on_its_batch(tmp_path: Path) -> None:
     settings = {"rotation": 10.0, "shift": 2.0, "scale": 0.1}
     augment = augmentation(tmp_path, settings)
     whole = augment(IMAGES, SAMPLES, epoch=3)
@@ -40,7 +40,7 @@ def test_an_empty_batch_stays_empty(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "largest"), [("rotation", 15.0), ("shift", 2.0), ("scale", 0.2)])
 def test_distortions_reach_their_limits_and_no_further(tmp_path: Path, name: str, largest: float) -> None:
-    """A bar is followed: by its angle, its place, its length."""
+    """Measures the angle, the position and the length of a bar."""
     bar = torch.zeros(100, 1, 28, 28, dtype=torch.float64)
     bar[:, :, 13:15, 6:22] = 1.0
     distorted = augmentation(tmp_path, {name: largest})(bar, torch.arange(100), epoch=0).squeeze(1)
@@ -61,7 +61,7 @@ def test_distortions_reach_their_limits_and_no_further(tmp_path: Path, name: str
     assert largest * 0.8 < float(found.abs().max()) < largest * slack
 
 
-def test_what_comes_in_from_outside_is_background(tmp_path: Path) -> None:
+def test_pixels_from_outside_the_image_are_background(tmp_path: Path) -> None:
     augment = augmentation(tmp_path, {"shift": 4.0})
     augment.background = -0.5
     plain = torch.full((100, 1, 28, 28), -0.5, dtype=torch.float64)

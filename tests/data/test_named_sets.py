@@ -190,8 +190,16 @@ def test_a_mistyped_data_directory_gets_a_short_error_and_nothing_is_created(ser
     server.behaviour = "refuse"
     with pytest.raises(DataError) as caught:
         load("fashion-mnist", tmp_path / "mistyped" / "data")
-    assert len(str(caught.value).replace(str(tmp_path), "")) < 400
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 300
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_connection_the_error_is_short_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(IDX_SOURCES, "fashion-mnist", IDX_SOURCES["fashion-mnist"])
+    serve_fashion_from("http://127.0.0.1:9/", dict.fromkeys((f"{name}.gz" for name in IDX_FILES), "0" * 32))
+    with pytest.raises(DataError, match="Connection refused") as caught:
+        load("fashion-mnist", tmp_path)
+    assert "HTTPConnectionPool" not in str(caught.value)
 
 
 PARALLEL = """
@@ -303,6 +311,12 @@ def test_a_damaged_copy_of_mnist_is_named_and_the_packaged_one_is_used(copy: Pat
 def test_an_incomplete_copy_of_mnist_is_not_used(copy: Path) -> None:
     (copy / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
     assert load("mnist", copy).source == "the mnist-accel package"
+
+
+@pytest.mark.parametrize("name", ["mnist-5k", "auto", "ixd:here"])
+def test_an_unknown_name_such_as_an_old_record_holds_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=f"unknown data set {name}; (did you mean|known are)"):
+        load(name, tmp_path)
 
 
 def test_damaged_packaged_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

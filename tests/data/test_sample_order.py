@@ -19,7 +19,7 @@ def test_the_parts_of_a_batch_hold_each_sample_once_and_in_order(
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide() -> None:
+def test_the_order_of_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch() -> None:
     order = epoch_order(1000, seed=3, epoch=2)
     assert np.array_equal(np.sort(order), np.arange(1000))
     assert np.array_equal(order, epoch_order(1000, seed=3, epoch=2))
