@@ -249,7 +249,7 @@ class Fuzzer:
                 content = gzip.compress(bytes(10**9), 1) if bomb else self.damaged(self.gz)
                 return kind, lambda: self.read_gz(content)
             case "recipe":
-                good = min((Path(recipes.__file__).parent / "recipes").glob("*.toml")).read_bytes()
+                good = min(Path(recipes.__file__).parent.rglob("*.toml")).read_bytes()
                 content = self.damaged(good)
                 return kind, lambda: self.read_recipe(content)
             case "types":
