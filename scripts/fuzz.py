@@ -31,7 +31,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from mnist_accel.config import recipes
+import mnist_accel.config
 from mnist_accel.config.settings import EvaluateConfig, TrainConfig
 from mnist_accel.data import datasets as data
 from mnist_accel.data import idx
@@ -249,7 +249,7 @@ class Fuzzer:
                 content = gzip.compress(bytes(10**9), 1) if bomb else self.damaged(self.gz)
                 return kind, lambda: self.read_gz(content)
             case "recipe":
-                good = min(Path(recipes.__file__).parent.rglob("*.toml")).read_bytes()
+                good = min(Path(str(mnist_accel.config.__file__)).parent.rglob("*.toml")).read_bytes()
                 content = self.damaged(good)
                 return kind, lambda: self.read_recipe(content)
             case "types":
