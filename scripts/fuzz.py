@@ -1,12 +1,11 @@
-"""Damaged and hostile files of every kind that the program reads: each must be refused clearly, or read correctly.
+"""Read damaged and hostile files of every kind; each must be refused with a clear error, or read correctly.
 
     python scripts/fuzz.py --inputs 2500
 
-Good files are made, then damaged: bits flipped, cut short, pieces doubled or overwritten, values of wrong types,
-hostile pickles, archives that unpack to gigabytes. Every input must end in an error for the user (no other exception),
-or be read; weights, which can prove it, must then be read as they were written. A hostile input leaves a mark if any
-code of it runs. Every input must still be what it was, and the peak memory of the process under 2 GB. Prints one JSON
-object; exit code 1 when anything went wrong.
+Good files are damaged: flipped bits, missing, doubled or overwritten pieces, values of wrong types, hostile pickles,
+archives that unpack to gigabytes. Each input must be refused with a UserError (no other exception), or be read. Weights
+must then have their original values. A hostile input creates a file if its code runs. No input may change on the disk,
+and the peak memory of the process must stay below 2 GB. Prints one JSON object; exit code 1 after a failure.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -30,8 +28,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
+import mnist_accel.config
 from mnist_accel.config.settings import EvaluateConfig, TrainConfig
 from mnist_accel.data import datasets as data
 from mnist_accel.data import idx
@@ -44,10 +44,11 @@ from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.models import architectures as models
 from mnist_accel.models import classifier
 from mnist_accel.training import evaluate as evaluation
-from mnist_accel.training import loop as engine
-from mnist_accel.training import state as snapshot
+from mnist_accel.training import state
 from mnist_accel.training.events import Silence
 from mnist_accel.training.guard import Guard
+from mnist_accel.training.loop import train_epoch
+from mnist_accel.training.setup import Progress, prepare
 
 MEMORY_LIMIT = 2 * 2**20
 """kB."""
@@ -70,7 +71,7 @@ Case = tuple[str, Callable[[], object]]
 
 
 class Hostile:
-    """Leaves a mark when unpickled."""
+    """Creates the file `mark` when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -87,26 +88,24 @@ class Fuzzer:
         self.random = generator
         self.mark = folder / "code-ran"
         self.inputs: dict[Path, bytes] = {}
-        settings = {"dataset": "mnist-5k", "train_samples": 100, "epochs": 2, "cpu": True, "batch_size": 50}
+        settings = {"dataset": "mnist", "train_samples": 100, "epochs": 2, "cpu": True, "batch_size": 50}
         self.config = TrainConfig(output_dir=folder / "run", **settings)  # type: ignore[arg-type]
-        machine = start_hardware(
-            cpu=self.config.cpu, mixed_precision=self.config.mixed_precision, threads=self.config.threads, timeout=300
-        )
-        dataset = data.load("mnist-5k", folder, print, lambda *_: None)
+        hardware = start_hardware(cpu=True, mixed_precision="no", threads=None, timeout=600)
+        dataset = data.load("mnist", folder, print, lambda *_: None)
         train, _ = data.split_off(dataset.train, 100, 0, "")
-        self.dataset = data.DataSet("mnist-5k", train, train, dataset.class_names, "", {})
-        self.training = engine.prepare(self.config, machine, self.dataset)
-        self.who = snapshot.identity(self.config, machine, self.dataset)
-        progress = engine.Progress()
+        self.dataset = data.DataSet("mnist", train, train, dataset.class_names, "", {})
+        self.training = prepare(self.config, hardware, self.dataset)
+        self.who = state.identity(self.config, hardware, self.dataset)
+        progress = Progress()
         guard = Guard(self.config, self.who, StopRequests(), Silence())
-        engine.train_epoch(self.training, progress, Silence(), guard)
-        self.state = snapshot.capture(self.training, progress, self.who) | {"format_version": 1}
+        train_epoch(self.training, progress, Silence(), guard)
+        self.checkpoint = state.capture(self.training, progress, self.who)
         self.weights = weights.serialise(self.training.module)
         self.good = weights.load(self.weights, Path("good.pth"))
         self.record = runlog.record_bytes(
             {
                 "model": "cnn",
-                "dataset": {"name": "mnist-5k", "class_names": list(data.DIGITS)},
+                "dataset": {"name": "mnist", "class_names": list(data.DIGITS)},
                 "weights_sha256": weights.sha256(self.weights),
             }
         )
@@ -145,7 +144,7 @@ class Fuzzer:
         return path
 
     def lost(self) -> bool:
-        """Whether an input is no longer what it was."""
+        """Whether an input has changed on the disk."""
         return any(not path.exists() or path.read_bytes() != content for path, content in self.inputs.items())
 
     def wrongly_typed(self, value: Any) -> Any:
@@ -169,47 +168,65 @@ class Fuzzer:
         return buffer.getvalue()
 
     def read_weights(self, content: bytes) -> None:
-        """As `evaluate` reads weights without a record: refused, or the very tensors of the good file."""
+        """Read weights without a record, as `evaluate` does, and compare them with the good file."""
         loaded = classifier.load(self.write("w.pth", content), torch.device("cpu"))
         for name, tensor in loaded.model.state_dict().items():
             assert torch.equal(tensor, self.good[name]), f"{name} was read wrongly"
 
-    def read_checkpoint(self, state: bytes, manifest: bytes | None) -> None:
-        """As `--resume` reads a checkpoint; without a manifest, one that fits is forged."""
-        if manifest is None:
-            facts = {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}
-            manifest = json.dumps({"format_version": 1, "files": {"state.pt": facts}}).encode()
-        self.write("checkpoint-000001/state.pt", state)
-        self.write("checkpoint-000001/manifest.json", manifest)
-        snapshot.restore(self.training, checkpoint.read(self.folder / "checkpoint-000001"), self.who)
+    def read_checkpoint(self, contents: dict[str, bytes]) -> None:
+        """Read a checkpoint as `--resume` does; a manifest that fits is forged if there is none."""
+        if checkpoint.MANIFEST not in contents:
+            files = {name: {"bytes": len(data), "sha256": weights.sha256(data)} for name, data in contents.items()}
+            manifest = {"format_version": checkpoint.FORMAT_VERSION, "files": files}
+            contents = contents | {checkpoint.MANIFEST: json.dumps(manifest).encode()}
+        for name, content in contents.items():
+            self.write(f"checkpoint-000001/{name}", content)
+        state.restore(self.training, checkpoint.read(self.folder / "checkpoint-000001"), self.who)
+
+    def damaged_checkpoint(self) -> dict[str, bytes]:
+        """The files of a checkpoint, one of them damaged."""
+        tensors, facts = self.checkpoint
+        contents = {checkpoint.TENSORS: safetensors.torch.save(tensors), checkpoint.STATE: facts}
+        manifest = json.dumps({"format_version": checkpoint.FORMAT_VERSION, "files": {}}).encode()
+        name = self.random.choice([*contents, checkpoint.MANIFEST])
+        return contents | {name: self.damaged(contents.get(name, manifest))}
+
+    def wrongly_typed_checkpoint(self) -> dict[str, bytes]:
+        """The files of a checkpoint, with a value or tensor of a wrong type in one of them."""
+        tensors, facts = self.checkpoint
+        if self.random.random() < 0.5:
+            facts = json.dumps(self.wrongly_typed(json.loads(facts)), default=str).encode()
+        else:
+            tensors = tensors | {self.random.choice(list(tensors)): torch.zeros(self.random.randrange(3), 3)}
+        return {checkpoint.TENSORS: safetensors.torch.save(tensors), checkpoint.STATE: facts}
 
     def read_record(self, content: bytes) -> None:
-        """As `evaluate` reads the JSON beside weights."""
+        """Read the JSON beside weights as `evaluate` does."""
         path = self.write("r.pth", self.weights)
         self.write("r.json", content)
         loaded = classifier.load(path, torch.device("cpu"))
         evaluation.dataset_name(EvaluateConfig(weights=path, output_dir=self.folder), loaded.trained_on)
 
     def read_idx(self, content: bytes) -> None:
-        """As a data file is read; ValueError is what the reader of a folder turns into a message."""
+        """Read an IDX file. The reader of a folder turns ValueError into a message."""
         try:
             idx.parse(content, "images", 3)
         except ValueError as error:
             raise UserError(str(error)) from error
 
     def read_gz(self, content: bytes) -> None:
-        """As a packed data file that the user put there is read."""
+        """Read a packed data file in the data folder."""
         folder = self.write("FashionMNIST/raw/t10k-labels-idx1-ubyte.gz", content).parent
         arrays, _, problems = data.read_idx_folder(folder, data.IDX_SOURCES["fashion-mnist"])
         if problems and not arrays:
             raise UserError(problems[0])
 
     def read_recipe(self, content: bytes) -> None:
-        """As `--recipe` reads a file."""
+        """Read a file as `--recipe` does."""
         TrainConfig(recipe=str(self.write("r.toml", content)))
 
     def case(self) -> Case:
-        """One damaged input of a random kind, and its reading."""
+        """A random kind, and a function that reads a damaged input of it."""
         kind = self.random.choice(("weights", "checkpoint", "record", "idx", "gz", "recipe", "types", "hostile"))
         seed = models.parameter_count(self.training.module)
         match kind:
@@ -217,12 +234,8 @@ class Fuzzer:
                 content = self.damaged(self.weights)
                 return kind, lambda: self.read_weights(content)
             case "checkpoint":
-                state, manifest = archive.write(self.state), None
-                damaged_state = self.damaged(state)
-                if self.random.random() < 0.3:
-                    facts = {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}
-                    manifest = self.damaged(json.dumps({"format_version": 1, "files": {"state.pt": facts}}).encode())
-                return kind, lambda: self.read_checkpoint(damaged_state if manifest is None else state, manifest)
+                contents = self.damaged_checkpoint()
+                return kind, lambda: self.read_checkpoint(contents)
             case "record":
                 content = self.damaged(self.record)
                 if self.random.random() < 0.5:
@@ -236,34 +249,32 @@ class Fuzzer:
                 content = gzip.compress(bytes(10**9), 1) if bomb else self.damaged(self.gz)
                 return kind, lambda: self.read_gz(content)
             case "recipe":
-                good = (Path(models.__file__).parent / "recipes" / "seed.toml").read_bytes()
+                good = min(Path(str(mnist_accel.config.__file__)).parent.rglob("*.toml")).read_bytes()
                 content = self.damaged(good)
                 return kind, lambda: self.read_recipe(content)
             case "types":
-                wrong = self.wrongly_typed(self.state)
-                return kind, lambda: self.read_checkpoint(archive.write(wrong), None)
+                contents = self.wrongly_typed_checkpoint()
+                return kind, lambda: self.read_checkpoint(contents)
             case _:
                 content = self.random.choice(
                     (
                         lambda: archive.write({"w": Hostile(self.mark)}),
                         lambda: pickle.dumps(Hostile(self.mark), protocol=self.random.randrange(6)),
-                        lambda: archive.write(self.state | {"epoch": Hostile(self.mark)}),
                         lambda: self.bomb(3 * 10**9) if self.random.random() < 0.1 else self.bomb(10**7),
                         lambda: archive.write({"w": torch.zeros(1).expand(seed, 10**9)}),
                     )
                 )()
-                reader = self.read_weights if self.random.random() < 0.5 else lambda c: self.read_checkpoint(c, None)
-                return kind, lambda: reader(content)
+                return kind, lambda: self.read_weights(content)
 
 
 def peak_memory() -> int:
-    """Of this program in kB. Linux: getrusage would count what started it as well."""
+    """Peak memory of this process in kB. Linux only; getrusage would include the parent process."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0])
 
 
 def main() -> None:
-    """Read them all; print what came of it."""
+    """Read all inputs and print the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from mnist_accel.export.formats import FORMATS
 from mnist_accel.files import checkpoint, exported, pth, run_record, weights
 from mnist_accel.files.checkpoint import CheckpointError, CheckpointFolder
 from mnist_accel.files.pth import ArchiveError
+from mnist_accel.files.untrusted import read_limited
 from mnist_accel.models import classifier
 
 
@@ -49,7 +51,7 @@ def inspect(path: Path) -> Inspection:
     Raises:
         UserError: `path` cannot be read, or is none of these.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if the name is too long
         return _inspect_checkpoint(path)
     content = classifier.read(path)
     kinds = {kind.suffix: f"exported model ({name})" for name, kind in FORMATS.items()}
@@ -68,7 +70,7 @@ def inspect(path: Path) -> Inspection:
         return found
     found.metadata.update(metadata)
     try:
-        found.metadata["class_names"] = exported.class_names_of(metadata, path)
+        found.metadata["class_names"] = list(exported.class_names_of(metadata, path))
     except WeightsError as error:
         found.problems.append(printable(error.message))
     return found
@@ -114,20 +116,26 @@ def _pt2_metadata(content: bytes, path: Path) -> dict[str, str]:
 
 
 def _inspect_checkpoint(path: Path) -> Inspection:
-    """Inspect the checkpoint `path`, or the newest one in the folder `path`."""
+    """Inspect the checkpoint `path`, or the newest one in the folder `path`; size and SHA-256 are of its tensors."""
     if not (path / checkpoint.MANIFEST).exists():
-        inner = CheckpointFolder(path / checkpoint.FOLDER).numbered()
-        known = inner or CheckpointFolder(path).numbered()
+        folders = (CheckpointFolder(path / checkpoint.FOLDER), CheckpointFolder(path))
+        known = folders[0].numbered() or folders[1].numbered()
         if not known:
             raise CheckpointError(f"{path}: a folder without checkpoints", "name a file, or a folder with checkpoints")
         path = known[-1][1]
-    if (damage := checkpoint.damage_of(path)) is not None:
-        return Inspection(str(path), "checkpoint", 0, "", problems=[printable(f"{path} {damage}")])
-    content = checkpoint.read(path)
-    size = sum(tensor.nbytes for tensor in content.tensors.values()) + len(content.state)
-    found = Inspection(str(path), "checkpoint", size, weights.sha256(content.state))
-    found.tensors.extend(_tensors(content.tensors))
-    found.metadata.update(json.loads(content.state))
+    try:
+        saved = checkpoint.read(path)
+    except CheckpointError as error:
+        return Inspection(str(path), "checkpoint", 0, "", problems=[printable(error.message)])
+    content = read_limited(path / checkpoint.TENSORS, checkpoint.LARGEST_FILE)
+    found = Inspection(str(path), "checkpoint", len(content), weights.sha256(content))
+    found.tensors.extend(_tensors(saved.tensors))
+    try:
+        state = json.loads(saved.state)
+        json.dumps(state, allow_nan=False)
+        found.metadata.update(state)
+    except (ValueError, TypeError, RecursionError) as error:
+        found.problems.append(f"{checkpoint.STATE} is not usable: {printable(error, 120)}")
     return found
 
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from mnist_accel import EvaluateConfig, TrainConfig, UserError, evaluate, train
+from mnist_accel import EvaluateConfig, TrainConfig, UserError
+from mnist_accel.api import evaluate, train
 from mnist_accel.data import datasets as data
 from mnist_accel.errors import WeightsError
 from mnist_accel.export import formats

@@ -4,7 +4,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from mnist_accel.export.formats import FORMATS
 from mnist_accel.export.inspection import inspect
 from mnist_accel.files import checkpoint, weights
 from mnist_accel.files import run_record as runlog
+from mnist_accel.files.checkpoint import CheckpointFolder
 from mnist_accel.models import architectures as models
 from tests.conftest import Run
 
@@ -55,20 +55,19 @@ def test_problems_are_listed_beside_the_content(path: Path) -> None:
     assert found.tensors == [{"name": "some\ufffd[31m weight", "shape": [2, 3], "type": "int64", "bytes": 48}]
 
 
-def test_checkpoints_are_described_by_their_folder(tmp_path: Path) -> None:
-    state: dict[str, Any] = {"epoch": 2, "step": 7, "identity": {"model": "cnn", "lr": 0.1}, "history": []}
+def test_checkpoints_are_found_in_their_folders(tmp_path: Path) -> None:
+    state = {"epoch": 2, "step": 7, "identity": {"model": "cnn", "lr": 0.1}}
     folder = tmp_path / "checkpoints"
     for _ in range(2):
-        checkpoint.save(folder, state | {"model": models.build("cnn").state_dict()}, keep=2)
+        CheckpointFolder(folder, keep=2).save(models.build("cnn").state_dict(), json.dumps(state).encode())
     for given in (tmp_path, folder, folder / "checkpoint-000002"):
         found = inspect(given)
         assert (found.kind, found.problems) == ("checkpoint", [])
         assert found.path.endswith("checkpoint-000002")
-        assert (found.metadata["epoch"], found.metadata["step"]) == (2, 7)
-        assert found.metadata["identity"] == {"model": "cnn", "lr": 0.1}
+        assert found.metadata == state
         assert len(found.tensors) == 12
-    (folder / "checkpoint-000002" / "state.pt").write_bytes(b"short")
-    assert "is cut short" in inspect(folder).problems[0]
+    (folder / "checkpoint-000002" / checkpoint.TENSORS).write_bytes(b"short")
+    assert "is damaged" in inspect(folder).problems[0]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="without checkpoints"):
         inspect(tmp_path / "empty")
