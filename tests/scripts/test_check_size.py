@@ -1,10 +1,13 @@
 from __future__ import annotations
 
-from pathlib import Path
 
 import pytest
 
 from scripts import check_size
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def function(lines: int) -> str:
