@@ -24,10 +24,10 @@ def export(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write trained weights for other programs, once the file has given the same probabilities as the original.
+    """Write trained weights for other programs. The file appears only if it gives the same probabilities.
 
-    onnx and torch-export (.pt2) hold the whole model: images uint8 (N, 28, 28), white on black, in, probabilities
-    out, for any number N of images. safetensors holds the weights, and says how to normalise for them.
+    onnx and torch-export (.pt2) hold the whole model: it takes any number N of images, uint8 (N, 28, 28), white on
+    black, and gives probabilities. safetensors holds the weights and the normalisation that they need.
 
     For example:
 

@@ -17,7 +17,7 @@ def inspect(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Say what a file or checkpoint is and whether it is whole; nothing in it is run. Exit code 1 with warnings.
+    """Show what a file or checkpoint holds and whether it is complete. Nothing in it is run. Exit code 1 with warnings.
 
     For example:
 

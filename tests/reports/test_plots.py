@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import matplotlib.image
 import numpy as np
@@ -14,7 +15,6 @@ from mnist_accel.data.datasets import DIGITS, Digits
 from mnist_accel.reports import plots
 from mnist_accel.training.metrics import Predictions
 from tests.reports.examples import record
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
