@@ -1,10 +1,9 @@
-"""The reference training run for your hardware: one Accelerate loop that trains, evaluates and proves itself.
+"""The reference training run for your hardware: one Accelerate loop that trains, evaluates and checks its results.
 
-    from mnist_accel import TrainConfig
-    from mnist_accel import train
+    from mnist_accel import TrainConfig, train
     result = train(TrainConfig(epochs=1))
 
-The names below are loaded when they are first used, so that the command line can answer without torch.
+The names below are imported when they are first used, so that the command line can answer without torch.
 """
 
 from __future__ import annotations
@@ -13,24 +12,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mnist_accel.api import evaluate, predict, train
     from mnist_accel.config.settings import EvaluateConfig, TrainConfig
     from mnist_accel.errors import UserError
-    from mnist_accel.pictures.predict import PictureResult, predict
-    from mnist_accel.training.evaluate import EvaluateResult, evaluate
-    from mnist_accel.training.train import TrainResult, train
+    from mnist_accel.pictures.predict import PictureResult
+    from mnist_accel.training.evaluate import EvaluateResult
+    from mnist_accel.training.train import TrainResult
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "EvaluateConfig": "config.settings",
-    "EvaluateResult": "training.evaluate",
-    "PictureResult": "pictures.predict",
-    "TrainConfig": "config.settings",
-    "TrainResult": "training.train",
-    "UserError": "errors",
-    "evaluate": "training.evaluate",
-    "predict": "pictures.predict",
-    "train": "training.train",
+    "api": ("evaluate", "predict", "train"),
+    "config.settings": ("EvaluateConfig", "TrainConfig"),
+    "errors": ("UserError",),
+    "pictures.predict": ("PictureResult",),
+    "training.evaluate": ("EvaluateResult",),
+    "training.train": ("TrainResult",),
 }
 
 __all__ = [
@@ -47,6 +44,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

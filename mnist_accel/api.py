@@ -2,8 +2,143 @@
 
 from __future__ import annotations
 
-from mnist_accel.pictures.predict import predict
-from mnist_accel.training.evaluate import evaluate
-from mnist_accel.training.train import train
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["evaluate", "predict", "train"]
+from mnist_accel.config.settings import EvaluateConfig, TrainConfig
+from mnist_accel.errors import printable
+from mnist_accel.files import atomic, run_record
+from mnist_accel.hardware.signals import StopRequests
+from mnist_accel.training.evaluate import EvaluateResult, FinishedEvaluation, run_evaluation
+from mnist_accel.training.events import Observer, Silence
+from mnist_accel.training.train import FinishedRun, TrainResult, run_training
+
+if TYPE_CHECKING:
+    from mnist_accel.pictures.predict import PictureResult
+
+__all__ = ["EVALUATE_FILES", "TRAIN_FILES", "evaluate", "predict", "train"]
+
+HISTORY_FILE, PREDICTIONS_FILE = "training_history.png", "predictions.png"
+CONFUSION_FILE, MISTAKES_FILE = "confusion_matrix.png", "mistakes.png"
+TRAIN_FILES = (
+    run_record.WEIGHTS_FILE,
+    run_record.record_path(Path(run_record.WEIGHTS_FILE)).name,
+    run_record.METRICS_FILE,
+    run_record.STEP_LOSSES_FILE,
+    HISTORY_FILE,
+    PREDICTIONS_FILE,
+)
+EVALUATE_FILES = (CONFUSION_FILE, MISTAKES_FILE)
+
+
+def train(
+    config: TrainConfig | None = None, observer: Observer | None = None, *, stop: StopRequests | None = None
+) -> TrainResult:
+    """Train as `config` says, and write weights, record, figures and pictures into `config.output_dir`.
+
+    Every process of a distributed run calls this; the main process alone writes. The files of an earlier run in the
+    same folder are replaced only when this run has succeeded. Nothing is printed.
+
+    Args:
+        config: the settings; by default those of the default recipe.
+        observer: hears the events of the run.
+        stop: requests to stop; by default signals stop the run between two steps, after it has saved.
+
+    Raises:
+        UserError: the machine, the data or the output folder does not allow it.
+    """
+    began = time.perf_counter()
+    observer = observer or Silence()
+    run = run_training(config or TrainConfig(), observer, stop or StopRequests())
+    if run.is_main:
+        _write_pictures(Path(run.result.output_dir), lambda: _draw_run(run), TRAIN_FILES[-2:], observer)
+    return dataclasses.replace(run.result, wall_seconds=time.perf_counter() - began)
+
+
+def evaluate(
+    config: EvaluateConfig | str | PathLike[str] | None = None, observer: Observer | None = None
+) -> EvaluateResult:
+    """Evaluate saved weights, and draw the confusion matrix and the most confident mistakes into `config.output_dir`.
+
+    Every process of a distributed run calls this; the main process alone writes. Nothing is printed.
+
+    Args:
+        config: the settings, or the path of the weights.
+        observer: hears notices.
+
+    Raises:
+        UserError: the weights, the data or the machine do not allow it.
+    """
+    observer = observer or Silence()
+    if config is None or isinstance(config, EvaluateConfig):
+        config = config or EvaluateConfig()
+    else:
+        config = EvaluateConfig(weights=Path(config))
+    evaluation = run_evaluation(config, observer)
+    if evaluation.is_main:
+        _write_pictures(config.output_dir, lambda: _draw_evaluation(evaluation), EVALUATE_FILES, observer)
+    return evaluation.result
+
+
+def predict(
+    pictures: str | Path | Sequence[str | Path], weights: str | Path = run_record.WEIGHTS_FILE, top_k: int = 3
+) -> list[PictureResult]:
+    """Read the digits in picture files.
+
+    Args:
+        pictures: a file, a folder, a pattern such as "*.png", or several of them.
+        weights: a .pth file or an exported model.
+        top_k: number of labels for each digit.
+
+    Returns:
+        A result for each picture; a picture that cannot be read has an error.
+
+    Raises:
+        UserError: the weights cannot be used.
+    """
+    from mnist_accel.models import classifier  # here, because training need not wait for these imports
+    from mnist_accel.pictures import picture_file
+    from mnist_accel.pictures.predict import read_files
+
+    names = [pictures] if isinstance(pictures, str | Path) else pictures
+    return list(read_files(picture_file.find([str(name) for name in names]), classifier.load(Path(weights)), top_k))
+
+
+def _write_pictures(
+    folder: Path, draw: Callable[[], Mapping[str, bytes]], names: tuple[str, ...], observer: Observer
+) -> None:
+    """Draw and write pictures. A failure is a notice, because the results that matter are written already."""
+    try:
+        atomic.publish({folder / name: content for name, content in draw().items()})
+    except Exception as error:  # Matplotlib and its settings can fail in any way
+        observer.notice(f"the pictures could not be drawn ({type(error).__name__}: {printable(error)})")
+        for name in names:  # those of an earlier run would be taken for this one's
+            (folder / name).unlink(missing_ok=True)
+
+
+def _draw_run(run: FinishedRun) -> dict[str, bytes]:
+    from mnist_accel.reports import plots  # here, because importing Matplotlib takes a third of a second
+
+    result, names = run.result, run.dataset.class_names
+    seed = int(result.settings["seed"])
+    return {
+        HISTORY_FILE: plots.training_history(result.history, result.dataset, result.test_accuracy),
+        PREDICTIONS_FILE: plots.sample_predictions(run.dataset.test, run.predictions, names, result.dataset, seed),
+    }
+
+
+def _draw_evaluation(evaluation: FinishedEvaluation) -> dict[str, bytes]:
+    import numpy as np
+
+    from mnist_accel.reports import plots
+
+    result, dataset = evaluation.result, evaluation.dataset
+    confusion = np.array(result.confusion_matrix)
+    return {
+        CONFUSION_FILE: plots.confusion_matrix(confusion, dataset.class_names, dataset.name),
+        MISTAKES_FILE: plots.worst_mistakes(dataset.test, evaluation.predictions, dataset.class_names, dataset.name),
+    }

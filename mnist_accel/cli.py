@@ -1,33 +1,58 @@
-"""The command line: the commands by name."""
+"""The command line: the commands by name, and usage errors as single lines."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+import re
+import sys
+from typing import Annotated, cast
 
 import typer
 
 from mnist_accel import __version__
 from mnist_accel.commands.bench import bench
+from mnist_accel.commands.common import leave, print_errors, with_debug
 from mnist_accel.commands.demo import demo
 from mnist_accel.commands.doctor import doctor
 from mnist_accel.commands.evaluate import evaluate
 from mnist_accel.commands.export import export
-from mnist_accel.commands.inspect import inspect
+from mnist_accel.commands.inspect import inspect as inspect_file
 from mnist_accel.commands.predict import predict
 from mnist_accel.commands.selftest import selftest
 from mnist_accel.commands.train import train
+from mnist_accel.config.settings import TrainConfig, option_name, settings
+from mnist_accel.errors import EXIT_REFUSED, did_you_mean
+
+UsageError = cast(type[Exception], typer.BadParameter.__base__)
+"""The base of all errors in a command line. Typer exports no name of its own for it."""
+IN_RECIPES = "it is set in recipes: write {name} = … into a .toml file and give --recipe FILE.toml"
+HINTS = {
+    option_name(name): IN_RECIPES.format(name=name)
+    for name, known in settings(TrainConfig).items()
+    if not known.on_command_line
+} | {
+    "--device": "a GPU is used automatically; --cpu turns that off",
+    "--gpu": "a GPU is used automatically; --cpu turns that off",
+    "--learning-rate": "give --lr",
+    "--resume": "give auto, or the path of a checkpoint: --resume auto",
+    "test": "give mnist-accel evaluate to test weights, or mnist-accel selftest to test this machine",
+    "help": "give mnist-accel --help",
+}
+"""Hints for names that other programs use, and for settings that are no options."""
 
 app = typer.Typer(
     name="mnist-accel",
-    epilog="Exit codes: 0 done; 1 failed on the way, or warnings; 2 refused, and the message says what to change; "
-    "3 below --target-accuracy; 70 an unforeseen error; 75 another process was lost; 130 stopped by Ctrl-C, "
-    "143 by SIGTERM.",
+    epilog="Exit codes: 0 success; 1 the run failed, or there are warnings; 2 refused, and the message says what to "
+    "change; 3 below --target-accuracy; 70 unexpected error; 75 another process was lost; 129 stopped by a closed "
+    "terminal (SIGHUP), 130 by Ctrl-C, 143 by SIGTERM; 141 the reader of stdout has closed it.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (train, evaluate, predict, demo, export, inspect, bench, selftest, doctor):
-    app.command()(command)
+COMMANDS = (train, evaluate, predict, demo, export, inspect_file, bench, selftest, doctor)
+for command in COMMANDS:
+    has_debug = "debug" in inspect.signature(command).parameters
+    app.command()(command if has_debug else with_debug(command))
 
 
 def _show_version(wanted: bool) -> None:
@@ -42,7 +67,7 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Train a digit classifier on any hardware with one loop, and prove that the result is right.
+    """Train a digit classifier on any hardware with one training loop, and check that the result is right.
 
     For example:
 
@@ -56,4 +81,30 @@ def options(
 
 def main() -> None:
     """Run the command line and exit."""
-    app()
+    try:
+        code = app(prog_name="mnist-accel", standalone_mode=False)
+    except UsageError as error:
+        text = error.format_message()  # type: ignore[attr-defined]
+        if len(sys.argv) == 1:
+            print(text, file=sys.stderr)  # the help
+        else:
+            print_errors([_usage_line(error, text)], is_shared=True)
+        code = EXIT_REFUSED
+    leave(code or 0)
+
+
+def _usage_line(error: Exception, text: str) -> str:
+    """One line that says what is wrong and what to do, from an error of Typer and its text."""
+    context = getattr(error, "ctx", None)
+    see = f"see {context.command_path if context else 'mnist-accel'} --help"
+    option = getattr(error, "option_name", None)
+    if option and "requires an argument" in text:
+        return f"{option}: needs a value; {HINTS.get(option, see)}"
+    if option:
+        near = getattr(error, "possibilities", None)
+        return f"{option}: no such option; {HINTS.get(option) or (did_you_mean(option, near) if near else see)}"
+    if unknown := re.match(r"No such command '(.*?)'\.", text, re.DOTALL):
+        names = [command.__name__ for command in COMMANDS]
+        return f"{unknown[1]}: no such command; {HINTS.get(unknown[1]) or did_you_mean(unknown[1], names)}"
+    text = re.sub(r"'(--[a-z-]+)'", r"\1", text.removeprefix("Invalid value for ").rstrip("."))
+    return f"{text}; {see}"

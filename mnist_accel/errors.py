@@ -1,34 +1,34 @@
-"""The errors a user can cause or must act on; everything else is a bug and keeps its traceback for `--debug`."""
+"""Errors that a user can cause or must act on, exit codes, and the form in which errors are shown."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, Self
 
 EXIT_FAILED: Final = 1
-"""The run itself failed, and would again: a full disk, bad numbers."""
-EXIT_BUG: Final = 70
-"""An error that nobody foresaw (EX_SOFTWARE in sysexits.h)."""
-EXIT_LOST: Final = 75
-"""Another process ended or does not answer; trying again may help (EX_TEMPFAIL in sysexits.h)."""
+"""The run failed and would fail again, for example because the disk is full."""
 EXIT_REFUSED: Final = 2
-"""The command line, a file or the machine does not allow what was asked for."""
+"""The command line, a file or the machine does not allow the run."""
 EXIT_BELOW_TARGET: Final = 3
 """Training finished, but the final test accuracy is below `--target-accuracy`."""
+EXIT_BUG: Final = 70
+"""Unexpected error (EX_SOFTWARE in sysexits.h)."""
+EXIT_LOST: Final = 75
+"""Another process ended or does not answer; a new attempt may succeed (EX_TEMPFAIL in sysexits.h)."""
 EXIT_INTERRUPTED: Final = 130
 """Stopped by Ctrl-C (128 + SIGINT)."""
 
 
 class UserError(Exception):
-    """Something that the user can put right.
+    """An error that the user can correct. It and all its subclasses can be pickled.
 
     Args:
         message: what is wrong, with the value.
-        hint: what to do about it; may be empty.
+        hint: what to do; may be empty.
 
     Attributes:
-        is_shared: whether every process of the run raises it, so that one can speak for all.
+        is_shared: whether every process of the run raises this error, so that only one needs to print it.
     """
 
     exit_code = EXIT_REFUSED
@@ -42,39 +42,64 @@ class UserError(Exception):
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...], dict[str, Any]]:
+        # Exception's own method calls the class with `args`, which fails where a subclass takes other arguments.
+        return type(self).__new__, (type(self), *self.args), self.__dict__
+
+
+class Problem(NamedTuple):
+    """One problem with one setting.
+
+    Attributes:
+        field: the name of the setting in Python, for example `batch_size`.
+        text: the value, what is wrong with it, and what to do.
+        see: another setting that solves the problem; "" if there is none.
+        source: the recipe that the value comes from; "" if the caller gave it.
+    """
+
+    field: str
+    text: str
+    see: str = ""
+    source: str = ""
+
+    def shown(self, name: Callable[[str], str] = str) -> str:
+        """The problem as one line; `name` turns the name of a setting into the name that the reader knows."""
+        hint = f"; give {name(self.see)}" if self.see else ""
+        return f"{self.source and f'recipe {self.source}: '}{name(self.field)} {self.text}{hint}"
+
 
 class ConfigError(UserError):
-    """All that is wrong with a configuration, at once."""
+    """All problems of a configuration at once."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("; ".join(problems))
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(problem.shown() for problem in problems))
         self.problems = list(problems)
 
 
 class DataError(UserError):
-    """A data set that is missing, damaged or not what was asked for."""
+    """A data set is missing, damaged, or not the expected one."""
 
 
 class WeightsError(UserError):
-    """A weights file that is missing, damaged, hostile or of another architecture."""
+    """A weights file is missing, damaged, hostile, or has another architecture."""
 
 
 class OutputError(UserError):
-    """Results that cannot be written."""
+    """Results cannot be written."""
 
     exit_code = EXIT_FAILED
 
 
 class LaunchError(UserError):
-    """Processes that did not come up, or did not stay up, as asked."""
+    """Processes did not start, or did not stay alive."""
 
     exit_code = EXIT_LOST
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the nearest known names as a question, or all of them when none is near."""
+    """A hint for an unknown name: the most similar known names, or all known names if none is similar."""
     known = sorted(known)
-    nearest = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    nearest = difflib.get_close_matches(name[:100].lower(), known, n=3, cutoff=0.5)
     if nearest:
         return f"did you mean {' or '.join(nearest)}?"
     return f"known are {', '.join(known)}"
@@ -83,8 +108,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def printable(text: object, longest: int = 300) -> str:
     """`text` as one line without control characters, cut to `longest` characters.
 
-    Everything that may come from a file passes through here before it is shown on a terminal.
+    All text that may come from a file passes through this function before it is shown on a terminal.
     """
-    line = " ".join(str(text)[: 4 * longest].split())
+    whole = str(text)
+    line = " ".join(whole[: 4 * longest].split())
     line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
-    return line if len(line) <= longest else line[: longest - 1] + "…"
+    is_cut = len(line) > longest or len(whole) > 4 * longest
+    return line[: longest - 1] + "…" if is_cut else line

@@ -1,8 +1,8 @@
-"""How many digits `mnist-accel predict` reads in pictures made of MNIST's test digits: single ones, and numbers of 2-5.
+"""Measures how many digits `mnist-accel predict` reads correctly: single MNIST test digits, and numbers of 2 to 5.
 
-Each picture draws its own ink and paper colours (a quarter are light on dark), gradient of light, scale, position,
-rotation by up to 15 degrees, noise and JPEG quality. A digit of a number counts as right only if its picture gave as
-many digits as it holds, and this one at its place: a digit missed, split or invented makes all of its picture wrong.
+Each picture has random colours of ink and paper (a quarter are light on dark), gradient of light, scale, position,
+rotation by up to 15 degrees, noise and JPEG quality. A digit of a number counts as right only if its picture gave the
+right number of digits, and this digit at its place. A digit missed, split or invented makes its whole picture wrong.
 
 python scripts/accuracy_pictures.py --weights mnist_cnn_model.pth --data-dir data
 """
@@ -22,7 +22,7 @@ from mnist_accel.data import datasets as data
 from mnist_accel.data.datasets import Digits
 from mnist_accel.models import classifier
 from mnist_accel.models.classifier import Classifier
-from mnist_accel.pictures import picture_file as picture
+from mnist_accel.pictures import picture_file
 from mnist_accel.pictures import predict as prediction
 from mnist_accel.training.metrics import wilson_interval
 
@@ -36,10 +36,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=Path("mnist_cnn_model.pth"))
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
-    parser.add_argument("--dataset", default="mnist", help="mnist, or mnist-5k for a try without MNIST")
-    parser.add_argument("--pictures", type=int, default=1000, help="of one digit; as many of several")
+    parser.add_argument("--dataset", default="mnist", help="digits of its test part are drawn")
+    parser.add_argument("--pictures", type=int, default=1000, help="number of pictures of one digit, and of several")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save-wrong", type=Path, help="a folder for the pictures that were read wrongly")
+    parser.add_argument("--save-wrong", type=Path, help="save wrongly read pictures in this folder")
     options = parser.parse_args()
     model = classifier.load(options.weights)
     test = data.load(options.dataset, options.data_dir, print, lambda *_: None).test
@@ -51,13 +51,15 @@ def main() -> None:
 def trial(
     test: Digits, model: Classifier, pictures: int, lengths: tuple[int, int], seed: int, wrong: Path | None
 ) -> dict[str, object]:
-    """The figures of `pictures` pictures with `lengths` digits each, from and to."""
+    """Accuracy on `pictures` pictures, each of which has lengths[0] to lengths[1] digits."""
     random = np.random.default_rng(seed)
     digits, right, whole, doubted_wrong, doubted_right = 0, 0, 0, 0, 0
     for number in range(pictures):
         chosen = random.choice(len(test), size=random.integers(lengths[0], lengths[1] + 1), replace=False)
         content = as_jpeg(draw(test.images[chosen], random), random)
-        result = prediction.read_picture(picture.decode(content).pixels, model)  # as a file of this content is read
+        [result] = prediction.read_pictures(
+            [picture_file.decode(content).pixels], model
+        )  # as a file of this content is read
         expected = [str(label) for label in test.labels[chosen]]
         found = [digit.label for digit in result.digits]
         hits = sum(a == b for a, b in zip(expected, found, strict=False)) if len(expected) == len(found) else 0

@@ -1,10 +1,11 @@
-"""Images a second of the input pipeline on one core: gather by random index, then normalise. No network, no loader.
+"""Measure images per second of the input pipeline on one core: gather by random index, then normalise.
 
 python scripts/benchmark_input.py
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
@@ -20,7 +21,8 @@ SAMPLES, BATCH_SIZE, REPEATS = 60_000, 128, 7
 
 
 def main() -> None:
-    """Time whole epochs; print the median and the spread as JSON."""
+    """Measure whole epochs; print the median and the range as JSON."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     images = np.random.default_rng(0).integers(0, 256, (SAMPLES, 28, 28), dtype=np.uint8)
     pipeline = InputPipeline(Digits(images, np.zeros(SAMPLES, dtype=np.int64)), torch.device("cpu"), torch.float32)

@@ -1,8 +1,8 @@
-"""Pictures a second of `mnist-accel predict` once the model is loaded: PNG files of one digit, from file to label.
+"""Measures the pictures per second of `mnist-accel predict` on PNG files of one digit, without loading the model.
 
 python scripts/benchmark_predict.py --weights mnist_cnn_model.pth
 
-Digits of mnist-5k's test part, dark on light with noise, off the middle; in three sizes. Also the time of one photo.
+Digits of MNIST's test set, dark on light with noise, not centred, in three sizes. Also the time for one photo.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ SIDES = (32, 48, 64)
 
 
 def main() -> None:
-    """Time all files of a folder some times; print the median and the spread as JSON."""
+    """Time all files several times; print the median and the range as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=Path("mnist_cnn_model.pth"))
     options = parser.parse_args()
     model = classifier.load(options.weights)
-    digits = data.load("mnist-5k", Path("data"), print, lambda *_: None).test
+    digits = data.load("mnist", Path("data"), print, lambda *_: None).test
     random = np.random.default_rng(0)
     speeds: dict[str, dict[str, int]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def speed(paths: list[str], model: classifier.Classifier) -> dict[str, int]:
-    """Pictures a second; the first time warms up."""
+    """Pictures per second, after a warm-up."""
     time_of(paths[:256], model)
     speeds = [len(paths) / time_of(paths, model) for _ in range(REPEATS)]
     return {"median": round(statistics.median(speeds)), "lowest": round(min(speeds)), "highest": round(max(speeds))}
@@ -81,7 +81,7 @@ def time_of(paths: list[str], model: classifier.Classifier) -> float:
 
 
 def as_png(image: npt.NDArray[np.uint8], side: int, random: np.random.Generator) -> bytes:
-    """Dark on light, off the middle, with noise."""
+    """A PNG file: dark on light, not centred, with noise."""
     size = round(side * random.uniform(0.7, 0.9))
     small = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC), dtype=np.float64)
     before = random.integers(0, side - size + 1, 2)
@@ -93,7 +93,7 @@ def as_png(image: npt.NDArray[np.uint8], side: int, random: np.random.Generator)
 
 
 def as_photo(image: npt.NDArray[np.uint8], random: np.random.Generator) -> bytes:
-    """One digit on a large page, in colour."""
+    """A JPEG file: one digit on a large page, in colour."""
     large = Image.fromarray(image).resize((1200, 1200), Image.Resampling.BICUBIC)
     pixels = 225 - 0.7 * np.pad(np.asarray(large, dtype=np.float64), ((300, 500), (700, 1100)))
     pixels = pixels[..., None] * np.array([1.0, 0.97, 0.9]) + random.normal(0, 5, (2000, 3000, 1))

@@ -1,6 +1,6 @@
-"""Training from a large mapped file against training from memory, in turn; memory; cost of an image by set size.
+"""Compare training from a large mapped file with training from memory; measure memory and the cost of an image.
 
-The file is read once before, so that it is in the system's file cache, as far as that goes.
+The file is read once before, so that as much of it as possible is in the file cache of the operating system.
 
 python scripts/make_large.py --data-dir data --images 10000000 large
 python scripts/benchmark_scale.py large --picture scale.png
@@ -23,7 +23,7 @@ import torch
 from matplotlib.figure import Figure
 
 from mnist_accel import TrainConfig
-from mnist_accel.data import own_data
+from mnist_accel.data import idx_folder
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.datasets import Digits
 from mnist_accel.data.sample_order import epoch_order
@@ -40,12 +40,12 @@ GATHERED = 200_000
 
 
 def main() -> None:
-    """Measure; print JSON; draw."""
+    """Measure, print JSON, write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--picture", type=Path, default=Path("scale.png"))
     options = parser.parse_args()
-    dataset = own_data.load_idx(f"idx:{options.folder}", options.folder)
+    dataset = idx_folder.load(f"idx:{options.folder}", options.folder)
     images, labels = dataset.train.images, dataset.train.labels
     if len(labels) < SAMPLES:
         sys.exit(f"{options.folder} holds {len(labels):,} images; {SAMPLES:,} are needed (scripts/make_large.py)")
@@ -103,7 +103,7 @@ def train(training: Training, order: torch.Tensor, first_step: int) -> None:
 def cost(
     images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], labels: np.ndarray[tuple[int], np.dtype[np.int64]]
 ) -> float:
-    """Microseconds an image for all that the input does: the epoch's order, its share of it, gather, normalise."""
+    """Microseconds per image for the whole input: the order of the epoch, gather, normalise."""
     pipeline = InputPipeline(Digits(images, labels), torch.device("cpu"), torch.float32)
     found = []
     for epoch in range(4):
@@ -119,20 +119,20 @@ def cost(
 
 
 def anonymous_memory() -> int:
-    """Resident bytes of this process that belong to no file."""
+    """Bytes of resident memory of this process that are not mapped from a file."""
     match = re.search(r"^Anonymous:\s+(\d+) kB", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE)
     assert match
     return int(match[1]) * 1024
 
 
 def picture(costs: dict[int, float]) -> bytes:
-    """Cost of an image over the size of the set."""
+    """A plot of the cost of an image against the size of the data set; PNG."""
     import io
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.semilogx(list(costs), list(costs.values()), "o-")
-    axes.set(xlabel="images in the data set", ylabel="µs an image: order, gather, normalise", ylim=(0, None))
+    axes.set(xlabel="images in the data set", ylabel="µs per image: order, gather, normalise", ylim=(0, None))
     axes.grid(alpha=0.3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)

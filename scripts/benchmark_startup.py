@@ -1,8 +1,8 @@
-"""Seconds from starting `mnist-accel train` to the end of its first optimizer step, and of `mnist-accel --help`.
+"""Measure the seconds until the first optimizer step of `mnist-accel train`, and those of `mnist-accel --help`.
 
-    python scripts/benchmark_startup.py --data-dir data
+    python scripts/benchmark_startup.py
 
-Each run is a new process; the first one warms the file cache and is not counted.
+Each run is a new process. The first one fills the file cache and is not counted.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ cli.main()
 
 
 def main() -> None:
-    """Print medians and spreads as JSON."""
+    """Print medians and ranges as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", default="data")
-    parser.add_argument("--dataset", default="auto")
+    parser.add_argument("--dataset", default="mnist")
     options = parser.parse_args()
     arguments = ["train", "--data-dir", options.data_dir, "--dataset", options.dataset]
     first_step, help_text = [], []
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
-    """Median, lowest and highest of the counted runs."""
+    """Median, lowest and highest, without the first run."""
     counted = seconds[1:]
     figures = {"median": statistics.median(counted), "lowest": min(counted), "highest": max(counted)}
     return {name: round(value, 3) for name, value in figures.items()}

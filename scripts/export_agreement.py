@@ -1,6 +1,6 @@
-"""Whether exported files predict what the original weights do, read as other programs read them.
+"""Compare exported files, read by other programs, with the original weights.
 
-    python scripts/export_agreement.py --weights mnist_cnn_model.pth --dataset mnist --data-dir data
+    python scripts/export_agreement.py --weights mnist_cnn_model.pth --dataset mnist
 
 onnxruntime runs the .onnx file, torch.export.load the .pt2 file; the tensors of the .safetensors file go into a new
 model. Prints one JSON object: for each format, on how many of the test images the most probable class is the same, and
@@ -37,7 +37,7 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=Path("mnist_cnn_model.pth"))
-    parser.add_argument("--dataset", default="mnist-5k")
+    parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     options = parser.parse_args()
     images = data.load(options.dataset, options.data_dir, Silence().notice, Silence().download).test.images
@@ -79,7 +79,7 @@ def _run_safetensors(path: Path, parts: list[Images], original: Classifier) -> l
     model = models.build(original.architecture, classes=len(original.class_names)).eval()
     model.load_state_dict(safetensors.torch.load_file(path))
     pixels = [torch.tensor(part).unsqueeze(1).float() / 255 for part in parts]
-    return [model((part - 0.1307) / 0.3081).softmax(dim=1).numpy() for part in pixels]  # as the file's facts say
+    return [model((part - 0.1307) / 0.3081).softmax(dim=1).numpy() for part in pixels]  # as the metadata says
 
 
 READERS = {"onnx": _run_onnx, "torch-export": _run_pt2, "safetensors": _run_safetensors}

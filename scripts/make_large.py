@@ -1,4 +1,4 @@
-"""Make a large IDX data set from MNIST's digits by small distortions: copies of each, rotated, shifted and scaled.
+"""Make a large IDX data set: distorted copies of MNIST's digits (small rotations, shifts and changes of scale).
 
 python scripts/make_large.py --data-dir data --images 8100000 large
 mnist-accel train --dataset idx:large --epochs 1
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import struct
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,14 @@ import torch
 from mnist_accel import TrainConfig
 from mnist_accel.data import datasets as data
 from mnist_accel.data.augmentation import Augmentation
-from mnist_accel.data.datasets import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from mnist_accel.data.idx import UNSIGNED_BYTE
+from mnist_accel.data.named_sets import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 
 BATCH = 2000
 
 
 def main() -> None:
-    """Write the four files; the test part is the original's."""
+    """Write the four files. The test part is that of the original."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
@@ -37,9 +38,10 @@ def main() -> None:
         (options.folder / name).write_bytes(header(array.shape) + array.astype(np.uint8).tobytes())
 
     source, labels = torch.tensor(dataset.train.images).unsqueeze(1), dataset.train.labels.astype(np.uint8)
-    config = TrainConfig()
-    for name, value in (("rotation", 10.0), ("shift", 1.5), ("scale", 0.1)):
-        object.__setattr__(config, name, value)  # recipes alone may set these
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / "distortions.toml"  # a recipe is the only way to set distortions
+        recipe.write_text("rotation = 10.0\nshift = 1.5\nscale = 0.1\n")
+        config = TrainConfig(recipe=str(recipe))
     augment = Augmentation(config, len(labels), background=0.0)
     with (
         (options.folder / TRAIN_IMAGES).open("wb") as images_file,
@@ -60,7 +62,7 @@ def main() -> None:
 
 
 def header(shape: tuple[int, ...]) -> bytes:
-    """Of an IDX file of unsigned bytes."""
+    """The header of an IDX file of unsigned bytes."""
     return bytes([0, 0, UNSIGNED_BYTE, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
 
 

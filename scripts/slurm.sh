@@ -1,15 +1,15 @@
 #!/bin/bash
 # A Slurm job on several machines with GPUs. Adapt the lines marked with <-, then: sbatch scripts/slurm.sh
 #
-# A minute before the time limit, and before a preemption, Slurm sends SIGTERM to this script, which passes it on; the run
-# writes a checkpoint and leaves, and the job goes back into the queue; --resume auto goes on from there. The output folder
-# must be on a disk that all machines see; the data, too, unless every machine can download it.
+# One minute before the time limit, and before a preemption, Slurm sends SIGTERM to this script, which forwards it. The run
+# writes a checkpoint and exits, and the job is queued again; --resume auto continues from the checkpoint. The output
+# folder must be on a disk that all machines share, and so must data sets other than MNIST, which is in the package.
 
 #SBATCH --job-name=mnist-accel
 #SBATCH --nodes=2                # <- machines
-#SBATCH --ntasks-per-node=1      # one launcher a machine
-#SBATCH --gpus-per-node=4        # <- GPUs of each; without GPUs take the line out and set PROCESSES below
-#SBATCH --cpus-per-task=16       # <- cores of each
+#SBATCH --ntasks-per-node=1      # one launcher per machine
+#SBATCH --gpus-per-node=4        # <- GPUs per machine; without GPUs remove this line and set PROCESSES below
+#SBATCH --cpus-per-task=16       # <- cores per machine
 #SBATCH --time=00:30:00
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -21,7 +21,7 @@ source .venv/bin/activate        # <- the environment with mnist-accel
 PROCESSES=${SLURM_GPUS_ON_NODE:-1}
 MAIN=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 PORT=$((20000 + SLURM_JOB_ID % 20000))
-# Where a machine's own name stands for its loopback, name the network card that the machines share:
+# Where a machine's own name resolves to its loopback, name the network interface that the machines share:
 # export GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0
 
 srun bash -c "exec torchrun \

@@ -1,4 +1,4 @@
-"""What the tests share: the command line as a real process, launchers, and data of each kind."""
+"""Fixtures for all tests: the command line as a real process, launchers, and data."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ import pytest
 import mnist_accel
 
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-REAL_DATA = Path(os.environ.get("MNIST_ACCEL_TEST_DATA", "data")).absolute()
+PACKAGED_MNIST = Path(mnist_accel.__file__).parent / "data" / "mnist_files"
+REAL_DATA = Path("data").absolute()  # used by tests/training/test_distributed.py until it takes `data_dir`
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def clean_environment(**changes: str) -> dict[str, str]:
-    """This environment as a user's would be: no launcher, no Accelerate settings but `changes`."""
+    """This environment without the variables of launchers and of Accelerate, and with `changes`."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -34,15 +35,14 @@ def clean_environment(**changes: str) -> dict[str, str]:
 
 
 def _small_mnist(train: int = 4000, test: int = 1000) -> str:
-    """A folder with IDX files of the first digits of MNIST's two parts; it is removed when the tests end."""
+    """`idx:` and a folder with the first digits of MNIST's training and test parts; removed when the tests end."""
     folder = Path(tempfile.mkdtemp(prefix="mnist-accel-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    packaged = Path(mnist_accel.__file__).parent / "data" / "mnist_files"
     for part, samples in (("train", train), ("t10k", test)):
         for kind, dimensions, size in (("images-idx3", 3, 784), ("labels-idx1", 1, 1)):
             name = f"{part}-{kind}-ubyte"
             header_size = 4 + 4 * dimensions
-            content = gzip.decompress((packaged / f"{name}.gz").read_bytes())
+            content = gzip.decompress((PACKAGED_MNIST / f"{name}.gz").read_bytes())
             header = content[:4] + struct.pack(">I", samples) + content[8:header_size]
             (folder / name).write_bytes(header + content[header_size:][: samples * size])
     return f"idx:{folder}"
@@ -54,7 +54,7 @@ SMALL_MNIST = _small_mnist()
 
 @pytest.fixture(autouse=True)
 def user_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests in this process see the same environment as those in processes of their own."""
+    """Give tests that run in this process the same environment as those that start processes."""
     for name in [*LAUNCHER_VARIABLES, *os.environ]:
         if name not in clean_environment():
             monkeypatch.delenv(name, raising=False)
@@ -81,13 +81,22 @@ def run(tmp_path: Path) -> Run:
 
 
 def torchrun(processes: int) -> tuple[str, ...]:
-    """The launcher's part of a command line; a free port of its own."""
+    """The part of a command line that launches `processes` processes, on a free port."""
     return ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}")
 
 
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory in torchvision's layout, with the unpacked files of MNIST. Tests do not change it."""
+    folder = tmp_path_factory.mktemp("data")
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for packed in PACKAGED_MNIST.glob("*.gz"):
+        (raw / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
+    return folder
+
+
 @pytest.fixture
-def real_mnist() -> Path:
-    """A data directory with the canonical MNIST files."""
-    if not (REAL_DATA / "MNIST" / "raw" / "train-images-idx3-ubyte").exists():
-        pytest.skip(f"MNIST is not in {REAL_DATA}; set MNIST_ACCEL_TEST_DATA to a folder that has it")
-    return REAL_DATA
+def real_mnist(data_dir: Path) -> Path:
+    """The same as `data_dir`."""
+    return data_dir

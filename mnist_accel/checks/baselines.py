@@ -1,4 +1,4 @@
-"""What speed is measured against: loops that people write by hand, without Accelerate and without this package."""
+"""Hand-written training loops, without Accelerate and without this package's loop, as references for speed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 
-Step = Callable[[], None]
+from mnist_accel.data.datasets import Digits
+from mnist_accel.hardware.cores import available_cores
 
 
 def plain_cnn() -> nn.Module:
-    """The model `cnn` as one writes it first: ReLU before pooling, torch's own dropout."""
+    """The layers of the model `cnn` in the order of most tutorials: ReLU before pooling."""
     return nn.Sequential(
         *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
@@ -20,28 +22,27 @@ def plain_cnn() -> nn.Module:
     )
 
 
-def bare_loop(
-    model: nn.Module, images: Tensor, labels: Tensor, device: torch.device, batch_size: int, *, is_bf16: bool
-) -> Step:
-    """A step of a good hand-written loop: the data set in one uint8 tensor, gathered by index; fused Adam.
+def training_step(
+    digits: Digits, device: torch.device, batch_size: int, *, is_script: bool, is_bf16: bool
+) -> Callable[[], None]:
+    """A function that trains `plain_cnn` for one step.
 
     Args:
-        images: uint8 (N, 28, 28).
-        labels: int64 (N,).
-        is_bf16: bf16 autocast and channels_last; else fp32 and torch's default memory format.
+        is_script: the script of most tutorials: DataLoader, one PIL image and torchvision's transforms per sample.
+            Otherwise a fast loop: all images in one uint8 tensor, batches gathered by index, fused Adam.
+        is_bf16: use bf16 autocast and channels_last; otherwise fp32 and torch's default memory format.
     """
-    model.to(device)
+    torch.set_num_threads(available_cores())
+    model = plain_cnn().to(device)
     if is_bf16:
         model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    images, labels = images.unsqueeze(1).to(device), labels.to(device)
-    batches = _shuffled(len(labels), batch_size, device)
+    optimizer = torch.optim.Adam(model.parameters(), fused=None if is_script else True)
+    batches = _script_batches(digits, batch_size) if is_script else _gathered_batches(digits, batch_size, device)
 
     def step() -> None:
-        here = next(batches)
+        images, labels = (part.to(device) for part in next(batches))
         with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
-            inputs = images[here].float().div_(255).sub_(0.1307).div_(0.3081)
-            loss = cross_entropy(model(inputs), labels[here])
+            loss = cross_entropy(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -49,44 +50,28 @@ def bare_loop(
     return step
 
 
-def plain_script(images: Tensor, labels: Tensor, device: torch.device, batch_size: int) -> Step:
-    """A step of the script that tutorials show: DataLoader, a PIL image and torchvision's transforms a sample, fp32."""
+def _gathered_batches(digits: Digits, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    images = torch.from_numpy(digits.images).unsqueeze(1).to(device)
+    labels = torch.from_numpy(digits.labels).to(device)
+    while True:
+        for batch in torch.randperm(len(labels), device=device).split(batch_size)[:-1]:
+            yield images[batch].float().div_(255).sub_(0.1307).div_(0.3081), labels[batch]
+
+
+def _script_batches(digits: Digits, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     from PIL import Image
-    from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
-    class Samples(Dataset[tuple[Tensor, int]]):
-        """As torchvision.datasets.MNIST gives them."""
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
 
-        transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
+    class Samples:
+        """Samples in the form of torchvision.datasets.MNIST."""
 
         def __len__(self) -> int:
-            return len(labels)
+            return len(digits)
 
         def __getitem__(self, index: int) -> tuple[Tensor, int]:
-            return self.transform(Image.fromarray(images[index].numpy())), int(labels[index])
+            return transform(Image.fromarray(digits.images[index])), int(digits.labels[index])
 
-    model = plain_cnn().to(device)
-    optimizer = torch.optim.Adam(model.parameters())
-
-    def endless() -> Iterator[tuple[Tensor, Tensor]]:
-        while True:
-            yield from DataLoader(Samples(), batch_size=batch_size, shuffle=True, drop_last=True)
-
-    batches = endless()
-
-    def step() -> None:
-        inputs, targets = (part.to(device) for part in next(batches))
-        optimizer.zero_grad()
-        loss = cross_entropy(model(inputs), targets)
-        loss.backward()
-        optimizer.step()
-
-    return step
-
-
-def _shuffled(samples: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
     while True:
-        order = torch.randperm(samples, device=device)
-        for start in range(0, samples - batch_size + 1, batch_size):
-            yield order[start : start + batch_size]
+        yield from DataLoader(Samples(), batch_size=batch_size, shuffle=True, drop_last=True)  # type: ignore[arg-type]

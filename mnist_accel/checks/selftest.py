@@ -1,7 +1,6 @@
-"""`mnist-accel selftest`: the promises of this program, proven on the user's own machine in about a minute.
+"""`mnist-accel selftest`: checks on this machine that training, resuming and evaluation are correct.
 
-Each check runs the command line in processes of its own, in a temporary folder, on digits that come with the
-installation.
+Each check runs the command line in processes of its own, in a temporary folder, on MNIST from the package.
 """
 
 from __future__ import annotations
@@ -12,27 +11,31 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_accel.errors import LaunchError
+from mnist_accel.errors import LaunchError, printable
 from mnist_accel.files.checkpoint import FOLDER, numbered
 from mnist_accel.hardware.cores import available_cores
 
-RUN = ("train", "--dataset", "mnist-5k", "--epochs", "2")
-EXACT_RECIPE = 'dtype = "float64"\ndropout = 0.0\nepochs = 1\nbatch_size = 37\ntrain_samples = 300\n'
-"""Without dropout and in float64, so that the number of processes may change the last digits alone."""
+DATA = ("--dataset", "mnist", "--train-samples", "4000")
+RUN = ("train", *DATA, "--epochs", "2")
+TEST_SAMPLES = 10_000
+EXACT_RECIPE = 'dtype = "float64"\ndropout = 0.0\nepochs = 1\nbatch_size = 37\n'
+"""Without dropout and in float64, the number of processes changes only the last digits."""
+EXACT_DATA = ("--dataset", "mnist", "--train-samples", "300")
 LOWEST_ACCURACY = 0.9
 PRECISION_TOLERANCE = 0.02
-"""Between fp32 and the chosen precision after two epochs; the accuracy's own 95% interval is ±0.015 on 1,000 images."""
+"""Largest difference in accuracy between two precisions, or two runs on a GPU; after two epochs they vary by 0.01."""
 CHILD_SECONDS = 300
 
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one check; `passed` is None where this machine cannot make it."""
+    """The result of one check; `passed` is None where this machine cannot run it."""
 
     name: str
     passed: bool | None
@@ -41,38 +44,41 @@ class Check:
 
 
 class Selftest:
-    """The checks, in a folder of their own; the first one's run is what the others compare with."""
+    """The checks, in a folder of their own. The others compare their runs with `whole`, the run of the first check."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.whole: dict[str, Any] = {}
 
     def run(self, *arguments: object) -> dict[str, Any]:
-        """The JSON of one command."""
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=_unlaunched(),
-            capture_output=True,
-            text=True,
-            timeout=CHILD_SECONDS,
-            check=False,
-        )
-        if done.returncode != 0:
-            reason = (done.stderr.splitlines() or ["it said nothing"])[-1]
-            raise LaunchError(f"mnist-accel {' '.join(map(str, arguments))} ended with {done.returncode}: {reason}")
-        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return result
+        """The JSON object that one command prints.
 
-    @staticmethod
-    def command(*arguments: object) -> list[str]:
-        return [sys.executable, "-m", "mnist_accel", *map(str, arguments), "--json"]
+        Raises:
+            LaunchError: it ended with another exit code than 0.
+        """
+        process = self.start(*arguments)
+        try:
+            output, errors = process.communicate(timeout=CHILD_SECONDS)
+        finally:
+            process.kill()
+        if process.returncode != 0:
+            reason = printable((errors.splitlines() or ["no message"])[-1])
+            raise LaunchError(f"{arguments[0]} ended with exit code {process.returncode}: {reason}")
+        return dict(json.loads(output.splitlines()[-1]))
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        """A command in a process of its own, without the variables of a launcher."""
+        launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        environment = {name: value for name, value in os.environ.items() if name not in launcher}
+        command = [sys.executable, "-m", "mnist_accel", *map(str, arguments), "--json"]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
     def train_and_evaluate(self) -> tuple[bool, str]:
         self.whole = self.run(*RUN, "--output-dir", "whole")
         found = self.run("evaluate", "--weights", "whole/mnist_cnn_model.pth")
         trained = self.whole["test_accuracy"]
-        passed = trained >= LOWEST_ACCURACY and found["accuracy"] == trained and found["samples"] == 1000
+        passed = trained >= LOWEST_ACCURACY and found["accuracy"] == trained and found["samples"] == TEST_SAMPLES
         return passed, (
             f"{trained:.1%} in training, {found['accuracy']:.1%} from the saved weights, "
             f"{self.whole['images_per_second']:,.0f} images/s, "
@@ -81,23 +87,17 @@ class Selftest:
 
     def kill_and_resume(self) -> tuple[bool, str]:
         arguments = (*RUN, "--checkpoint-every", 8, "--output-dir", "killed", "--resume", "auto")
-        process = subprocess.Popen(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=_unlaunched(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = self.start(*arguments)
         deadline = time.monotonic() + CHILD_SECONDS
         while not numbered(self.folder / "killed" / FOLDER):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise LaunchError("the run ended before it could be killed")
             time.sleep(0.005)
         process.kill()
-        process.wait()
+        process.communicate()
         resumed = self.run(*arguments)
         same = resumed["weights_sha256"] == self.whole["weights_sha256"]
-        if self.whole["device"] != "cpu" and not same:  # bit-exactness is promised on CPUs alone
+        if self.whole["device"] != "cpu" and not same:  # only CPUs compute the same bits again
             difference = abs(resumed["test_accuracy"] - self.whole["test_accuracy"])
             return difference <= PRECISION_TOLERANCE, f"accuracy differs by {difference:.1%}; not bit for bit on a GPU"
         return same, "the resumed run's weights are " + ("the same, bit for bit" if same else "DIFFERENT")
@@ -106,7 +106,7 @@ class Selftest:
         if available_cores() < 2:
             return None, "this machine has one core"
         (self.folder / "exact.toml").write_text(EXACT_RECIPE)
-        arguments = ("train", "--recipe", "exact.toml", "--dataset", "mnist-5k", "--cpu", "--threads", 1)
+        arguments = ("train", "--recipe", "exact.toml", *EXACT_DATA, "--cpu", "--threads", 1)
         one, two = (self.run(*arguments, "--processes", n, "--output-dir", f"of-{n}") for n in (1, 2))
         if two["world_size"] != 2:
             return False, f"{two['world_size']} process ran instead of 2"
@@ -121,12 +121,14 @@ class Selftest:
         expected = self.run(*arguments)
         found = [self.run(*arguments, *other) for other in others]
         counts = [(result["samples"], result["correct"]) for result in [expected, *found]]
-        return len(set(counts)) == 1 and counts[0][0] == 1000, " = ".join(f"{right} of {n}" for n, right in counts)
+        return len(set(counts)) == 1 and counts[0][0] == TEST_SAMPLES, " = ".join(
+            f"{right} of {n}" for n, right in counts
+        )
 
     def fp32_against_chosen_precision(self) -> tuple[bool, str]:
         chosen = self.whole["mixed_precision"]
         if chosen == "no":
-            return True, "fp32 is what this machine chooses"
+            return True, "this machine trains in fp32 by default"
         plain = self.run(*RUN, "--mixed-precision", "no", "--output-dir", "fp32")
         difference = abs(plain["test_accuracy"] - self.whole["test_accuracy"])
         ratio = self.whole["images_per_second"] / plain["images_per_second"]
@@ -136,32 +138,43 @@ class Selftest:
         )
 
 
-def run_selftest(tell: Callable[[Check], None]) -> list[Check]:
-    """Make all checks, telling each outcome; one that cannot be finished has failed."""
-    checks = []
+def run_selftest(
+    running: Callable[[str], AbstractContextManager[object]], tell: Callable[[Check], None]
+) -> list[Check]:
+    """Run all checks; a check that cannot be finished has failed.
+
+    Args:
+        running: called with a check's name; the context lasts as long as the check.
+        tell: called with each result as soon as it is known.
+    """
+    checks: list[Check] = []
     with tempfile.TemporaryDirectory(prefix="mnist-accel-selftest-") as name:
         selftest = Selftest(Path(name))
-        for title, work in (
-            ("train and evaluate", selftest.train_and_evaluate),
-            ("kill and resume", selftest.kill_and_resume),
-            ("one against two processes", selftest.one_against_two_processes),
-            ("evaluation counts", selftest.evaluation_counts),
-            ("fp32 against the chosen precision", selftest.fp32_against_chosen_precision),
-        ):
-            began = time.monotonic()
+        works = (
+            selftest.train_and_evaluate,
+            selftest.kill_and_resume,
+            selftest.one_against_two_processes,
+            selftest.evaluation_counts,
+            selftest.fp32_against_chosen_precision,
+        )
+        for number, work in enumerate(works, 1):
+            title, began = work.__name__.replace("_", " "), time.monotonic()
             try:
-                passed, figures = work()
+                with running(f"{number}/{len(works)} {title}"):
+                    passed, figures = work()
             except (LaunchError, subprocess.TimeoutExpired, KeyError, ValueError) as error:
                 passed, figures = False, str(error)
-            check = Check(title, passed, figures, round(time.monotonic() - began, 1))
-            tell(check)
-            checks.append(check)
+            checks.append(Check(title, passed, figures, round(time.monotonic() - began, 1)))
+            tell(checks[-1])
             if not selftest.whole:
                 break  # the others compare with the first
     return checks
 
 
-def _unlaunched() -> dict[str, str]:
-    """This environment without a launcher's variables: each check starts its own processes."""
-    launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    return {name: value for name, value in os.environ.items() if name not in launcher}
+def verdict(checks: Sequence[Check]) -> str:
+    """The closing line."""
+    failed = [check.name for check in checks if check.passed is False]
+    skipped = sum(check.passed is None for check in checks)
+    if failed:
+        return f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}."
+    return f"All {len(checks) - skipped} checks passed" + (f", {skipped} skipped." if skipped else ".")

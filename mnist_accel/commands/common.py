@@ -1,4 +1,4 @@
-"""What the commands share: options from settings, errors as lines, exit codes."""
+"""Shared by the commands: options made from settings, errors as single lines, exit codes."""
 
 from __future__ import annotations
 
@@ -11,68 +11,28 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mnist_accel.config import recipes
-from mnist_accel.config.settings import RunConfig, TrainConfig, metavar, option_name, settings
-from mnist_accel.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_REFUSED, ConfigError, UserError
+from mnist_accel.config import recipe
+from mnist_accel.config.settings import EvaluateConfig, RunConfig, TrainConfig, option_name, settings
+from mnist_accel.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_REFUSED, ConfigError, UserError, printable
 from mnist_accel.hardware.cores import launched_rank, launched_world_size
 
 MAIN_PROCESS_SPEAKS_SECONDS = 2.0
+LONGEST_LINE = 1000
+CLOSED_OUTPUT = 141
+"""Exit code where the reader of stdout has gone (128 + SIGPIPE), as other programs have it in a pipeline."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print notices and errors only.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def configured_by(config: type[RunConfig]) -> Callable[[Callable[..., int]], Callable[..., None]]:
-    """A command with an option for each setting of `config`, called with the finished configuration.
-
-    Options are read as text and checked by the configuration, so that all problems are reported together.
-    """
-
-    def decorate(command: Callable[..., int]) -> Callable[..., None]:
-        parameters, annotations = [], {}
-        for name, known in settings(config).items():
-            if not known.on_command_line:
-                continue
-            shown = "" if known.default is None or known.default is False else f" [default: {known.default}]"
-            if isinstance(known.default, bool):
-                option = typer.Option(option_name(name), help=known.meaning, show_default=False)
-                annotations[name] = Annotated[bool | None, option]
-            else:
-                option = typer.Option(
-                    option_name(name),
-                    help=known.meaning + shown,
-                    show_default=False,
-                    metavar=metavar(config, name),
-                    autocompletion=completing(recipes.names() if name == "recipe" else known.choices),
-                )
-                annotations[name] = Annotated[str | None, option]
-        own = inspect.signature(command, eval_str=True).parameters
-        annotations |= {name: own[name].annotation for name in own if name != "config"} | {"debug": DebugOption}
-        for name, annotation in annotations.items():
-            default = own[name].default if name in own else (False if name == "debug" else None)
-            parameters.append(
-                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            )
-
-        @functools.wraps(command)
-        def run(debug: bool, **values: Any) -> None:
-            extras = {name: values.pop(name) for name in own if name != "config"}
-            leave(guarded(lambda: command(config(**values), **extras), debug=debug))
-
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = annotations
-        return run
-
-    return decorate
-
-
 def completing(choices: Iterable[str]) -> Callable[[str], list[str]]:
-    """What a shell offers for an option's value; where it is nothing, shells offer files."""
+    """The values that a shell offers for an option; if there are none, shells offer files."""
 
     def complete(incomplete: str) -> list[str]:
         return [choice for choice in choices if choice.startswith(incomplete)]
@@ -80,8 +40,78 @@ def completing(choices: Iterable[str]) -> Callable[[str], list[str]]:
     return complete
 
 
+def option(config: type[RunConfig], name: str) -> Any:
+    """The command-line option of a setting; for use in `Annotated`."""
+    known = settings(config)[name]
+    return typer.Option(
+        option_name(name),
+        help=known.meaning,
+        metavar=None if known.kind is bool else known.metavar,
+        autocompletion=completing(recipe.names() if name == "recipe" else known.choices),
+    )
+
+
+CpuOption = Annotated[bool, option(RunConfig, "cpu")]
+DataDirOption = Annotated[Path, option(RunConfig, "data_dir")]
+OutputDirOption = Annotated[Path, option(RunConfig, "output_dir")]
+RecipeOption = Annotated[str, option(TrainConfig, "recipe")]
+WeightsOption = Annotated[Path, option(EvaluateConfig, "weights")]
+
+
+def configured_by(config: type[RunConfig]) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """A command with one option for each setting of `config`. It is called with the finished configuration.
+
+    Options are read as text and checked by the configuration, so that all problems are reported together.
+    """
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        own = inspect.signature(command, eval_str=True).parameters
+        parameters = []
+        for name, known in settings(config).items():
+            if known.on_command_line:
+                made = option(config, name)
+                has_default = known.default not in (None, False)
+                made.help += f" [default: {known.default}]" if has_default else ""
+                made.show_default = False
+                parameters.append(
+                    _parameter(name, None, Annotated[bool | None if known.kind is bool else str | None, made])
+                )
+        parameters += [_parameter(name, own[name].default, own[name].annotation) for name in own if name != "config"]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> int:
+            extras = {name: values.pop(name) for name in own if name != "config"}
+            return command(config(**values), **extras)
+
+        return _with_parameters(run, parameters)
+
+    return decorate
+
+
+def with_debug(command: Callable[..., Any]) -> Callable[..., None]:
+    """A command with the option `--debug`; its errors become lines on stderr, and its result the exit code."""
+    own = inspect.signature(command, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def run(debug: bool, **values: Any) -> None:
+        leave(guarded(lambda: command(**values), debug=debug))
+
+    return _with_parameters(run, [*own.values(), _parameter("debug", False, DebugOption)])
+
+
+def _parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _with_parameters(command: Callable[..., Any], parameters: list[inspect.Parameter]) -> Callable[..., Any]:
+    """`command` with the parameters that Typer shall see."""
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
 def launch(config: RunConfig) -> int:
-    """Run this very command line in as many processes as `config` says."""
+    """Run the same command line in `config.processes` processes."""
     from mnist_accel.hardware.launch import run_processes
 
     assert config.processes
@@ -92,57 +122,69 @@ def launch(config: RunConfig) -> int:
 
 
 def print_json(values: dict[str, Any] | list[dict[str, Any]]) -> None:
-    """The last line of stdout."""
+    """Print the last line of stdout."""
     print(json.dumps(values, allow_nan=False), flush=True)
 
 
 def print_errors(lines: list[str], *, is_shared: bool = False, label: str = "error: ") -> None:
-    """What is wrong and what to do, a line each; from one process alone.
+    """Print one line per error on stderr, from one process only.
 
-    The other processes wait, for the launcher stops all when the first one leaves: when it is the main process that
-    leaves, it has spoken for all; a process that is still here then has met an error of its own.
+    Processes other than the main one wait first: the launcher stops all processes when the first one leaves. If the
+    main process leaves, it has printed the error. A process that is still alive then has an error of its own.
     """
     if launched_rank() != 0:
         time.sleep(MAIN_PROCESS_SPEAKS_SECONDS)
         if is_shared:
             return
-    with contextlib.suppress(OSError):  # a terminal that was closed hears nothing
+    with contextlib.suppress(OSError):  # the terminal may be closed
         for line in lines:
-            print(f"mnist-accel: {label}{' '.join(line.split())}", file=sys.stderr, flush=True)
+            print(f"mnist-accel: {label}{printable(line, LONGEST_LINE)}", file=sys.stderr, flush=True)
 
 
 def guarded(work: Callable[[], int], *, debug: bool) -> int:
-    """The exit code of `work`; errors become lines on stderr."""
+    """Do `work` and return its exit code. Errors become lines on stderr."""
     problem: BaseException
     is_shared = False
     try:
-        return work()
+        code = work()
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt as interrupt:
         problem, code = interrupt, EXIT_INTERRUPTED
-        lines = ["stopped by Ctrl-C; files of earlier runs are as they were"]
+        lines = ["stopped by Ctrl-C; files of earlier runs are unchanged"]
+    except BrokenPipeError:
+        # Python flushes stdout once more when it ends, and would report the error then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_OUTPUT
     except ConfigError as error:
-        problem, lines, code = error, error.problems, EXIT_REFUSED
+        problem, code = error, EXIT_REFUSED
+        lines = [found.shown(option_name) for found in error.problems]
     except UserError as error:
         problem, lines, code, is_shared = error, [str(error)], error.exit_code, error.is_shared
     except Exception as error:
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        problem, code = error, EXIT_BUG
-        lines = [f"internal error, {text}; run again with --debug and report what it shows"]
-        if "torch" in sys.modules:
-            from mnist_accel.hardware.accelerator import lost_contact
-
-            if (lost := lost_contact(error)) is not None:
-                lines, code = [str(lost)], lost.exit_code
+        problem = error
+        lines, code = _unexpected(error)
     if debug:
         traceback.print_exception(problem)
     print_errors(lines, is_shared=is_shared, label="" if code > 128 else "error: ")
     return code
 
 
+def _unexpected(error: Exception) -> tuple[list[str], int]:
+    """Lines and exit code for an error that is not a `UserError`: a lost process, or a defect of the program."""
+    if "torch" in sys.modules:
+        from mnist_accel.hardware.accelerator import lost_contact
+
+        if (lost := lost_contact(error)) is not None:
+            return [str(lost)], lost.exit_code
+    text = printable(f"{type(error).__name__}: {error}")
+    return [f"unexpected error: {text}; run again with --debug and report the output"], EXIT_BUG
+
+
 def leave(code: int) -> NoReturn:
-    """End this process. One of several skips the interpreter's own end, in which threads that talk can abort it."""
+    """End this process. One of several processes skips the interpreter's shutdown: threads can abort it."""
     if (launched_world_size() or 1) > 1:
-        with contextlib.suppress(OSError):  # whoever listened may be gone
+        with contextlib.suppress(OSError):  # the reader may have gone
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)

@@ -16,11 +16,9 @@ def doctor(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Say what this machine and its settings are, and warn of what commonly goes wrong. Exit code 1 with warnings.
+    """Show the facts and settings of this machine and warn of common mistakes. Exit code 1 with warnings.
 
     For example:
-
-      mnist-accel doctor
 
       mnist-accel doctor --data-dir data --json
     """
@@ -28,12 +26,10 @@ def doctor(
 
 
 def _doctor(data_dir: Path, as_json: bool) -> int:
-    from mnist_accel.checks.doctor import examine
-    from mnist_accel.reports.console import stderr_console
-    from mnist_accel.reports.tables import print_findings
+    from mnist_accel.checks import doctor, pages
 
-    findings = examine(data_dir)
-    print_findings(stderr_console(), findings.facts, findings.warnings)
+    findings = doctor.examine(data_dir)
+    pages.print_findings(pages.results_console(as_json), findings)
     if as_json:
         print_json({"facts": findings.facts, "warnings": findings.warnings})
     return EXIT_FAILED if findings.warnings else 0

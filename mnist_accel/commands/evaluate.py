@@ -9,7 +9,7 @@ from mnist_accel.hardware.cores import launched_rank, launched_world_size
 
 @configured_by(EvaluateConfig)
 def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
-    """Test saved weights: accuracy with its interval, figures by class, confusion matrix, worst mistakes.
+    """Test saved weights: accuracy with confidence interval, figures per class, confusion matrix, worst mistakes.
 
     For example:
 
@@ -19,19 +19,23 @@ def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
     """
     if config.processes and config.processes > 1 and launched_world_size() is None:
         return launch(config)
+    from mnist_accel import api
     from mnist_accel.reports.console import TrainingConsole, stderr_console
     from mnist_accel.reports.tables import print_report
-    from mnist_accel.training import evaluate as evaluation
+    from mnist_accel.training.evaluate import RESULT_FILES
     from mnist_accel.training.events import Silence
 
+    is_main = launched_rank() == 0
     console = stderr_console()
     progress = TrainingConsole(console)
+    for text in config.warnings() if is_main else ():
+        progress.notice(text)
     try:
-        result = evaluation.evaluate(config, progress if launched_rank() == 0 else Silence())
+        result = api.evaluate(config, progress if is_main else Silence())
     finally:
         progress.close()
-    if launched_rank() == 0:
-        print_report(console, result, [config.output_dir / name for name in evaluation.RESULT_FILES])
+    if is_main:
+        print_report(console, result, [config.output_dir / name for name in RESULT_FILES])
         if json:
             print_json(result.as_json())
     return 0

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from mnist_accel.commands.common import DebugOption, guarded, print_errors, print_json
-from mnist_accel.errors import EXIT_FAILED
-
-if TYPE_CHECKING:
-    from mnist_accel.pictures.predict import PictureResult
+from mnist_accel.errors import EXIT_FAILED, printable
 
 
 def predict(
@@ -21,16 +18,17 @@ def predict(
     weights: Annotated[Path, typer.Option(help="Weights of `train`, or an exported model.")] = Path(
         "mnist_cnn_model.pth"
     ),
-    top_k: Annotated[int, typer.Option(min=1, max=1000, help="How many labels to tell of each digit.")] = 3,
+    top_k: Annotated[int, typer.Option(min=1, max=1000, help="Number of labels to show for each digit.")] = 3,
     save_input: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep what the network saw, a 28×28 PNG a digit, in this folder.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Save the network's inputs in this folder: a 28×28 PNG for each digit."),
     ] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON list, an object a picture, as the last line of stdout.")
+        bool, typer.Option("--json", help="Print a JSON list with an object for each picture as the last line.")
     ] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Read the digits in pictures: photos, scans, drawings; one digit or a number. Exit code 1 if a picture failed.
+    """Read the digits in photos, scans and drawings; one digit or a number. Exit code 1 if a picture failed.
 
     For example:
 
@@ -46,53 +44,25 @@ def predict(
 def _predict(images: list[str], weights: Path, top_k: int, save_input: Path | None, as_json: bool) -> int:
     from mnist_accel.files.atomic import require_writable
     from mnist_accel.models import classifier
-    from mnist_accel.pictures import picture_file as picture
+    from mnist_accel.pictures import picture_file
     from mnist_accel.pictures.predict import read_files
-    from mnist_accel.reports import preview
+    from mnist_accel.pictures.saved_inputs import SavedInputs
+    from mnist_accel.reports.predictions_table import PredictionsTable
 
-    names = picture.find(images)
+    names = picture_file.find(images)
     if save_input:
         require_writable(save_input, "--save-input")
-    console = preview.open_console(to_stderr=as_json)
-    drawn = console.is_terminal and len(names) <= preview.MOST_DRAWN
-    found: list[dict[str, Any]] = []
-    failed = False
-    taken: set[str] = set()
+    inputs = SavedInputs(save_input) if save_input else None
+    table = None if as_json else PredictionsTable(pictures=len(names))
+    results = []
     for result in read_files(names, classifier.load(weights), top_k):
+        results.append(result)
         if result.error is not None:
-            failed = True
-            print_errors([f"{result.file}: {result.error}"])
-        elif drawn:
-            preview.draw(console, result)
-        elif not as_json:
-            print(preview.line(result), flush=True)
-        if save_input:
-            _save(result, save_input, taken)
-        if as_json:
-            found.append(result.as_json())
+            print_errors([f"{printable(result.file, 150)}: {result.error}"])
+        elif table:
+            table.show(result)
+        if inputs:
+            inputs.save(result)
     if as_json:
-        print_json(found)
-    return EXIT_FAILED if failed else 0
-
-
-def _save(result: PictureResult, folder: Path, taken: set[str]) -> None:
-    """One PNG a digit, named after its picture; pictures of the same name in different folders get numbers."""
-    import io
-
-    from PIL import Image
-
-    from mnist_accel.files import atomic as files
-
-    stem = "stdin" if result.file == "-" else Path(result.file).stem
-    name, number = stem, 1
-    while name in taken:
-        number += 1
-        name = f"{stem}-{number}"
-    taken.add(name)
-    contents = {}
-    for position, digit in enumerate(result.digits, start=1):
-        buffer = io.BytesIO()
-        Image.fromarray(digit.image).save(buffer, "PNG")
-        contents[folder / f"{name}_digit{position}_{digit.label.replace('/', ' ')}.png"] = buffer.getvalue()
-    if contents:
-        files.publish(contents)
+        print_json([result.as_json() for result in results])
+    return EXIT_FAILED if any(result.error is not None for result in results) else 0

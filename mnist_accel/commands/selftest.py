@@ -7,13 +7,9 @@ from mnist_accel.errors import EXIT_FAILED
 
 
 def selftest(json: JsonOption = False, debug: DebugOption = False) -> None:
-    """Prove the promises on this machine, in about a minute: what one runs on a new server.
-
-    Trains and evaluates; kills, resumes and compares; one against two processes; counts; compares precisions.
+    """Check on this machine that training, resuming and evaluation are correct. Takes about a minute.
 
     For example:
-
-      mnist-accel selftest
 
       mnist-accel selftest --json
     """
@@ -23,13 +19,13 @@ def selftest(json: JsonOption = False, debug: DebugOption = False) -> None:
 def _selftest(as_json: bool) -> int:
     from dataclasses import asdict
 
-    from mnist_accel.checks.selftest import run_selftest
-    from mnist_accel.reports.console import stderr_console
-    from mnist_accel.reports.tables import print_check
+    from mnist_accel.checks import pages
+    from mnist_accel.checks.selftest import run_selftest, verdict
 
-    console = stderr_console()
-    checks = run_selftest(lambda check: print_check(console, check))
+    console = pages.results_console(as_json)
+    checks = run_selftest(pages.running, lambda check: pages.print_check(console, check))
     passed = all(check.passed is not False for check in checks)
+    console.print(verdict(checks), style="bold green" if passed else "bold red")
     if as_json:
         print_json({"passed": passed, "checks": [asdict(check) for check in checks]})
     return 0 if passed else EXIT_FAILED

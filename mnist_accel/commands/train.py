@@ -12,9 +12,9 @@ from mnist_accel.hardware.cores import launched_rank, launched_world_size
 
 @configured_by(TrainConfig)
 def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = False) -> int:
-    """Train a digit classifier; leave weights, record, metrics and pictures in the output folder.
+    """Train a digit classifier and write its weights, record, metrics and pictures to the output folder.
 
-    Single options win over the recipe, the recipe over the defaults.
+    Options win over the recipe, and the recipe wins over the defaults.
 
     For example:
 
@@ -28,23 +28,26 @@ def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = Fa
     """
     if config.processes and (config.processes > 1 or config.max_restarts) and launched_world_size() is None:
         return launch(config)
+    from mnist_accel import api
     from mnist_accel.reports.console import TrainingConsole, stderr_console
-    from mnist_accel.training import train as training
     from mnist_accel.training.events import Silence
+    from mnist_accel.training.train import RESULT_FILES
 
+    is_main = launched_rank() == 0
     console = TrainingConsole(stderr_console(), quiet=quiet)
+    for text in config.warnings() if is_main else ():
+        console.notice(text)
     try:
-        result = training.train(config, console if launched_rank() == 0 else Silence())
+        result = api.train(config, console if is_main else Silence())
     finally:
-        with contextlib.suppress(OSError):  # the terminal may be gone
+        with contextlib.suppress(OSError):  # the terminal may be closed
             console.close()
     below = config.target_accuracy is not None and result.test_accuracy < config.target_accuracy
-    if launched_rank() == 0:
-        folder = config.output_dir
+    if is_main:
         console.run_finished(
-            f"{result.dataset}: test accuracy {result.test_accuracy:.2%} by epoch {result.chosen_epoch}'s weights, "
-            f"{result.train_seconds:.1f} s of training, {result.wall_seconds:.1f} s in all",
-            [folder / name for name in training.RESULT_FILES],
+            f"{result.dataset}: test accuracy {result.test_accuracy:.2%} with the weights of epoch "
+            f"{result.chosen_epoch}, {result.train_seconds:.1f} s of training, {result.wall_seconds:.1f} s in total",
+            [config.output_dir / name for name in RESULT_FILES],
         )
         if below:
             print_errors([f"test accuracy {result.test_accuracy:.4f} is below the target {config.target_accuracy}"])

@@ -1,1 +1,1 @@
-"""The settings of a run, and the recipes."""
+"""The settings of a run, with their meaning and limits, and the recipes."""

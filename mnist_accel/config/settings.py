@@ -1,316 +1,168 @@
-"""What a run is asked to do: every setting once, with its meaning, unit, default and limits.
+"""The settings of a training run and of an evaluation: each is stated once, with meaning, default and limits.
 
-`TrainConfig` and `EvaluateConfig` take their values in this order: what the caller gives, then the recipe, then the
-default. Values may be strings, as they come from a command line. All problems are raised at once, before any work.
-Nothing here imports torch, so that a mistyped option is reported at once.
+A value is taken from the caller, else from the recipe, else from the default. Values may be texts, as on a command
+line. All problems are raised together, before any work. This module does not import torch, so that errors appear at
+once.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from mnist_accel.config import recipes
-from mnist_accel.config.setting import UNSET, Setting, checked, setting
-from mnist_accel.errors import ConfigError
-from mnist_accel.files import atomic as files
-from mnist_accel.hardware.cores import available_cores, launched_world_size
+from pydantic import BeforeValidator
 
-DATASETS = ("auto", "mnist", "mnist-5k", "fashion-mnist", "kmnist")
-DATASET_FORMS = ("idx:DIR", "folder:DIR")
+from mnist_accel.config.base import RunConfig, count, option_name, settings
+from mnist_accel.config.fields import NOT_BOOL, Bool, File, MaybeWhole, Name, OneOf, Real, Whole, setting
+from mnist_accel.errors import Problem
+from mnist_accel.files.atomic import exists
+from mnist_accel.hardware.cores import launched_world_size
+
+__all__ = ["DATASETS", "MODELS", "EvaluateConfig", "RunConfig", "TrainConfig", "is_data_set", "option_name", "settings"]
+
+DATASETS = ("mnist", "fashion-mnist", "kmnist")
+DATA_SET = OneOf(DATASETS, forms=("idx:DIR", "folder:DIR"))
 MODELS = ("cnn", "small-cnn", "normalised-cnn")
-PRECISIONS = ("auto", "no", "bf16", "fp16")
+result_setting = partial(setting, decides_result=True)
+"""A checkpoint with another value of such a setting belongs to another run."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """The settings that training and evaluation share: data, hardware, output."""
-
-    dataset: str = setting(
-        "auto",
-        "Data set; idx:DIR: IDX files of your own; folder:DIR: pictures, one sub-folder a class.",
-        choices=DATASETS,
-        forms=DATASET_FORMS,
-    )
-    data_dir: Path = setting(Path("data"), "Folder of the data sets, in torchvision's layout (MNIST/raw/…).")
-    batch_size: int = setting(
-        128,
-        "Samples of one optimizer step, over all processes and accumulation steps.",
-        minimum=1,
-        decides_result=True,
-    )
-    mixed_precision: str = setting(
-        "auto",
-        "Arithmetic of the forward pass; auto: what Accelerate was configured with, else bf16 where native, else no.",
-        choices=PRECISIONS,
-    )
-    cpu: bool = setting(False, "Use the CPU even where there is an accelerator.")
-    threads: int | None = setting(
-        None,
-        "CPU threads of each process; by default the cores available, divided by the local processes.",
-        minimum=1,
-        maximum=4096,
-    )
-    processes: int | None = setting(None, "Start this many processes on this machine.", minimum=1)
-    timeout: int = setting(
-        300,
-        "Seconds after which a process that no longer answers is given up by the others.",
-        minimum=1,
-        maximum=10**7,
-    )
-    output_dir: Path = setting(Path(), "Folder for the results.")
-
-    def __post_init__(self) -> None:
-        given = {name: value for name, value in vars(self).items() if value is not UNSET}
-        problems: list[str] = []
-        known_settings = settings(type(self))
-        from_recipe: Mapping[str, Any] = {}
-        if "recipe" in known_settings:
-            recipe = str(given.get("recipe", known_settings["recipe"].default))
-            from_recipe, problems = recipes.load(recipe, known_settings.keys() - {"recipe"})
-        for name, known in known_settings.items():
-            if name in given:
-                value, where = given[name], ""
-            elif name in from_recipe:
-                value, where = from_recipe[name], f"recipe {recipe}: "
-            else:
-                value, where = known.default, ""
-            if value is not None:
-                try:
-                    value = checked(value, _kind(type(self), name), known)
-                except ValueError as error:
-                    problems.append(f"{where}{option_name(name)} {value}: {error}")
-                    value = known.default  # lets the remaining checks run
-            object.__setattr__(self, name, value)
-        self._check(problems)
-        if problems:
-            raise ConfigError(problems)
-
-    @property
-    def world_size(self) -> int:
-        """Processes of the whole run: those of the launcher that started this one, else `processes`."""
-        return launched_world_size() or self.processes or 1
-
-    def _check(self, problems: list[str]) -> None:
-        """Append what is wrong between fields, or between a field and this machine."""
-        launched, cores = launched_world_size(), available_cores()
-        if self.processes and launched and self.processes != launched:
-            problems.append(
-                f"--processes {self.processes}: a launcher has already started {launched}; leave the option out"
-            )
-        elif self.processes and not launched and self.processes > cores:
-            problems.append(f"--processes {self.processes}: this machine has {cores} cores; give at most {cores}")
-        if self.mixed_precision == "fp16" and self.cpu:
-            problems.append("--mixed-precision fp16: a CPU has no fp16 training; give bf16 or no")
-        folder = self.output_dir.absolute()
-        try:
-            while not folder.exists() and folder != folder.parent:
-                folder = folder.parent
-        except OSError as error:  # a name too long, a folder that may not be entered
-            problems.append(f"--output-dir {self.output_dir}: {error.strerror}; name another folder")
-            return
-        if not folder.is_dir():
-            problems.append(f"--output-dir {self.output_dir}: {folder} is not a folder; name another")
-        elif not os.access(folder, os.W_OK | os.X_OK):
-            problems.append(f"--output-dir {self.output_dir}: cannot write in {folder}; name another folder")
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
-    """One training run. `TrainConfig(recipe="seed", epochs=1)` is the command line `--recipe seed --epochs 1`.
+    """One training run. `TrainConfig(recipe="accurate", epochs=1)` is `--recipe accurate --epochs 1`.
 
     Raises:
-        ConfigError: with every problem of every setting.
+        ConfigError: with all problems of all settings.
     """
 
-    recipe: str = setting("seed", "Named settings, or a .toml file of them; single options win over it.")
-    model: str = setting("cnn", "Architecture.", choices=MODELS, decides_result=True)
-    epochs: int = setting(5, "Passes over the training set.", minimum=1, decides_result=True)
-    lr: float = setting(
-        0.001, "Learning rate of Adam; its peak where the recipe has a schedule.", above=0, decides_result=True
+    recipe: Name = setting("classic", "Recipe by name, or a .toml file of settings. Single options win over it.")
+    dataset: Annotated[str, BeforeValidator(DATA_SET)] = setting(
+        "mnist", "Data set. idx:DIR: your own IDX files. folder:DIR: pictures, one sub-folder per class."
     )
-    seed: int = setting(
-        0,
-        "Seed of initial weights, sample order and dropout.",
-        minimum=0,
-        maximum=2**31 - 1,
-        decides_result=True,
+    model: Annotated[str, BeforeValidator(OneOf(MODELS))] = result_setting("cnn", "Network architecture.")
+    epochs: Whole = result_setting(5, "Passes over the training set.", ge=1)
+    lr: Real = result_setting(
+        0.001, "Learning rate of Adam; the highest one if the recipe has a schedule.", gt=0, le=1000
     )
-    train_samples: int | None = setting(
-        None, "Train on this many samples only: a seeded, class-balanced subset.", minimum=1, decides_result=True
+    seed: Whole = result_setting(0, "Seed of initial weights, sample order and dropout.", ge=0, le=2**31 - 1)
+    train_samples: MaybeWhole = result_setting(
+        None, "Train on this many samples: a class-balanced subset, chosen by the seed. Default: all.", ge=1
     )
-    validation_samples: int | None = setting(
+    validation_samples: MaybeWhole = result_setting(
         None,
-        "Hold this many training samples out, class-balanced, to choose by; the test set is then used at the end only.",
-        minimum=1,
-        decides_result=True,
+        "Hold out this many training samples, class-balanced, for --select and --early-stop. The test set is then "
+        "used once, after training.",
+        ge=1,
     )
-    early_stop: int | None = setting(
-        None,
-        "Stop after this many epochs in a row without a lower validation loss.",
-        minimum=1,
-        decides_result=True,
+    early_stop: MaybeWhole = result_setting(
+        None, "Stop after this many epochs in a row without a lower validation loss.", ge=1
     )
-    select: str = setting(
-        "last",
-        "Final weights: those of the last epoch, or of the one with the lowest validation loss.",
-        choices=("last", "best"),
-        decides_result=True,
+    select: Annotated[str, BeforeValidator(OneOf(("last", "best")))] = result_setting(
+        "last", "Final weights: those of the last epoch, or of the epoch with the lowest validation loss."
     )
-    gradient_accumulation_steps: int = setting(
+    gradient_accumulation_steps: Whole = result_setting(
         1,
-        "Parts that each process computes a step in, to save memory; the result is the same.",
-        minimum=1,
-        decides_result=True,
+        "Compute each step in this many parts, to save memory. The gradient stays that of the whole batch; only batch "
+        "normalisation sees the smaller parts.",
+        ge=1,
     )
-    dropout: float = setting(
-        0.5,
-        "Probability that a hidden unit is dropped.",
-        minimum=0,
-        below=1,
-        on_command_line=False,
-        decides_result=True,
+    dropout: Real = result_setting(
+        0.5, "Probability that dropout zeroes a hidden unit.", ge=0, le=0.9, on_command_line=False
     )
-    schedule: str = setting(
-        "constant",
-        "Course of the learning rate: constant, or one cycle up and down over the whole run.",
-        choices=("constant", "one-cycle"),
-        on_command_line=False,
-        decides_result=True,
+    schedule: Annotated[str, BeforeValidator(OneOf(("constant", "one-cycle")))] = result_setting(
+        "constant", "Learning rate: constant, or one cycle up and down over the whole run.", on_command_line=False
     )
-    warmup: float = setting(
-        0.3, "Share of all steps in which a cycle rises.", above=0, below=1, on_command_line=False, decides_result=True
+    warmup: Real = result_setting(
+        0.3, "Share of all steps in which a one-cycle learning rate rises.", gt=0, lt=1, on_command_line=False
     )
-    beta1: float = setting(
-        0.9, "Decay of Adam's mean gradient.", minimum=0, below=1, on_command_line=False, decides_result=True
-    )
-    beta2: float = setting(
-        0.999, "Decay of Adam's mean squared gradient.", minimum=0, below=1, on_command_line=False, decides_result=True
-    )
-    average: float = setting(
+    beta1: Real = result_setting(0.9, "Decay of Adam's mean gradient.", ge=0, lt=1, on_command_line=False)
+    beta2: Real = result_setting(0.999, "Decay of Adam's mean squared gradient.", ge=0, lt=1, on_command_line=False)
+    average: Real = result_setting(
         0.0,
-        "Decay a step of the moving average of the weights that is tested and saved; 0: none is kept.",
-        minimum=0,
-        below=1,
+        "Decay per step of the moving average of the weights, which is then tested and saved. 0: no average.",
+        ge=0,
+        lt=1,
         on_command_line=False,
-        decides_result=True,
     )
-    rotation: float = setting(
-        0.0,
-        "Augmentation: largest angle in degrees.",
-        minimum=0,
-        maximum=180,
-        on_command_line=False,
-        decides_result=True,
+    rotation: Real = result_setting(
+        0.0, "Augmentation: largest rotation in degrees.", ge=0, le=180, on_command_line=False
     )
-    shift: float = setting(
-        0.0, "Augmentation: largest shift in pixels.", minimum=0, maximum=28, on_command_line=False, decides_result=True
+    shift: Real = result_setting(0.0, "Augmentation: largest shift in pixels.", ge=0, le=28, on_command_line=False)
+    scale: Real = result_setting(
+        0.0, "Augmentation: largest relative change of width and of height.", ge=0, lt=1, on_command_line=False
     )
-    scale: float = setting(
-        0.0,
-        "Augmentation: largest change of width and of height, as a share.",
-        minimum=0,
-        below=1,
-        on_command_line=False,
-        decides_result=True,
+    dtype: Annotated[str, BeforeValidator(OneOf(("float32", "float64")))] = result_setting(
+        "float32", "Type of the weights. float64 serves to compare runs without rounding.", on_command_line=False
     )
-    dtype: str = setting(
-        "float32",
-        "Type of the weights; float64 is for comparing runs to the last digit.",
-        choices=("float32", "float64"),
-        on_command_line=False,
-        decides_result=True,
+    checkpoint_every: MaybeWhole = setting(
+        None, "Optimizer steps between two checkpoints. Default: one checkpoint after each epoch.", ge=1
     )
-    checkpoint_every: int | None = setting(
-        None, "Optimizer steps between two checkpoints; by default one after each epoch.", minimum=1
-    )
-    keep: int = setting(2, "Checkpoints to keep.", minimum=1)
-    resume: str = setting(
+    keep: Whole = setting(2, "Number of checkpoints to keep.", ge=1)
+    resume: Name = setting(
         "never",
-        "auto: continue from the output folder's newest whole checkpoint, if any; or a checkpoint's path; or never.",
+        "auto: resume from the newest valid checkpoint in the output folder, if there is one. Or the path of a "
+        "checkpoint, or never.",
     )
-    max_restarts: int = setting(
-        0, "With --processes: start again this often, from the last checkpoint, when a process crashes.", minimum=0
+    max_restarts: Whole = setting(
+        0, "With --processes: restart this many times from the last checkpoint after a process crashes.", ge=0
     )
-    target_accuracy: float | None = setting(
-        None, "Exit with code 3 if the final test accuracy is below this (0 to 1).", above=0, maximum=1
+    target_accuracy: Annotated[float | None, NOT_BOOL] = setting(
+        None, "Exit with code 3 if the final test accuracy is below this value (0 to 1).", gt=0, le=1
     )
-    compile: bool = setting(False, "Compile the model with torch.compile; one GPU replays it as CUDA graphs.")
+    compile: Bool = setting(False, "Compile the model with torch.compile; on one GPU with CUDA graphs.")
+    speedups: Bool = setting(
+        True, "Use the faster kernels, memory and gradient exchange of mnist_accel/speed.", on_command_line=False
+    )
 
-    def _check(self, problems: list[str]) -> None:
-        super()._check(problems)
+    def _conflicts(self) -> list[Problem]:
+        problems = super()._conflicts()
         if not self.validation_samples:
             problems += [
-                f"{option_name(name)} {value}: needs samples to choose by; give --validation-samples"
+                Problem(name, f"{value}: needs held-out samples", see="validation_samples")
                 for name, value in (("early_stop", self.early_stop), ("select", self.select))
                 if value not in (None, "last")
             ]
         if self.max_restarts and not self.processes and not launched_world_size():
-            problems.append(f"--max-restarts {self.max_restarts}: goes with --processes; give that, too")
+            problems.append(Problem("max_restarts", f"{self.max_restarts}: works only with processes", see="processes"))
         parts = self.world_size * self.gradient_accumulation_steps
         if self.batch_size < parts:
-            problems.append(
-                f"--batch-size {self.batch_size}: smaller than {self.world_size} processes × "
-                f"{self.gradient_accumulation_steps} accumulation steps; give at least {parts}"
-            )
+            steps = count(self.gradient_accumulation_steps, "accumulation step")
+            size = f"{count(self.world_size, 'process', 'es')} × {steps}"
+            problems.append(Problem("batch_size", f"{self.batch_size}: smaller than {size}; give at least {parts}"))
         if self.dtype == "float64" and self.mixed_precision not in ("auto", "no"):
-            problems.append(f"--mixed-precision {self.mixed_precision}: does not go with dtype float64; give no")
+            text = f"{self.mixed_precision}: cannot be combined with dtype float64; give no"
+            problems.append(Problem("mixed_precision", text))
+        return problems
 
 
-@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(RunConfig):
     """One evaluation of saved weights.
 
     Raises:
-        ConfigError: with every problem of every setting.
+        ConfigError: with all problems of all settings.
     """
 
-    weights: Path = setting(
+    weights: File = setting(
         Path("mnist_cnn_model.pth"), "Weights file (.pth), or an exported one (.onnx, .safetensors, .pt2)."
     )
-    dataset: str | None = setting(  # type: ignore[assignment]  # None: the one named beside the weights
-        None,
-        "Data set; by default the one named in the JSON beside the weights.",
-        choices=DATASETS[1:],
-        forms=DATASET_FORMS,
+    dataset: Annotated[str | None, BeforeValidator(DATA_SET)] = setting(
+        None, "Data set. Default: the one that the JSON beside the weights names."
     )
-    batch_size: int = setting(1000, "Samples of one forward pass, over all processes.", minimum=1)
+    batch_size: Whole = setting(1000, "Samples in one forward pass, over all processes.", ge=1)
 
-    def _check(self, problems: list[str]) -> None:
-        super()._check(problems)
-        if not files.exists(self.weights):
-            problems.append(f"--weights {self.weights}: no such file; train first (mnist-accel train) or name another")
+    def _conflicts(self) -> list[Problem]:
+        problems = super()._conflicts()
+        if not exists(self.weights):
+            hint = "train first (mnist-accel train) or give another file"
+            problems.append(Problem("weights", f"{self.weights}: no such file; {hint}"))
         elif not self.weights.is_file():
-            problems.append(f"--weights {self.weights}: not a file; name the weights file itself")
+            problems.append(Problem("weights", f"{self.weights}: not a file; give the weights file itself"))
+        return problems
 
 
-def settings(config: type[RunConfig]) -> dict[str, Setting]:
-    """The fields of a config class by name."""
-    return {field.name: field.metadata["setting"] for field in dataclasses.fields(config)}
-
-
-def option_name(name: str) -> str:
-    """`batch_size` as it is typed: `--batch-size`."""
-    return "--" + name.replace("_", "-")
-
-
-def metavar(config: type[RunConfig], name: str) -> str:
-    """What a setting takes, for help texts: its choices, else its kind."""
-    known = settings(config)[name]
-    return "|".join(known.choices + known.forms) or {int: "N", float: "X", Path: "PATH"}.get(
-        _kind(config, name), "NAME"
-    )
-
-
-def _kind(config: type[RunConfig], name: str) -> type:
-    """The type of a field, without its `| None`."""
-    hint = typing.get_type_hints(config)[name]
-    if isinstance(hint, types.UnionType):
-        hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
-    return typing.cast(type, hint)
+def is_data_set(name: str) -> bool:
+    """Whether `name` is a value of the setting `dataset`."""
+    try:
+        return DATA_SET(name) == name
+    except ValueError:
+        return False

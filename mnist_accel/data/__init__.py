@@ -1,1 +1,1 @@
-"""Data sets by name, sample order, batches and augmentation."""
+"""Data sets, the order of the samples in an epoch, batches and augmentation."""

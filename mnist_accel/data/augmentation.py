@@ -1,4 +1,4 @@
-"""Augmentation: small rotations, shifts and changes of scale of a whole batch at once, where the batch is."""
+"""Augmentation: random rotation, shift and scale of a batch of images, computed on the device of the batch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mnist_accel.config.settings import TrainConfig
 
 
 class Augmentation:
-    """Distorts training images by draws that depend on (seed, epoch, sample) alone, whatever the number of processes.
+    """Distorts training images by random numbers that depend only on the seed, the epoch and the sample.
 
     Args:
-        samples: in the training set.
-        background: the value of black pixels, which come in from beyond the edges.
+        samples: the number of samples in the training set.
+        background: the value of a black pixel; pixels from outside the image get it.
     """
 
     def __init__(self, config: TrainConfig, samples: int, background: float) -> None:
@@ -27,23 +27,23 @@ class Augmentation:
         self._epoch, self._draws = -1, torch.empty(0)
 
     def __call__(self, images: Tensor, samples: Tensor, epoch: int) -> Tensor:
-        """The images (B, 1, H, W) of the samples (B,), distorted as epoch `epoch` has it."""
+        """Distort the images (B, 1, H, W) of the samples (B,) as in the given epoch."""
         if not self.is_on or not len(images):
             return images
-        angle, x_scale, y_scale, x_shift, y_shift = self._of(samples, epoch).to(images).unbind(dim=1)
+        angle, x_scale, y_scale, x_shift, y_shift = self._parameters(samples, epoch).to(images).unbind(dim=1)
         height, width = images.shape[2:]
         x = torch.arange(1 - width, width, 2, device=images.device, dtype=images.dtype) / width  # -1 … 1, pixel centres
         y = torch.arange(1 - height, height, 2, device=images.device, dtype=images.dtype) / height
         cos, sin = angle.cos(), angle.sin()
-        # Where in the original image each pixel (B, H, W) comes from. Not by matrix products, whose rounding may depend
-        # on the size of the batch.
+        # The position in the original image of each pixel (B, H, W). Not computed by matrix products, because their
+        # rounding may depend on the batch size.
         x_from = _plane(cos * x_scale, x, -sin * x_scale, y, x_shift * 2 / width)
         y_from = _plane(sin * y_scale, x, cos * y_scale, y, y_shift * 2 / height)
         grid = torch.stack([x_from, y_from], dim=3)
         return grid_sample(images - self.background, grid, align_corners=False) + self.background
 
-    def _of(self, samples: Tensor, epoch: int) -> Tensor:
-        """Angle in radians, two scales, two shifts in pixels of each sample; float32 (B, 5), beside `samples`."""
+    def _parameters(self, samples: Tensor, epoch: int) -> Tensor:
+        """For each sample the angle in radians, two scales, two shifts in pixels; float32 (B, 5)."""
         if epoch != self._epoch:
             uniform = torch.from_numpy(
                 np.random.default_rng([self.seed, epoch, 1]).random((self.samples, 5), np.float32)
@@ -55,5 +55,5 @@ class Augmentation:
 
 
 def _plane(x_slope: Tensor, x: Tensor, y_slope: Tensor, y: Tensor, offset: Tensor) -> Tensor:
-    """x_slope · x + y_slope · y + offset over all pixels; slopes and offset (B,), x (W,), y (H,) → (B, H, W)."""
+    """x_slope · x + y_slope · y + offset for all pixels; slopes and offset (B,), x (W,), y (H,) → (B, H, W)."""
     return (x_slope[:, None, None] * x) + (y_slope[:, None, None] * y[:, None]) + offset[:, None, None]

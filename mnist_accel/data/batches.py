@@ -1,4 +1,4 @@
-"""From uint8 images to the network's input: gathered by index and normalised where the network is."""
+"""Batches: images gathered by index, and normalised on the device of the network."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnist_accel.data.datasets import Digits
-
-MEAN, STD = 0.1307, 0.3081
-"""Of MNIST's training pixels scaled to 0 … 1; https://github.com/pytorch/examples/tree/main/mnist."""
+from mnist_accel.data.digits import Digits
+from mnist_accel.models.normalisation import normalise
 
 
 class InputPipeline:
-    """A data set from which any batch is one gather away; no per-sample Python, no wait for the device.
+    """A data set whose batches are gathered by one indexing operation, without a Python loop over samples.
 
     Args:
         digits: images uint8 (N, 28, 28), labels int64 (N,).
-        device: where the batches are wanted.
-        dtype: of the batches; uint8 leaves the pixels as they are, for models that normalise by themselves.
+        device: of the batches.
+        dtype: of the batches. With uint8, pixels are not normalised, for models that normalise their input.
 
     Attributes:
-        home: where the data set lies and indices are wanted: the device, or the CPU where it does not fit there or is
-            mapped from a file.
+        home: the device that stores the data set and takes the indices. It is `device`, or the CPU if the data set
+            does not fit there or is mapped from a file.
     """
 
     def __init__(self, digits: Digits, device: torch.device, dtype: torch.dtype) -> None:
@@ -44,11 +42,6 @@ class InputPipeline:
         if self.home != self.device:
             images, labels = (part.pin_memory().to(self.device, non_blocking=True) for part in (images, labels))
         return images if self.dtype == torch.uint8 else normalise(images, self.dtype), labels
-
-
-def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 pixels of any shape as (pixel / 255 - mean) / std."""
-    return images.to(dtype).mul_(1 / (255 * STD)).sub_(MEAN / STD)
 
 
 def _fits(size: int, device: torch.device) -> bool:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import math
 import mmap
+import stat
 import struct
 from pathlib import Path
 
@@ -17,48 +19,51 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from mnist_accel.files.untrusted import read_limited
+
 UNSIGNED_BYTE = 0x08
 LARGE = 256 * 2**20
-"""Bytes from which on a file is mapped, not read."""
+"""Bytes; files of this size and larger are mapped instead of read."""
 LARGEST_PACKED = 2**30
 """Bytes of a .gz file's content: it cannot be mapped, so it must fit into memory."""
 MADV_POPULATE_READ = 22
-"""Of Linux' madvise(2): read a mapped file ahead and enter its pages in the page table. mmap does not name it yet."""
+"""Linux madvise(2): read a mapped file ahead and fill the page table. Python's mmap module has no name for it yet."""
 BLOCK, BLOCKS = 2**16, 256
-"""Bytes and number of the blocks of a large file that its checksum covers: reading all of it takes long."""
+"""Size in bytes and number of the blocks in the checksum of a large file. Reading all of it would take too long."""
 
 
 def parse(content: bytes, name: str, dimensions: int) -> npt.NDArray[np.uint8]:
-    """The array of unsigned bytes that `content` holds, without a copy.
+    """The array of unsigned bytes in the content of an IDX file, without a copy.
 
     Args:
-        content: the whole file, unpacked.
-        name: the file's name, for the error.
+        content: the whole unpacked file.
+        name: the file's name, for the error message.
         dimensions: 3 for images (N, rows, columns), 1 for labels (N,).
 
     Raises:
-        ValueError: the header is another one, or promises another size than the file has.
+        ValueError: the header is wrong, or does not fit the size of the file.
     """
     shape = _shape(content[: 4 + 4 * dimensions], len(content), name, dimensions)
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
 def read(path: Path, dimensions: int) -> tuple[npt.NDArray[np.uint8], str]:
-    """The array in a file, packed (.gz) or not, and its checksum. A large one is mapped, and read when it is used.
+    """The array in a file, packed (.gz) or not, and its checksum. A large file is mapped, not read.
 
     Raises:
-        ValueError: it is not such a file, or a packed one is too large.
-        OSError, EOFError, zlib.error: it cannot be read or unpacked.
+        ValueError: the file is not in this format, or is packed and too large.
+        OSError, EOFError, zlib.error: the file cannot be read or unpacked.
     """
+    status = path.stat()
     if path.suffix == ".gz":
-        with gzip.open(path) as stream:
+        with gzip.open(io.BytesIO(read_limited(path, LARGEST_PACKED))) as stream:
             content = stream.read(LARGEST_PACKED + 1)
         if len(content) > LARGEST_PACKED:
             raise ValueError(f"{path.name} is too large to be used packed; unpack it (gunzip)")
-    elif path.stat().st_size >= LARGE:
+    elif stat.S_ISREG(status.st_mode) and status.st_size >= LARGE:
         return _map(path, dimensions)
     else:
-        content = path.read_bytes()
+        content = read_limited(path, LARGE)
     return parse(content, path.name, dimensions), "sha256:" + hashlib.sha256(content).hexdigest()
 
 
@@ -70,23 +75,23 @@ def _map(path: Path, dimensions: int) -> tuple[npt.NDArray[np.uint8], str]:
         for number in range(BLOCKS):
             file.seek(number * max(0, size - BLOCK) // (BLOCKS - 1))
             digest.update(file.read(BLOCK))
-    # Mode "c": pages stay the file's until they are written to, which nothing does. torch wants arrays writable.
+    # Mode "c" (copy on write), because torch wants writable arrays. Nothing writes to this one.
     mapped = np.memmap(path, dtype=np.uint8, mode="c", offset=header_size, shape=shape)
     if size < psutil.virtual_memory().available and isinstance(mapped.base, mmap.mmap):
-        # One page fault an image, at random places, would cost a fifth of a training step.
-        with contextlib.suppress(OSError):  # Linux before 5.14, other systems: pages come when they are touched
+        # Without this, one page fault for each randomly chosen image makes a training step a fifth longer.
+        with contextlib.suppress(OSError):  # not supported before Linux 5.14 and on other systems
             mapped.base.madvise(MADV_POPULATE_READ)
     return mapped, f"sha256 of {BLOCKS} blocks:{digest.hexdigest()}"
 
 
 def _shape(header: bytes, size: int, name: str, dimensions: int) -> tuple[int, ...]:
-    """The shape in a file's header; ValueError where the file of `size` bytes is another one."""
+    """The shape that the header of a file of `size` bytes gives; ValueError if the file is not in this format."""
     if len(header) < 4 + 4 * dimensions:
-        raise ValueError(f"{name} is cut short: {len(header)} bytes, less than its header")
+        raise ValueError(f"{name} is cut short: {len(header)} bytes, less than the header")
     if header[:4] != bytes([0, 0, UNSIGNED_BYTE, dimensions]):
-        raise ValueError(f"{name} is no IDX file of unsigned bytes in {dimensions} dimensions")
+        raise ValueError(f"{name} is not an IDX file of unsigned bytes in {dimensions} dimensions")
     shape = struct.unpack(f">{dimensions}I", header[4:])
     expected = len(header) + math.prod(shape)
     if size != expected:
-        raise ValueError(f"{name} has {size} bytes; its header promises {expected}")
+        raise ValueError(f"{name} has {size} bytes, but its header says {expected}")
     return shape

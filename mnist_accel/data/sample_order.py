@@ -1,4 +1,4 @@
-"""Which samples each process sees in each step: a function of (seed, epoch) alone, whatever the number of processes."""
+"""The samples of each process in each step. The order depends only on the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ def epoch_order(samples: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
-    """Optimizer steps of an epoch; the last one may be short."""
+    """Optimizer steps in an epoch. The last batch may be short."""
     return -(-samples // batch_size)
 
 
 def local_slices(batch: int, rank: int, world_size: int, accumulation_steps: int) -> list[slice]:
-    """This process' part of a global batch, a slice of it for each accumulation step.
+    """The part of a global batch that one process computes: one slice for each accumulation step.
 
-    The global batch is cut into accumulation_steps × world_size neighbouring parts whose sizes differ by at most one.
-    Together they hold each sample once. A part may be empty when the batch is short.
+    The global batch is divided into accumulation_steps × world_size consecutive parts whose sizes differ by at most
+    one. Each sample is in exactly one part. Parts of a short batch may be empty.
 
     Args:
         batch: samples in the global batch.

@@ -1,1 +1,1 @@
-"""The page to draw digits on, and the server behind it."""
+"""The page on which people draw digits in a browser, and its server."""

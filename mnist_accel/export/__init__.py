@@ -1,1 +1,1 @@
-"""Trained models in other programs' formats."""
+"""Exports of trained models for other programs, and the inspection of files."""

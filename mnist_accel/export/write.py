@@ -1,4 +1,4 @@
-"""One export of a trained model for other programs, compared with the original before the file appears: `export`."""
+"""Export of a trained model in the format of another program. Each file is checked before it appears."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mnist_accel.data import datasets as data
-from mnist_accel.data.batches import normalise
+from mnist_accel import __version__
+from mnist_accel.data import datasets
 from mnist_accel.errors import UserError
-from mnist_accel.export import formats
-from mnist_accel.export.formats import FORMATS
-from mnist_accel.files import atomic as files
-from mnist_accel.files import exported, weights
-from mnist_accel.files.exported import Facts
+from mnist_accel.export.formats import FORMATS, OPSET
+from mnist_accel.files import atomic, exported, weights
 from mnist_accel.models import classifier
+from mnist_accel.models.classifier import Classifier
+from mnist_accel.models.normalisation import MEAN, STD, normalise
 from mnist_accel.training.events import Silence
 
+SAMPLES = 1000
+"""Test digits of MNIST on which an exported file is compared with the original."""
 TOLERANCE = 1e-4
-"""Largest difference of a probability: rounding in float32 gives some 1e-6, a wrong graph far more."""
-Probabilities = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+"""Largest difference of a probability. Rounding in float32 makes about 1e-6, a wrong graph far more."""
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export left; the fields are the keys of `--json`.
+    """An exported file and its comparison with the original; the fields are the keys of `--json`.
 
     Attributes:
-        opset: of ONNX's operators; None for other formats.
-        samples: digits on which the file was compared with the original.
-        largest_difference: of any probability of any of them.
-        other_predictions: digits for which the most probable class is another.
+        opset: of the ONNX operators; None for other formats.
+        samples: digits on which the probabilities were compared.
+        largest_difference: between two probabilities of the same digit and class.
+        other_predictions: digits with another most probable class.
     """
 
     format: str
@@ -67,35 +67,33 @@ class WholeModel(nn.Module):
 
 
 def export(source: Path, format_name: str, output: Path) -> ExportResult:
-    """Write the model in `source` in another format, when the file that results gives the same probabilities.
+    """Write the model in `source` in another format, if the new file gives the same probabilities.
 
     Args:
-        source: a weights file.
+        source: a .pth or .safetensors file.
         format_name: one of `formats.FORMATS`.
-        output: the file to write, of the format's suffix; see `formats.target`.
+        output: the file to write, with the format's suffix; see `formats.target`.
 
     Raises:
-        UserError: the weights cannot be read, the file cannot be written, or it differs.
+        UserError: the weights cannot be read, the file cannot be written, or it gives other probabilities.
     """
-    kind = FORMATS[format_name]
     original = classifier.load(source, torch.device("cpu"))
     if original.architecture is None:
-        raise UserError(f"{source}: holds no weights, but a finished graph", "export the .pth file that it was made of")
-    files.require_writable(output.parent)
-    facts = Facts(original.architecture, original.class_names, original.trained_on)
-    metadata = exported.as_metadata(facts, kind, original.sha256)
-    digits = data.load("mnist-5k", Path(), Silence().notice, Silence().download).test.images
+        raise UserError(f"{source}: an ONNX graph cannot be exported", "export the .pth file that it was made of")
+    atomic.require_writable(output.parent)
+    digits = datasets.load("mnist", Path(), Silence().notice, Silence().download).test.images[:SAMPLES]
     expected = original.probabilities(digits)
-    content = WRITERS[format_name](original.model.to(memory_format=torch.contiguous_format), metadata)
-    found = reopened(content, format_name)(digits)
+    contiguous = original.model.to(memory_format=torch.contiguous_format)
+    content = WRITERS[format_name](contiguous, _metadata(original, FORMATS[format_name].takes))
+    found = _probabilities(content, output, digits)
     difference = float(np.abs(found - expected).max())
-    if not difference <= TOLERANCE:
+    if not difference <= TOLERANCE:  # also if it is NaN
         raise UserError(
-            f"{format_name}: its probabilities differ from those of {source} by up to {difference:.2g} on "
-            f"{len(digits):,} digits, more than {TOLERANCE:g}; nothing was written",
+            f"--format {format_name}: the exported model differs from {source} by {difference:.2g} in a probability, "
+            f"more than {TOLERANCE:g}; nothing was written",
             "export in another format, and report this",
         )
-    files.write_whole(output, content)
+    atomic.write_whole(output, content)
     return ExportResult(
         format=format_name,
         output=str(output),
@@ -103,12 +101,27 @@ def export(source: Path, format_name: str, output: Path) -> ExportResult:
         sha256=weights.sha256(content),
         model=original.architecture,
         classes=len(original.class_names),
-        takes=kind.takes,
-        opset=formats.OPSET if format_name == "onnx" else None,
+        takes=FORMATS[format_name].takes,
+        opset=OPSET if format_name == "onnx" else None,
         samples=len(digits),
         largest_difference=difference,
         other_predictions=int((found.argmax(axis=1) != expected.argmax(axis=1)).sum()),
     )
+
+
+def _metadata(original: Classifier, takes: str) -> dict[str, str]:
+    """The metadata of an exported file."""
+    return {
+        "mnist_accel_facts": exported.METADATA_VERSION,
+        "mnist_accel": __version__,
+        "model": original.architecture or "",
+        "class_names": json.dumps(original.class_names, ensure_ascii=False),
+        "trained_on": original.trained_on or "",
+        "mean": repr(MEAN),
+        "std": repr(STD),
+        "takes": takes,
+        "source_sha256": original.sha256,
+    }
 
 
 def _write_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
@@ -116,7 +129,7 @@ def _write_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
         WholeModel(model),
         (_example(),),
         dynamo=True,
-        opset_version=formats.OPSET,
+        opset_version=OPSET,
         input_names=["images"],
         output_names=["probabilities"],
         dynamic_shapes={"images": {0: torch.export.Dim("N")}},
@@ -138,7 +151,7 @@ def _write_safetensors(model: nn.Module, metadata: dict[str, str]) -> bytes:
     import safetensors.torch
 
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    metadata = metadata | {"tensors_sha256": exported.digest(exported.state_bytes(state))}
+    metadata = metadata | {"tensors_sha256": exported.digest(exported.tensor_bytes(state))}
     content: bytes = safetensors.torch.save(state, metadata)
     return content
 
@@ -150,7 +163,7 @@ def _write_pt2(model: nn.Module, metadata: dict[str, str]) -> bytes:
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # lines of code and folders of this machine
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={exported.MEMBER: json.dumps(metadata)})
+    torch.export.save(program, buffer, extra_files={"facts.json": json.dumps(metadata)})
     return buffer.getvalue()
 
 
@@ -162,14 +175,14 @@ WRITERS: dict[str, Callable[[nn.Module, dict[str, str]], bytes]] = {
 
 
 def _example() -> Tensor:
-    """Images uint8 (2, 28, 28): one alone would be taken for a fixed size."""
+    """Images uint8 (2, 28, 28); torch.export would take a batch of one for a fixed size."""
     return torch.zeros(2, 28, 28, dtype=torch.uint8)
 
 
-def reopened(content: bytes, format_name: str) -> Probabilities:
-    """What another program computes with a file that was just written here: uint8 (N, 28, 28) → (N, classes)."""
-    if format_name == "torch-export":  # this very program's bytes may be loaded, a stranger's may not
+def _probabilities(content: bytes, output: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """The probabilities (N, classes) that the exported model `content` gives for `images` (N, 28, 28)."""
+    if output.suffix == ".pt2":  # the bytes are from this process, so that loading them is safe
         program = torch.export.load(io.BytesIO(content)).module()
-        return lambda images: program(torch.tensor(images)).detach().numpy()
-    path = Path("new").with_suffix(FORMATS[format_name].suffix)
-    return classifier.from_content(content, path, torch.device("cpu")).probabilities
+        found: npt.NDArray[np.float32] = program(torch.tensor(images)).detach().numpy()
+        return found
+    return classifier.from_content(content, output, torch.device("cpu")).probabilities(images)

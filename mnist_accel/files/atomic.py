@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, and a set of files that is published together."""
+"""Writes files so that they appear complete or not at all; several files can be published together."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from mnist_accel.errors import OutputError, UserError
 
 
 def exists(path: Path) -> bool:
-    """Whether there is anything at `path`; unlike Path.exists, no error where the name is too long."""
+    """Whether there is anything at `path`. Unlike Path.exists, it raises no error if the name is too long."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds either what it held before or all of it, also after a power cut.
+    """Replace the content of `path`. Also after a power failure, the file has the old content or the new one.
 
     Raises:
-        OutputError: the folder is gone, read-only or full.
+        OutputError: the folder is missing, read-only or full.
     """
     publish({path: content})
 
 
 def publish(contents: Mapping[Path, bytes]) -> None:
-    """Write several files; none of them is replaced before all are safely on the disk.
+    """Write several files. None of them is replaced before all are safely on the disk.
 
     Raises:
-        OutputError: nothing was replaced; the temporary files are gone.
+        OutputError: a file cannot be written. The temporary files are removed.
     """
     staged: dict[Path, Path] = {}
-    first = next(iter(contents))
     try:
         for path, content in contents.items():
-            for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a run that was killed here
+            for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed here
                 leftover.unlink()
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
             staged[path] = Path(name)
@@ -43,38 +42,38 @@ def publish(contents: Mapping[Path, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            staged[path].chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+            umask = os.umask(0)
+            os.umask(umask)
+            staged[path].chmod(0o666 & ~umask)  # mkstemp creates files that only their owner can read
         for path, temporary in staged.items():
             temporary.replace(path)
         for folder in {path.parent for path in contents}:
             sync_folder(folder)
     except OSError as error:
-        kept = "; nothing was replaced" if len(staged) < len(contents) or staged[first].exists() else ""
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}", f"make room or give another folder{kept}"
-        ) from error
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {path}: {reason}", "make room or give another folder") from error
     finally:
         for temporary in staged.values():
             temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
+    """Make renames in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have no such thing for folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot do this for folders
             raise
     finally:
         os.close(descriptor)
 
 
 def require_writable(folder: Path, option: str = "--output-dir") -> None:
-    """Create `folder`, which `option` names, and prove that a file can be written in it.
+    """Create `folder`, which `option` names, and check that a file can be written in it.
 
     Raises:
-        UserError: it cannot.
+        UserError: the folder cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,9 +84,3 @@ def require_writable(folder: Path, option: str = "--output-dir") -> None:
         raise UserError(
             f"cannot write in the output folder {folder}: {error.strerror or error}", f"give another {option}"
         ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,4 +1,7 @@
-"""Checkpoints on disk: folders that appear whole, prove whole, and go only when a newer one has been proven."""
+"""Writes checkpoints atomically, verifies them, and deletes old ones only after the new one is verified.
+
+A checkpoint is a folder with tensors (safetensors), JSON, and a manifest of sizes and SHA-256. None can hold code.
+"""
 
 from __future__ import annotations
 
@@ -7,143 +10,204 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import safetensors.torch
+from torch import Tensor
 
 from mnist_accel.errors import OutputError, UserError
-from mnist_accel.files import pth as archive
 from mnist_accel.files.atomic import sync_folder
-from mnist_accel.files.pth import ArchiveError
+from mnist_accel.files.untrusted import read_limited
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = "checkpoints"
-STATE, MANIFEST = "state.pt", "manifest.json"
-_NAME = re.compile(r"checkpoint-(\d{6,})")
+TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+LARGEST_FILE, LARGEST_MANIFEST = 2**28, 2**14
+"""Bytes. The largest checkpoint here has 8 MB."""
+_NAME = re.compile(r"checkpoint-(\d{6,12})")
 
 
 class CheckpointError(UserError):
     """A checkpoint that is missing, damaged, or of another run."""
 
 
-def save(folder: Path, state: dict[str, Any], keep: int) -> Path:
-    """Write `state` as the newest checkpoint in `folder` and remove all but the newest `keep`.
+@dataclass(frozen=True)
+class Checkpoint:
+    """The verified content of a checkpoint.
 
-    The files are written under a temporary name, flushed to the disk, and renamed together; a crash at any instant
-    leaves the earlier checkpoints and at most a temporary folder, which the next save removes.
+    Attributes:
+        tensors: by name, on the CPU.
+        state: JSON.
+    """
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    state: bytes
+
+
+class CheckpointFolder:
+    """The checkpoints of one run.
 
     Args:
-        folder: made if it is missing; its parent is not.
-        state: tensors, dicts, lists and plain values.
-        keep: at least 1.
+        folder: made by the first `save`; its parent is not made.
+        keep: number of valid checkpoints to keep, at least 1.
+    """
+
+    def __init__(self, folder: Path, keep: int = 1) -> None:
+        self.folder, self.keep = folder, keep
+        self._valid: set[Path] = set()  # verified by this object
+
+    def numbered(self) -> list[tuple[int, Path]]:
+        """The checkpoints with their numbers, oldest first, valid or not."""
+        if not self.folder.is_dir():
+            return []
+        return sorted((int(match[1]), path) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+
+    def save(self, tensors: Mapping[str, Tensor], state: bytes) -> Path:
+        """Write the newest checkpoint and delete all but the newest `keep` valid ones.
+
+        The files are written under a temporary name, flushed to the disk, and renamed together. A crash at any instant
+        leaves the earlier checkpoints and at most a temporary folder, which the next `save` deletes.
+
+        Raises:
+            OutputError: the disk is full, read-only or gone; earlier checkpoints are unchanged.
+        """
+        contents = {TENSORS: safetensors.torch.save(dict(tensors)), STATE: state}
+        contents[MANIFEST] = _manifest(contents)
+        try:
+            self.folder.mkdir(exist_ok=True)
+            for leftover in self.folder.glob(".*.tmp"):
+                _delete(leftover)
+            known = self.numbered()
+            path = self.folder / f"checkpoint-{(known[-1][0] if known else 0) + 1:06d}"
+            _write_folder(path, contents)
+            if (damage := damage_of(path)) is not None:
+                raise OutputError(f"the checkpoint {path} {damage} just after it was written", "check the disk")
+            self._valid.add(path)
+            self._delete_old([older for _, older in reversed(known)])
+        except OSError as error:
+            raise OutputError(
+                f"cannot write a checkpoint in {self.folder}: {error.strerror or error}",
+                "make room or give another --output-dir; earlier checkpoints are intact: continue with --resume auto",
+            ) from error
+        return path
+
+    def _delete_old(self, older: list[Path]) -> None:
+        """Keep the newest `keep` - 1 valid ones of `older`, newest first; each is verified at most once."""
+        valid = 1
+        for path in older:
+            if valid >= self.keep:
+                self._valid.discard(path)
+                remove(path)
+            elif path in self._valid or damage_of(path) is None:
+                self._valid.add(path)
+                valid += 1
+
+    def newest_valid(self, notice: Callable[[str], None]) -> Checkpoint | None:
+        """The newest valid checkpoint, or None; `notice` is called with the name of each damaged one."""
+        for _, path in reversed(self.numbered()):
+            try:
+                return read(path)
+            except CheckpointError as error:
+                notice(f"{error.message}; trying the one before")
+        return None
+
+    def clear(self) -> None:
+        """Delete the checkpoints of a finished run."""
+        for _, path in reversed(self.numbered()):
+            remove(path)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+def read(path: Path) -> Checkpoint:
+    """The verified content of the checkpoint at `path`.
 
     Raises:
-        OutputError: the disk is full, read-only or gone; earlier checkpoints are as they were.
+        CheckpointError: it is missing or damaged.
     """
-    content = archive.write(state | {"format_version": FORMAT_VERSION})
-    facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    manifest = json.dumps({"format_version": FORMAT_VERSION, "files": {STATE: facts}}, indent=2).encode()
+    contents = _read_files(path)
     try:
-        folder.mkdir(exist_ok=True)
-        for leftover in folder.glob(".*.tmp"):
-            shutil.rmtree(leftover)
-        known = numbered(folder)
-        name = f"checkpoint-{(known[-1][0] if known else 0) + 1:06d}"
-        temporary = folder / f".{name}.tmp"
-        temporary.mkdir()
-        try:
-            for file, data in ((STATE, content), (MANIFEST, manifest)):
-                with (temporary / file).open("wb") as stream:
-                    stream.write(data)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            sync_folder(temporary)
-            temporary.rename(folder / name)
-        except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)  # the error that counts is the first one
-            raise
-        sync_folder(folder)
-        if (damage := damage_of(folder / name)) is not None:
-            raise OutputError(f"the checkpoint {folder / name} {damage} just after it was written", "check the disk")
-        whole = 1
-        for _, older in reversed(known):
-            if whole >= keep:
-                _remove(older)
-            elif damage_of(older) is None:
-                whole += 1
-    except OSError as error:
-        raise OutputError(
-            f"cannot write a checkpoint in {folder}: {error.strerror or error}",
-            "make room or give another --output-dir; earlier checkpoints are intact: continue with --resume auto",
-        ) from error
-    return folder / name
-
-
-def numbered(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints in `folder` with their numbers, oldest first; whole or not."""
-    if not folder.is_dir():
-        return []
-    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return sorted(found)
+        return Checkpoint(path, safetensors.torch.load(contents[TENSORS]), contents[STATE])
+    except Exception as error:  # safetensors raises several types on a file that another program wrote
+        raise CheckpointError(f"{path}: {TENSORS} cannot be read ({error})", "name another") from error
 
 
 def damage_of(path: Path) -> str | None:
-    """What is wrong with a checkpoint by its manifest, or None when it is whole."""
+    """The damage of a checkpoint according to its manifest, or None if it is valid."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        expected = manifest["files"][STATE]
-        if manifest["format_version"] != FORMAT_VERSION:
-            return f"has format version {manifest['format_version']!r}, not {FORMAT_VERSION}"
-        size = (path / STATE).stat().st_size
-        if size != expected["bytes"] or size > archive.LARGEST_FILE:
-            return f"is cut short: {STATE} has {size:,} bytes, not {expected['bytes']:,}"
-        content = (path / STATE).read_bytes()
-        if hashlib.sha256(content).hexdigest() != expected["sha256"]:
-            return f"is damaged: {STATE} has another SHA-256"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        return f"is incomplete or unreadable ({type(error).__name__}: {archive.first_line(error)})"
+        _read_files(path)
+    except CheckpointError as error:
+        return error.message.removeprefix(f"{path} ")
     return None
 
 
-def newest_whole(folder: Path, tell: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint in `folder` that proves whole, or None; damaged ones are told of."""
-    for _, path in reversed(numbered(folder)):
-        damage = damage_of(path)
-        if damage is None:
-            return path
-        tell(f"{path} {damage}; trying the one before")
-    return None
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint.
-
-    Raises:
-        CheckpointError: it is not there, or does not prove whole.
-    """
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: no such checkpoint", "give its folder, the run's folder, or --resume auto")
-    if (damage := damage_of(path)) is not None:
-        raise CheckpointError(f"{path} {damage}", "--resume auto takes the newest that is whole")
-    try:
-        state = archive.read((path / STATE).read_bytes())
-    except ArchiveError as error:
-        raise CheckpointError(f"{path / STATE}: {error.message}", error.hint) from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path / STATE}: holds a {type(state).__name__}, not a run's state", "name another")
-    return state
-
-
-def clear(folder: Path) -> None:
-    """Remove the checkpoints of a finished run."""
-    for _, path in reversed(numbered(folder)):
-        _remove(path)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-
-
-def _remove(path: Path) -> None:
-    """Take a checkpoint away; one that is half removed no longer has its name."""
+def remove(path: Path) -> None:
+    """Delete a checkpoint. It is renamed first, so that a half deleted one is not taken for a checkpoint."""
     doomed = path.with_name(f".{path.name}.tmp")
     path.rename(doomed)
-    shutil.rmtree(doomed)
+    _delete(doomed)
+
+
+def _read_files(path: Path) -> dict[str, bytes]:
+    """The content of the checkpoint's files, compared with the manifest."""
+    hint = "--resume auto takes the newest valid checkpoint"
+    try:
+        manifest = json.loads(read_limited(path / MANIFEST, LARGEST_MANIFEST))
+        if manifest["format_version"] != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} has format version {manifest['format_version']!r}, not {FORMAT_VERSION}", hint
+            )
+        contents = {name: read_limited(path / name, LARGEST_FILE) for name in (TENSORS, STATE)}
+        for name, content in contents.items():
+            expected = manifest["files"][name]
+            if len(content) != expected["bytes"]:
+                raise CheckpointError(
+                    f"{path} is damaged: {name} has {len(content):,} bytes, not {expected['bytes']!r}", hint
+                )
+            if hashlib.sha256(content).hexdigest() != expected["sha256"]:
+                raise CheckpointError(f"{path} is damaged: {name} has another SHA-256", hint)
+    except FileNotFoundError as error:
+        if not path.is_dir():
+            raise CheckpointError(f"{path}: no such checkpoint", hint) from error
+        raise CheckpointError(f"{path} is incomplete: {Path(error.filename).name} is missing", hint) from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path} is incomplete or unreadable ({type(error).__name__}: {reason})", hint) from error
+    return contents
+
+
+def _manifest(contents: Mapping[str, bytes]) -> bytes:
+    files = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in contents.items()
+    }
+    return json.dumps({"format_version": FORMAT_VERSION, "files": files}, indent=2).encode()
+
+
+def _write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files into a new folder that appears complete or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.mkdir()
+    try:
+        for name, content in contents.items():
+            with (temporary / name).open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        sync_folder(temporary)
+        temporary.rename(path)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)  # the first error is the one to report
+        raise
+    sync_folder(path.parent)
+
+
+def _delete(path: Path) -> None:
+    """Delete a folder, file or link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

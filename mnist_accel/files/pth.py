@@ -1,4 +1,4 @@
-"""Files of torch.save, read as what they are: a stranger's input that may be damaged or hostile."""
+"""Safe reader for untrusted files of torch.save (.pth), and their writer."""
 
 from __future__ import annotations
 
@@ -10,64 +10,73 @@ from typing import Any
 
 import torch
 
-from mnist_accel.errors import UserError
+from mnist_accel.errors import UserError, printable
 
 LARGEST_FILE = 2**28
-"""Bytes; the largest file here, a checkpoint, has 8 MB."""
-LARGEST_PICKLE = 2**22
-"""Bytes; names and shapes of a checkpoint take some kB, its history 200 bytes an epoch."""
-HARMLESS_GLOBALS = frozenset(
-    {
-        "collections OrderedDict",
-        "torch._utils _rebuild_tensor_v2",
-        "torch._utils _rebuild_parameter",
-        *(f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Bool", "Byte")),
-    }
+"""Bytes. The models of this package take up to 3 MB."""
+LARGEST_PICKLE = 2**20
+"""Bytes, for names and shapes without the numbers; the models of this package take 2 kB."""
+FUNCTIONS = frozenset({"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"})
+STORAGES = frozenset(
+    f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Bool", "Byte")
 )
-"""All that tensors by name need. torch's own weights-only list is longer and has members that can fill the memory."""
+"""With FUNCTIONS all that a state dict needs. torch's own list for `weights_only` also has members that can fill the
+memory."""
+KEYS = frozenset({"BINUNICODE", "BININT", "BININT1", "BININT2"})
+"""Opcodes that make texts and 32-bit integers. Other keys of a dict can take hours to hash."""
+TUPLES = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"})
+OPCODES = KEYS | TUPLES | {"PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID"}
+OPCODES |= {"EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "APPEND", "APPENDS", "SETITEM", "SETITEMS"}
+OPCODES |= {"NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT", "LONG1", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}
+"""Those that torch.save writes for dicts, lists, tensors and plain values."""
 
 
 class ArchiveError(UserError):
-    """The bytes are not a whole, plain file of torch.save."""
+    """The bytes are not a complete, plain file of torch.save."""
 
 
 def write(value: Any) -> bytes:
-    """`value`, made of tensors, dicts, lists and plain values, as the bytes of a file."""
+    """The bytes of a file with `value`, which is made of tensors, dicts, lists and plain values."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return buffer.getvalue()
 
 
 def read(content: bytes) -> Any:
-    """What `write` was given; no code in the bytes runs, and they cannot fill the memory.
+    """The value in the bytes of a file. No code in them runs, and they cannot fill the memory.
 
     Raises:
-        ArchiveError: they are something else.
+        ArchiveError: the file is damaged, hostile, or not written by torch.save.
     """
-    _require_plain(content)
+    with open_plain(content) as archive:
+        pickles = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
+        if len(pickles) != 1 or pickles[0].file_size > LARGEST_PICKLE:
+            raise ArchiveError("an archive, but not of torch.save", "name a .pth file with a state dict")
+        pickled = archive.read(pickles[0])
     try:
+        _require_plain(pickled)
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises almost any type on a damaged file
+    except ArchiveError:
+        raise
+    except Exception as error:  # torch and pickletools raise almost any type on damaged input
         raise ArchiveError(f"damaged ({first_line(error)})", "make or copy it again") from error
 
 
 def open_plain(content: bytes) -> zipfile.ZipFile:
-    """A zip archive whose entries are stored as they are and whole, so that reading them takes no more than its size.
+    """An undamaged zip archive without compression, so that reading its entries takes no more memory than its size.
 
     Raises:
-        ArchiveError: it is another, or damaged.
+        ArchiveError: the archive is compressed or damaged.
     """
-    if len(content) > LARGEST_FILE:
-        raise ArchiveError(f"{len(content):,} bytes are too many for any model here", "name another file")
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ArchiveError("a packed archive, not a file of torch.save", "save it with torch.save")
         if sum(entry.file_size for entry in entries) > len(content):
-            raise ArchiveError("its entries promise more bytes than it has", "make or copy it again")
+            raise ArchiveError("its entries claim more bytes than it has", "make or copy it again")
         if (damaged := archive.testzip()) is not None:  # torch itself does not compare checksums
-            raise ArchiveError(f"damaged: the checksum of {damaged} is wrong", "make or copy it again")
+            raise ArchiveError(f"damaged: the checksum of {printable(damaged, 60)} is wrong", "make or copy it again")
     except ArchiveError:
         raise
     except Exception as error:  # zipfile raises almost any type on damaged input
@@ -75,34 +84,57 @@ def open_plain(content: bytes) -> zipfile.ZipFile:
     return archive
 
 
-def _require_plain(content: bytes) -> None:
-    """Refuse what torch.save does not write: packed or overlapping entries, foreign globals in the pickle."""
-    with open_plain(content) as archive:
-        pickles = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
-        if len(pickles) != 1 or pickles[0].file_size > LARGEST_PICKLE:
-            raise ArchiveError("an archive, but not of torch.save", "name a .pth file with a state dict")
-        try:
-            foreign = _globals(archive.read(pickles[0])) - HARMLESS_GLOBALS
-        except Exception as error:  # pickletools raises almost any type on damaged input
-            raise ArchiveError(f"damaged, not of torch.save ({first_line(error)})", "make or copy it again") from error
-    if foreign:
-        raise ArchiveError(
-            f"refers to {', '.join(sorted(foreign)[:3])}, which no state dict needs; nothing in it was run",
-            "use weights from a source you trust, saved with torch.save(model.state_dict(), …)",
-        )
+def _require_plain(pickled: bytes) -> None:
+    """Refuse a pickle that refers to foreign globals, or that may load for ever, without running it.
 
-
-def _globals(pickled: bytes) -> set[str]:
-    """The "module name" pairs that a pickle looks up, found without running it."""
-    found = set()
+    Follows the pickle's stack. An element is the name of the opcode that made it, or the name of a global.
+    """
+    stack: list[str] = []
+    memo: dict[Any, str] = {}
     for opcode, argument, _ in pickletools.genops(pickled):
-        if opcode.name == "GLOBAL":
-            found.add(str(argument))
-        elif opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):  # torch.save writes protocol 2
-            raise pickle.UnpicklingError(f"opcode {opcode.name}")
-    return found
+        name = opcode.name
+        if name not in OPCODES:
+            raise pickle.UnpicklingError(f"opcode {name}")
+        if name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+            continue
+        if name in ("BINGET", "LONG_BINGET"):
+            name = memo[argument]
+            if name in TUPLES:
+                raise pickle.UnpicklingError("a shared tuple")
+        elif name == "GLOBAL":
+            name = str(argument)
+        elif name == "REDUCE":
+            _require_plain_call(*stack[-2:])
+        taken = _pop(stack, opcode)
+        if name.startswith("SETITEM") and not KEYS.issuperset(taken[::2]):
+            raise pickle.UnpicklingError("a dict with other keys than texts and small numbers")
+        if name not in FUNCTIONS | STORAGES | OPCODES:
+            raise ArchiveError(
+                f"refers to {printable(name, 60)}, which no state dict needs; nothing in it was run",
+                "use weights from a source you trust, saved with torch.save(model.state_dict(), …)",
+            )
+        stack.extend([name] * len(opcode.stack_after))
+
+
+def _require_plain_call(function: str, arguments: str) -> None:
+    if function not in FUNCTIONS or (function == "collections OrderedDict" and arguments != "EMPTY_TUPLE"):
+        raise pickle.UnpicklingError("a call that no state dict needs")
+
+
+def _pop(stack: list[str], opcode: pickletools.OpcodeInfo) -> list[str]:
+    """Take what `opcode` uses from the stack, and return it; without the dict or list that it changes."""
+    taken = []
+    if pickletools.markobject in opcode.stack_before:
+        while (top := stack.pop()) != "MARK":
+            taken.append(top)
+    else:
+        taken = [stack.pop() for _ in opcode.stack_before[1:]]
+    if opcode.stack_before and opcode.stack_before[0] is not pickletools.markobject:
+        stack.pop()
+    return taken[::-1]
 
 
 def first_line(error: Exception) -> str:
-    """The beginning of an error's message, or its type where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    """The beginning of an error's message, or its type if it has none."""
+    return printable(error, 120) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The written record of a run: metrics.jsonl, and the facts in the JSON beside the weights. Writer and reader."""
+"""The record of a run: its JSON beside the weights, and the figures of its epochs and steps. Writers and readers."""
 
 from __future__ import annotations
 
@@ -9,26 +9,94 @@ import subprocess
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from mnist_accel import __version__
-from mnist_accel.config.settings import RunConfig
-from mnist_accel.errors import WeightsError
-from mnist_accel.training.events import EpochRecord
+from mnist_accel.errors import OutputError, WeightsError, printable
+from mnist_accel.files.untrusted import read_limited
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+WEIGHTS_FILE = "mnist_cnn_model.pth"
+METRICS_FILE, PARTIAL_METRICS_FILE = "metrics.jsonl", "metrics.partial.jsonl"
+STEP_LOSSES_FILE = "step_losses.csv"
 FORMAT_VERSION = 1
-"""Of the JSON beside the weights; a reader refuses a higher one."""
+"""Of the JSON beside the weights. A reader refuses a later one."""
+LARGEST_RECORD = 2**22
+PACKAGE = Path(__file__).parents[1]
 
 
-def history_lines(history: Iterable[EpochRecord]) -> bytes:
-    """metrics.jsonl: one JSON object a line and epoch; validation figures where samples were held out."""
+def _plain_text(text: str) -> str:
+    if len(text) > 300 or not text.isprintable():
+        raise ValueError("not a short, printable text")
+    return text
+
+
+PlainText = Annotated[str, AfterValidator(_plain_text)]
+
+
+class _Dataset(BaseModel):
+    """The part of a record that readers rely on, about the data set."""
+
+    name: PlainText
+    class_names: list[PlainText]
+
+
+class _Record(BaseModel):
+    """The part of a record that readers rely on."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    format_version: int
+    model: PlainText
+    dataset: _Dataset
+    weights_sha256: PlainText
+
+
+class EpochLog:
+    """A file that grows by one line of JSON per epoch while the run goes on, and survives a crash."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def restart(self, history: Iterable[DataclassInstance]) -> None:
+        """Begin with the epochs that are finished already."""
+        self._write("w", history_lines(history))
+
+    def append(self, record: DataclassInstance) -> None:
+        """Add one epoch."""
+        self._write("a", history_lines([record]))
+
+    def delete(self) -> None:
+        """Delete the file after the complete metrics.jsonl has been written."""
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, mode: str, lines: bytes) -> None:
+        try:
+            with self.path.open(f"{mode}b") as file:
+                file.write(lines)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}", "make room") from error
+
+
+def history_lines(history: Iterable[DataclassInstance]) -> bytes:
+    """The lines of metrics.jsonl, one per epoch. Validation figures are left out where no samples were held out."""
     lines = []
     for record in history:
         values = dataclasses.asdict(record)
-        if record.validation_loss is None:
+        if values["validation_loss"] is None:
             del values["validation_loss"], values["validation_accuracy"]
         lines.append(json.dumps(values) + "\n")
     return "".join(lines).encode()
+
+
+def step_loss_lines(losses: Iterable[float], steps_per_epoch: int) -> bytes:
+    """The lines of step_losses.csv: the training loss of every optimizer step, in nats."""
+    rows = [f"{step // steps_per_epoch + 1},{step + 1},{loss:.6g}\n" for step, loss in enumerate(losses)]
+    return "".join(["epoch,step,loss\n", *rows]).encode()
 
 
 def record_bytes(record: dict[str, Any]) -> bytes:
@@ -37,7 +105,7 @@ def record_bytes(record: dict[str, Any]) -> bytes:
 
 
 def record_path(weights: Path) -> Path:
-    """Where the record of a weights file is."""
+    """The path of the record of a weights file."""
     return weights.with_suffix(".json")
 
 
@@ -48,64 +116,47 @@ def read_record(weights: Path) -> dict[str, Any] | None:
         WeightsError: it is damaged, or written by a later version.
     """
     path = record_path(weights)
-    advice = "delete it, and name --dataset, to evaluate the weights without it"
+    advice = "delete it, and give --dataset, to evaluate the weights without it"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_limited(path, LARGEST_RECORD))
+        _Record.model_validate(record)
     except FileNotFoundError:
         return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise WeightsError(f"{path}: not a record of this program ({where}: {first['msg']})", advice) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: not a readable JSON file ({error})", advice) from error
-    if not isinstance(record, dict) or not isinstance(record.get("format_version"), int):
-        raise WeightsError(f"{path}: not a record of this program", advice)
+        reason = getattr(error, "strerror", None) or printable(error, 100)
+        raise WeightsError(f"{path}: not a readable JSON file ({reason})", advice) from error
     if record["format_version"] > FORMAT_VERSION:
         raise WeightsError(
             f"{path}: format version {record['format_version']}, this program reads up to {FORMAT_VERSION}",
             "upgrade mnist-accel",
         )
-    expected = {"model": str, "dataset": dict, "weights_sha256": str}
-    wrong = [key for key, kind in expected.items() if not isinstance(record.get(key), kind)]
-    if not wrong:
-        names = record["dataset"].get("class_names")
-        if not isinstance(record["dataset"].get("name"), str):
-            wrong = ["dataset name"]
-        elif not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            wrong = ["class names"]
-    if wrong:
-        raise WeightsError(f"{path}: no usable {', '.join(wrong)} in it", advice)
-    return record
-
-
-def config_facts(config: RunConfig) -> dict[str, Any]:
-    """A configuration as JSON values."""
-    return {
-        name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(config).items()
-    }
+    return dict(record)
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes the result."""
-    packages = ("torch", "accelerate", "numpy")
+    """Versions of the packages that compute the result."""
+    names = ("torch", "accelerate", "numpy")
     own = {"python": platform.python_version(), "mnist-accel": __version__}
-    return own | {name: metadata.version(name) for name in packages}
+    return own | {name: metadata.version(name) for name in names}
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this package runs from, with "-dirty" where its files differ from that; or None."""
+    """Commit of the checkout that this package runs from, with "-dirty" after changes; None outside a checkout."""
 
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(Path(__file__).parent), *arguments],
-                capture_output=True,
-                text=True,
-                timeout=10,
-                check=False,
+                ["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, timeout=10, check=False
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return None  # installed into some other project's checkout
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None  # installed into the checkout of another project
     commit = git("rev-parse", "HEAD")
     return f"{commit}-dirty" if commit and git("status", "--porcelain", "--untracked-files=no", "--", ".") else commit

@@ -1,4 +1,4 @@
-"""Reads files that may be damaged, hostile, or not files at all: one place checks kind and size before reading."""
+"""Reads files that may be damaged or hostile: checks the kind and the size of a file before reading it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def read_limited(path: Path, limit: int) -> bytes:
 
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: it cannot be read, is a device, FIFO or folder, or is larger than `limit`; `strerror` says why.
+        OSError: the file cannot be read, is larger than `limit`, or is a device, FIFO or folder; see `strerror`.
     """
     try:
         # Without O_NONBLOCK, opening a FIFO waits for a writer.
@@ -25,7 +25,7 @@ def read_limited(path: Path, limit: int) -> bytes:
             raise OSError(0, "not a regular file", str(path))
         if status.st_size > limit:
             raise OSError(0, f"{status.st_size:,} bytes, more than {limit:,}", str(path))
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(0, f"more than {limit:,} bytes", str(path))
+        content = file.read(status.st_size + 1)
+    if len(content) > status.st_size:
+        raise OSError(0, "the file grows while it is read", str(path))
     return content

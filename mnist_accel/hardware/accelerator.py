@@ -22,7 +22,7 @@ from mnist_accel.config.settings import RunConfig
 from mnist_accel.errors import LaunchError, UserError
 from mnist_accel.hardware import rendezvous
 from mnist_accel.hardware.cores import available_cores, launched_world_size, local_world_size
-from mnist_accel.speed import allocator
+from mnist_accel.speed import keep_freed_memory
 
 Result = TypeVar("Result")
 PATIENCE = timedelta(hours=1)
@@ -49,6 +49,12 @@ class Hardware:
     precision_reason: str
     timeout: float
     control: distributed.ProcessGroup | None = None
+    speedups: bool = True
+
+    @property
+    def local_world_size(self) -> int:
+        """Processes of this run on this machine."""
+        return local_world_size()
 
     @property
     def device(self) -> torch.device:
@@ -178,7 +184,7 @@ def start(config: RunConfig, *, compiled: bool = False) -> Hardware:
         )
     threads = config.threads or max(1, available_cores() // local_world_size())
     torch.set_num_threads(threads)
-    allocator.keep_freed_memory()
+    keep_freed_memory(True)
     control: distributed.ProcessGroup | None = None
     if launched > 1:
         atexit.register(stop)  # a Python caller need not know of it

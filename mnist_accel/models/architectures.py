@@ -1,20 +1,25 @@
-"""The architectures by name. They know nothing of data, devices or processes."""
+"""The network architectures by name. To add one, write a module and enter it in `MODELS`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnist_accel.speed.onednn import Convolution, Features
+from mnist_accel.errors import WeightsError, did_you_mean, printable
+
+MOST_CLASSES = 256
+"""Labels are bytes."""
 
 
 class Dropout(nn.Module):
-    """Inverted dropout that is cheap on a CPU: 16 random bits a unit from the generator's whole words.
+    """Inverted dropout that is fast on a CPU: it draws 16 random bits per unit, four units per call of the generator.
 
-    `torch.nn.Dropout` draws a number a unit there. The probability is met to within 1/65536.
+    `torch.nn.Dropout` draws one random number per unit. The probability is rounded to a multiple of 1/65536.
     """
 
     def __init__(self, probability: float) -> None:
@@ -33,21 +38,21 @@ class Dropout(nn.Module):
 class CNN(nn.Module):
     """Four 3×3 convolutions without padding and two linear layers: 594,922 parameters with 10 classes.
 
-    Images (B, 1, 28, 28) → logits (B, classes). ReLU comes after pooling, which is the same function on a quarter of
-    the numbers.
+    Images (B, 1, 28, 28) → logits (B, classes). ReLU follows pooling: the result is the same as before pooling, with
+    a quarter of the work.
     """
 
     def __init__(self, classes: int = 10, dropout: float = 0.5) -> None:
         super().__init__()
-        self.features = Features(
-            Convolution(1, 32, 3),  # (B, 32, 26, 26)
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 32, 3),  # (B, 32, 26, 26)
             nn.ReLU(inplace=True),
-            Convolution(32, 32, 3),  # (B, 32, 24, 24)
+            nn.Conv2d(32, 32, 3),  # (B, 32, 24, 24)
             nn.MaxPool2d(2),  # (B, 32, 12, 12)
             nn.ReLU(),
-            Convolution(32, 64, 3),  # (B, 64, 10, 10)
+            nn.Conv2d(32, 64, 3),  # (B, 64, 10, 10)
             nn.ReLU(inplace=True),
-            Convolution(64, 64, 3),  # (B, 64, 8, 8)
+            nn.Conv2d(64, 64, 3),  # (B, 64, 8, 8)
             nn.MaxPool2d(2),  # (B, 64, 4, 4)
             nn.ReLU(),
         )
@@ -68,11 +73,11 @@ class SmallCNN(nn.Module):
 
     def __init__(self, classes: int = 10, dropout: float = 0.0) -> None:
         super().__init__()
-        self.features = Features(
-            Convolution(1, 16, 5),  # (B, 16, 24, 24)
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 16, 5),  # (B, 16, 24, 24)
             nn.MaxPool2d(2),  # (B, 16, 12, 12)
             nn.ReLU(),
-            Convolution(16, 64, 3),  # (B, 64, 10, 10)
+            nn.Conv2d(16, 64, 3),  # (B, 64, 10, 10)
             nn.MaxPool2d(2),  # (B, 64, 5, 5)
             nn.ReLU(),
         )
@@ -86,14 +91,14 @@ class SmallCNN(nn.Module):
 
 
 class NormalisedCNN(nn.Module):
-    """Six 3×3 convolutions with batch normalisation, each two followed by pooling, and a linear layer.
+    """Five 3×3 convolutions with batch normalisation, pooling in the second and fourth, and a linear layer.
 
     Images (B, 1, 28, 28) → logits (B, classes).
     """
 
     def __init__(self, classes: int = 10, dropout: float = 0.0) -> None:
         super().__init__()
-        self.features = Features(
+        self.features = nn.Sequential(
             *_normalised(1, 32),  # (B, 32, 26, 26)
             *_normalised(32, 32, pool=True),  # (B, 32, 12, 12)
             *_normalised(32, 64),  # (B, 64, 10, 10)
@@ -108,9 +113,9 @@ class NormalisedCNN(nn.Module):
 
 
 def _normalised(channels_in: int, channels_out: int, *, pool: bool = False, padding: int = 0) -> list[nn.Module]:
-    """Convolution → pooling, where wanted → batch normalisation → ReLU."""
+    """Convolution, pooling if `pool`, batch normalisation, ReLU."""
     return [
-        Convolution(channels_in, channels_out, 3, padding=padding, bias=False),
+        nn.Conv2d(channels_in, channels_out, 3, padding=padding, bias=False),
         *([nn.MaxPool2d(2)] if pool else []),
         nn.BatchNorm2d(channels_out),
         nn.ReLU(inplace=True),
@@ -121,10 +126,59 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {"cnn": CNN, "small-cnn": Small
 
 
 def build(name: str, *, classes: int = 10, dropout: float = 0.0) -> nn.Module:
-    """A new model with random weights from torch's global generator."""
+    """A new model; its initial weights come from torch's global random generator."""
     return MODELS[name](classes=classes, dropout=dropout)
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Numbers that training adjusts."""
+    """The number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def from_state(state: Mapping[str, Tensor], name: str | None, path: Path) -> tuple[str, nn.Module]:
+    """The name of an architecture, and a model of it with the weights `state`.
+
+    Args:
+        name: the architecture; None for the one that the shapes fit.
+        path: of the weights, for error messages.
+
+    Raises:
+        WeightsError: the weights do not fit; the message names the first difference.
+    """
+    if name is not None and name not in MODELS:
+        name = printable(name, 60)
+        raise WeightsError(f"{path}: weights of an unknown model {name!r}", did_you_mean(name, MODELS))
+    differences = {}
+    for candidate in MODELS if name is None else [name]:
+        model = build(candidate, classes=_class_count(state))
+        differences[candidate] = _differences(model.state_dict(), state)
+        if not differences[candidate]:
+            model.load_state_dict(dict(state))
+            return candidate, model
+    nearest, found = min(differences.items(), key=lambda item: len(item[1]))
+    more = f", and {len(found) - 1} more differences" if len(found) > 1 else ""
+    raise WeightsError(
+        f"{path}: these weights do not fit model {nearest}: {found[0]}{more}",
+        f"give weights of {' or '.join(MODELS if name is None else [nearest])}",
+    )
+
+
+def _class_count(state: Mapping[str, Tensor]) -> int:
+    """The outputs of the last linear layer of `classifier`; 10 if there is none."""
+    found = {name: re.fullmatch(r"classifier\.([0-9]{1,3})\.weight", name) for name in state}
+    layers = {int(match[1]): state[name] for name, match in found.items() if match}
+    last = layers[max(layers)] if layers else torch.empty(0)
+    return len(last) if last.dim() == 2 and 2 <= len(last) <= MOST_CLASSES else 10
+
+
+def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """The keys that are missing, unexpected or of another shape."""
+    return [
+        *(f"{name} is missing" for name in expected if name not in found),
+        *(f"{printable(name, 60)} is unexpected" for name in found if name not in expected),
+        *(
+            f"{name} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in found and found[name].shape != tensor.shape
+        ),
+    ]

@@ -1,1 +1,1 @@
-"""From any picture to 28×28 digits to labels."""
+"""Reads any picture: finds its digits, brings each to MNIST's form, and labels it with a given model."""

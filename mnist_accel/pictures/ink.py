@@ -1,4 +1,4 @@
-"""Ink told from paper: how strongly each pixel of a picture is drawn on, whatever the light and the colours."""
+"""Separates ink from paper: measures how strongly each pixel is drawn on, whatever the light and the colours."""
 
 from __future__ import annotations
 
@@ -12,69 +12,74 @@ from scipy import ndimage
 Floats = npt.NDArray[np.float32]
 
 GRID = 16
-"""Points a side at which the light's smooth change over the picture is measured."""
+"""The light over the picture is measured at up to GRID × GRID points."""
 FITS, FAR = 3, 60.0
-"""The surface is fitted so often, first to what is within `FAR` of the median brightness."""
+"""Number of fits of the light; the first one uses the points within `FAR` of the median brightness."""
 RIDGE = np.diag([0, 1, 1, 1, 1, 1]).astype(np.float32) / 2
 MOSTLY = 0.6
-"""Share of a small picture's points that lie on the surface where it is the paper's brightness."""
+"""In a small picture the fitted surface is the paper if at least this share of the points lies on it."""
 WIDEST_STROKE = 0.45
-"""Of the picture's shorter side."""
+"""As a share of the picture's shorter side."""
 SMALL = 120
-"""Pixels of the shorter side; such a picture holds a digit or a few and little else."""
+"""Pixels. A picture with a shorter side below this holds one digit or a few, and little else."""
 LEAST_CONTRAST = 14.0
-"""Of 255; what stands out less from its surroundings is taken for paper."""
+"""Of 255. A pixel that differs less from its surroundings is paper."""
 LEAST_CONTRAST_TO_NOISE = 6.0
 USUAL = 170
-"""Leaves room for ink that is darker than the lines of the paper it is on."""
+"""The strength of the usual ink, of 255; ink that is darker than the printed lines of the paper has room above."""
 DARK_SHARE = 24.0
-"""Added to the paper's brightness where ink is measured as a share of it, so that black shadows do not become ink."""
+"""Added to the paper's brightness before dividing by it, so that noise in black shadows does not become ink."""
 
 
 def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
-    """How much ink is where, or None on blank paper.
+    """Measure the ink of a picture.
 
-    Paper is what most of the picture is, so white on black works as well. A smooth change of light is fitted by a
-    quadratic surface and taken away; what is wider than a stroke (shadows, a table's edge) by a morphological closing.
+    Most of a picture is paper; therefore white on black works as well. A smooth change of light is removed by fitting
+    a quadratic surface, and shadows or table edges, which are wider than a stroke, by a morphological closing.
 
     Args:
         pixels: uint8 (H, W) or (H, W, 3).
 
     Returns:
-        uint8 (H, W): 0 is paper, `USUAL` the usual strength of what is drawn, ink or printed lines.
+        uint8 (H, W): 0 for paper, `USUAL` for the usual strength of ink and printed lines; None if there is no ink.
     """
-    grey, is_brightness = _one_channel(pixels)
-    if min(grey.shape) >= SMALL:
-        grey = ndimage.gaussian_filter(grey, 0.8, mode="nearest")
-    surface, is_simple = _smooth_light(grey)
-    flat = grey - surface  # around 0 on paper
-    light, size = _pen(flat)
-    if light:
-        grey, surface, flat = -grey, -surface, -flat
-        is_brightness = False
-    paper = surface if is_simple else _closing(flat, size) + surface
-    ink = paper - grey
-    if is_brightness:  # ink swallows a share of the light, in a shadow as well
-        ink *= (float(surface.mean()) + DARK_SHARE) / (np.maximum(paper, 0) + DARK_SHARE)
-    levels = np.clip(ink + 0.5, 0, 255).astype(np.uint8)
+    levels = _difference_from_paper(pixels)
     counts = np.bincount(levels.ravel(), minlength=256)
     offset = _quantile(counts, 0.5)
     noise = 1.4826 * max(0, offset - _quantile(counts, 0.16)) if offset else 0.0
     least = offset + max(LEAST_CONTRAST, LEAST_CONTRAST_TO_NOISE * noise)
-    drawn = counts.copy()
-    drawn[: min(256, int(least))] = 0
-    if drawn.sum() < max(6, 2e-5 * levels.size):
+    counts[: min(256, int(least))] = 0
+    if counts.sum() < max(6, 2e-5 * levels.size):
         return None
-    usual = _quantile(drawn, 0.7)
+    usual = _quantile(counts, 0.7)
     scale = np.clip((np.arange(256) - offset) * (USUAL / max(1, usual - offset)), 0, 255).astype(np.uint8)
     result: npt.NDArray[np.uint8] = scale[levels]
     return result
 
 
-def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:
-    """The colour direction along which the picture differs most from its surroundings, and whether it is a brightness.
+def _difference_from_paper(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """How much each pixel differs from the paper in the direction of ink; uint8 (H, W)."""
+    grey, is_brightness = _one_channel(pixels)
+    if min(grey.shape) >= SMALL:
+        grey = ndimage.gaussian_filter(grey, 0.8, mode="nearest")
+    surface, is_paper = _smooth_light(grey)
+    flat = grey - surface  # about 0 on paper
+    is_light, size = _pen(flat)
+    if is_light:
+        grey, surface, flat = -grey, -surface, -flat
+        is_brightness = False
+    paper = surface if is_paper else _closing(flat, size) + surface
+    ink = paper - grey
+    if is_brightness:  # ink absorbs a share of the light, in shadows too
+        ink *= (float(surface.mean()) + DARK_SHARE) / (np.maximum(paper, 0) + DARK_SHARE)
+    levels: npt.NDArray[np.uint8] = np.clip(ink + 0.5, 0, 255).astype(np.uint8)
+    return levels
 
-    For black, blue or pencil on paper that is close to brightness; for red on green of the same brightness it is not.
+
+def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:
+    """The picture along the colour direction that differs most from its surroundings, and whether it is a brightness.
+
+    For black, blue or pencil on white paper this is close to brightness; for red on equally bright green it is not.
     """
     if pixels.ndim == 2:
         return pixels.astype(np.float32), True
@@ -93,11 +98,11 @@ def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:
 
 @functools.lru_cache(maxsize=16)
 def _quadratic(height: int, width: int) -> tuple[tuple[Any, Any], Floats, Floats, Floats]:
-    """1, y, x, y², xy, x² of a picture of this size.
+    """The terms 1, y, x, y², xy, x² for a picture of this size.
 
     Returns:
-        The grid's rows and columns as an index; the terms at its points (GRID², 6); the factors of all rows (H, 3) and
-        of all columns (3, W).
+        The index of the grid's points; the terms there (points, 6); (1, y, y²) of all rows (H, 3); (1, x, x²) of all
+        columns (3, W).
     """
     y, x = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
     rows = np.linspace(0, height - 1, min(height, GRID)).round().astype(np.intp)
@@ -109,10 +114,11 @@ def _quadratic(height: int, width: int) -> tuple[tuple[Any, Any], Floats, Floats
 
 
 def _smooth_light(grey: Floats) -> tuple[Floats, bool]:
-    """A quadratic surface through the paper: fitted again and again to what is near it.
+    """Fit a quadratic surface to the paper; each fit uses the points near the surface of the last one.
 
     Returns:
-        The surface (H, W); and whether it is the paper's brightness in a small picture, as most of it lies on it.
+        The surface (H, W), and whether it can serve as the paper's brightness: in a small picture, when most points
+        lie on it.
     """
     grid, terms, of_rows, of_columns = _quadratic(*grey.shape)
     values = grey[grid].ravel()
@@ -130,11 +136,10 @@ def _smooth_light(grey: Floats) -> tuple[Floats, bool]:
 
 
 def _pen(flat: Floats) -> tuple[bool, int]:
-    """Whether strokes are lighter than the paper, and the side of a square that no stroke can hold.
+    """Whether strokes are lighter than the paper, and the side in pixels of a square wider than each stroke.
 
-    Ink is the rare side: brightness about the paper's has its long tail there. In a large picture, where a table's edge
-    may be seen, this is asked of the part with strokes alone. They are what comes out of a closing (dark ones) or an
-    opening (light ones) with the smallest square from which on it gets no stronger.
+    Ink is the rarer side: the distribution of brightness has its long tail there. In a large picture, which may show
+    the edge of a table, only the part with strokes is examined.
     """
     shorter = min(flat.shape)
     widest = max(3, round(shorter * WIDEST_STROKE)) | 1
@@ -142,46 +147,51 @@ def _pen(flat: Floats) -> tuple[bool, int]:
         return float(np.vdot(flat * flat, flat)) > 0, widest
     step = max(1, shorter // 400)
     dark, light = flat, -flat
-    if step > 1:  # thin strokes stay whole
+    if step > 1:  # a minimum over each step keeps thin strokes
         dark = ndimage.minimum_filter(flat, size=step, mode="nearest")[::step, ::step]
         light = ndimage.minimum_filter(-flat, size=step, mode="nearest")[::step, ::step]
     widths = np.geomspace(7, max(8, shorter // step * WIDEST_STROKE), 5).round().astype(int) | 1
-    rank = max(20, dark.size // 3000)
     darks = [_closing(dark, int(width)) - dark for width in widths]
     lights = [_closing(light, int(width)) - light for width in widths]
-    strongest = [
-        float(np.partition(np.maximum(*both).ravel(), -rank)[-rank]) for both in zip(darks, lights, strict=True)
-    ]
-    number = next(number for number, ink in enumerate(strongest) if ink >= 0.8 * strongest[-1])
-    where = _where(np.maximum(darks[number], lights[number]) > 0.4 * strongest[number])
+    number, strongest, where = _stroke_area(darks, lights)
     part = flat[::step, ::step][where]
-    local = part - ndimage.uniform_filter(part, size=2 * min(part.shape), mode="nearest")  # from its edges mostly
+    local = part - ndimage.uniform_filter(part, size=2 * min(part.shape), mode="nearest")
     is_light = float(np.vdot(local * local, local)) > 0
-    areas = [np.count_nonzero(ink[where] > 0.7 * strongest[number]) for ink in (lights if is_light else darks)]
-    while number + 1 < len(widths) and areas[number + 1] > 1.3 * areas[number]:  # so far corners of thick strokes
+    areas = [np.count_nonzero(ink[where] > 0.7 * strongest) for ink in (lights if is_light else darks)]
+    while number + 1 < len(widths) and areas[number + 1] > 1.3 * areas[number]:  # so far only corners of thick strokes
         number += 1
     return is_light, min(widest, int(3 * widths[number] * step) | 1)
 
 
-def _where(strokes: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
-    """The rows and columns of most of the strokes, and a margin."""
+def _stroke_area(darks: list[Floats], lights: list[Floats]) -> tuple[int, float, tuple[slice, slice]]:
+    """Where most of the strokes are.
+
+    Args:
+        darks: what closings with squares of growing size remove; `lights`: the same for the negative picture.
+
+    Returns:
+        The index of the first size from which on strokes get hardly stronger, their strength, rows and columns.
+    """
+    both = [np.maximum(dark, light) for dark, light in zip(darks, lights, strict=True)]
+    rank = max(20, both[0].size // 3000)
+    strongest = [float(np.partition(ink.ravel(), -rank)[-rank]) for ink in both]
+    number = next(number for number, ink in enumerate(strongest) if ink >= 0.8 * strongest[-1])
+    strokes = both[number] > 0.4 * strongest[number]
     places = []
     for axis, length in enumerate(strokes.shape):
         total = np.cumsum(strokes.sum(axis=1 - axis))
         first, last = np.searchsorted(total, (0.05 * total[-1], 0.95 * total[-1]))
         margin = max(8, 0.5 * (last - first))
         places.append(slice(max(0, int(first - margin)), min(length, int(last + margin) + 1)))
-    return places[0], places[1]
+    return number, strongest[number], (places[0], places[1])
 
 
 def _closing(values: Floats, size: int) -> Floats:
-    """Dilation, then erosion, by a flat square."""
-    grown = ndimage.maximum_filter(values, size=size, mode="nearest")
-    closed: Floats = ndimage.minimum_filter(grown, size=size, mode="nearest")
+    closed: Floats = ndimage.grey_closing(values, size=(size, size), mode="nearest")
     return closed
 
 
 def _quantile(counts: npt.NDArray[np.int64], share: float) -> int:
-    """The level that this share of the counted pixels does not exceed."""
+    """The lowest level that at least this share of the counted pixels does not exceed."""
     total = np.cumsum(counts)
     return int(np.searchsorted(total, share * total[-1]))

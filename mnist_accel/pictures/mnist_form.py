@@ -1,101 +1,106 @@
-"""Ink brought to MNIST's convention: white on black, fitted into 20×20 pixels, centre of mass in the middle of 28×28.
+"""Brings a digit to MNIST's form: white on black, scaled into 20×20 pixels, centre of mass in the middle of 28×28.
 
-LeCun, Cortes, Burges: http://yann.lecun.com/exdb/mnist/ ("the digits were size normalized to fit in a 20x20 pixel box
-while preserving their aspect ratio … centered in a 28x28 image by computing the center of mass").
+Source: LeCun, Cortes, Burges, http://yann.lecun.com/exdb/mnist/ ("size normalized to fit in a 20x20 pixel box while
+preserving their aspect ratio … centered in a 28x28 image by computing the center of mass").
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
+Ink = npt.NDArray[np.uint8]
+Pixel = TypeVar("Pixel", np.uint8, np.bool_)
+
 SIDE, BOX = 28, 20
 MIDDLE = 14.5
-"""Where MNIST's centres of mass are, by pixels' edges: between 14 and 15, so half a pixel beyond the middle."""
+"""Row and column of MNIST's centres of mass, counted from the edge of the image."""
 THINNEST, THICKEST = 1.7, 4.2
-"""Pixels of the 20×20 box. MNIST's strokes: 2.5 on average, 1.7 to 3.9 in 90% of the digits. Others are redrawn."""
+"""Pixels of the 20×20 box. MNIST's strokes are 2.5 wide on average, 90% of them 1.7 to 3.9. Others are redrawn."""
 MARGIN = 0.5
-"""By which a redrawn stroke is within these limits."""
+"""A redrawn stroke is this many pixels within the limits."""
 FINE = 4
-"""Times finer than MNIST's pixels: where strokes are made thicker or thinner."""
+"""Strokes are redrawn on a grid this many times finer than MNIST's."""
 
 
-def is_conventional(pixels: npt.NDArray[np.uint8]) -> bool:
-    """Whether a picture, uint8 (28, 28), is in the convention already and to be taken as it is."""
-    if pixels.shape != (SIDE, SIDE):
+def is_conventional(pixels: Ink) -> bool:
+    """Whether a picture, uint8 (H, W) or (H, W, 3), is in MNIST's form already and is used unchanged."""
+    if pixels.shape != (SIDE, SIDE) or not pixels.any():
         return False
-    edges = np.concatenate([pixels[:2].ravel(), pixels[-2:].ravel(), pixels[:, :2].ravel(), pixels[:, -2:].ravel()])
-    if edges.max() > 0:
+    inner = pixels[2:-2, 2:-2]
+    if np.count_nonzero(inner) != np.count_nonzero(pixels):  # ink in the two outer rows or columns
         return False
-    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
-    if not len(rows):
-        return False
-    longest = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-    y, x = _centre_of_mass(pixels)
-    return bool(abs(longest - BOX) <= 1 and abs(y - MIDDLE) <= 1 and abs(x - MIDDLE) <= 1)
+    y, x = ndimage.center_of_mass(pixels)
+    longest = max(_cut(pixels, pixels > 0).shape)
+    return bool(abs(longest - BOX) <= 1 and abs(y + 0.5 - MIDDLE) <= 1 and abs(x + 0.5 - MIDDLE) <= 1)
 
 
 def stroke_width(ink: npt.NDArray[np.bool_]) -> float:
-    """The mean width of strokes in pixels: twice the area by the outline's length."""
+    """The mean width of strokes in pixels: twice the area divided by the length of the outline."""
     padded = np.zeros((ink.shape[0] + 2, ink.shape[1] + 2), dtype=np.bool_)
     padded[1:-1, 1:-1] = ink
     edges = np.count_nonzero(padded[1:] != padded[:-1]) + np.count_nonzero(padded[:, 1:] != padded[:, :-1])
     return 2 * float(np.count_nonzero(ink)) / max(1.0, edges * np.pi / 4)
 
 
-def to_mnist(ink: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """What the network sees of a digit.
+def to_mnist(ink: Ink) -> Ink:
+    """Bring one digit to MNIST's form.
 
     Args:
-        ink: uint8 (H, W), 0 where nothing is drawn, the digit's box.
+        ink: uint8 (H, W), 0 where nothing is drawn.
 
     Returns:
         uint8 (28, 28).
     """
     level = _usual(ink)
     mask = ink >= level // 2
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    ink, mask = ink[top:bottom, left:right], mask[top:bottom, left:right]
+    ink, mask = _cut(ink, mask), _cut(mask, mask)
     width = stroke_width(mask) * BOX / max(mask.shape)
     if THINNEST <= width <= THICKEST:
         contrast = np.clip((np.arange(256) - 0.1 * level) * (255 / (0.8 * level)), 0, 255).astype(np.uint8)
         small = _fit(contrast[ink], BOX)
     else:
         small = _redrawn(ink, level, width)
-    y, x = _centre_of_mass(small)
     result = np.zeros((SIDE, SIDE), dtype=np.uint8)
-    height, width_ = small.shape
-    row = min(max(0, round(MIDDLE - y)), SIDE - height)
-    column = min(max(0, round(MIDDLE - x)), SIDE - width_)
-    result[row : row + height, column : column + width_] = small
+    middle = ndimage.center_of_mass(small)
+    row, column = (
+        min(max(0, round(MIDDLE - (centre + 0.5))), SIDE - side)
+        for centre, side in zip(middle, small.shape, strict=True)
+    )
+    result[row : row + small.shape[0], column : column + small.shape[1]] = small
     return result
 
 
-def _redrawn(ink: npt.NDArray[np.uint8], level: int, width: float) -> npt.NDArray[np.uint8]:
-    """The digit with a pen of MNIST's width: by the distance from its strokes' edges, on a finer grid."""
+def _redrawn(ink: Ink, level: int, width: float) -> Ink:
+    """The digit with strokes of MNIST's width: from each pixel's distance to the edges of strokes, on a finer grid."""
     target = min(max(width, THINNEST + MARGIN), THICKEST - MARGIN)
     grow = (target - width) / 2 * FINE  # outwards on each side
     margin = max(0.0, grow)
     fine = _fit(ink, round(BOX * FINE - 2 * margin))
     pad = int(np.ceil(margin)) + 1
     drawn = np.pad(fine >= level / 2, pad)
-    if not drawn.any():  # strokes so thin that they vanished
+    if not drawn.any():  # strokes so thin that scaling made them fainter
         drawn = np.pad(fine >= fine.max() / 2, pad)
     outside = ndimage.distance_transform_edt(~drawn)
     inside = ndimage.distance_transform_edt(drawn)
     distance = outside - inside + np.where(drawn, 0.5, -0.5)
-    if grow < 0:  # not thinner than leaves something of the thinnest strokes
+    if grow < 0:  # the thinnest strokes must not vanish
         grow = max(grow, -0.6 * float(np.percentile(inside[drawn], 90)))
-    soft = np.clip(0.5 + grow - distance, 0, 1) * 255
-    redrawn = soft.astype(np.uint8)
-    rows, columns = np.flatnonzero(redrawn.any(axis=1)), np.flatnonzero(redrawn.any(axis=0))
-    return _fit(redrawn[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], BOX)
+    redrawn = (np.clip(0.5 + grow - distance, 0, 1) * 255).astype(np.uint8)
+    return _fit(_cut(redrawn, redrawn > 0), BOX)
 
 
-def _fit(values: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+def _cut(values: npt.NDArray[Pixel], mask: npt.NDArray[np.bool_]) -> npt.NDArray[Pixel]:
+    """The rectangle of `values` that holds all True pixels of `mask`."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return values[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _fit(values: Ink, side: int) -> Ink:
     """Scaled so that the longer side is `side`."""
     height, width = values.shape
     scale = side / max(height, width)
@@ -103,17 +108,9 @@ def _fit(values: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BICUBIC))
 
 
-def _usual(ink: npt.NDArray[np.uint8]) -> int:
-    """The strength of most of a digit's ink, 1 … 255: below it are the soft edges."""
+def _usual(ink: Ink) -> int:
+    """The strength of most of a digit's ink, 1 … 255; its soft edges are below."""
     counts = np.bincount(ink.ravel(), minlength=256)
     counts[0] = 0
     total = np.cumsum(counts)
     return max(1, int(np.searchsorted(total, 0.75 * total[-1])))
-
-
-def _centre_of_mass(values: npt.NDArray[np.uint8]) -> tuple[float, float]:
-    """Row and column, of pixels' edges: the middle of one pixel is 0.5."""
-    rows, columns = values.sum(axis=1, dtype=np.float64), values.sum(axis=0, dtype=np.float64)
-    total = rows.sum()
-    height, width = values.shape
-    return float(rows @ np.arange(height) / total) + 0.5, float(columns @ np.arange(width) / total) + 0.5

@@ -1,62 +1,60 @@
-"""Picture files of any kind as upright arrays: read with limits, and every failure told in one line."""
+"""Reads picture files of any kind safely, as upright arrays of 8 bits."""
 
 from __future__ import annotations
 
 import io
-import stat
+import os
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mnist_accel.errors import UserError
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    from PIL import Image
-
-    Source = Image.Image | npt.NDArray[np.uint8]
+from mnist_accel.errors import UserError, printable
+from mnist_accel.files.untrusted import read_limited
 
 STDIN = "-"
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".avif")
 )
-"""Of the files taken from a folder; a file that is named itself may be called anything."""
+"""The files of a folder that are pictures; a file given by its own name may have any suffix."""
 LARGEST_FILE = 256 * 2**20
 LARGEST_PIXELS = 120_000_000
 """Checked before decoding. A phone's largest photo has 108 million."""
 LARGEST_SIDE = 1600
-"""Pixels; larger pictures are reduced to it. A digit on a page of A4 then still has about 20."""
+"""Pixels; larger pictures are reduced to it. A handwritten digit on a page of A4 then still has about 20."""
 SMALLEST_SIDE = 4
 LIGHT = 160
-"""What is drawn on transparent paper is light from here, of 255."""
+"""Of 255. A drawing on transparent paper is light if it is brighter on average."""
 ORIENTATION = 0x0112
 """The EXIF tag."""
 UPRIGHT = {
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
-"""Pillow's operation that makes a picture of this orientation upright."""
+"""The operation that turns a picture of this orientation upright."""
 
 
 class PictureError(UserError):
-    """A picture that is missing, damaged, too large, or not one."""
+    """A picture that is missing, damaged, too large, or not a picture."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Upright pixels, reduced to `LARGEST_SIDE`.
+    """An upright picture.
 
     Attributes:
-        pixels: uint8 (H, W) or (H, W, 3).
-        size: width and height of the upright picture before it was reduced.
+        pixels: uint8 (H, W) or (H, W, 3), reduced to `LARGEST_SIDE`.
+        size: width and height before the picture was reduced.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -64,22 +62,32 @@ class Picture:
 
 
 def find(names: Sequence[str]) -> list[str]:
-    """The pictures that arguments mean: files and `-` as they are, folders and globs by the pictures in them.
+    """The pictures for file names, folders and patterns such as "*.png"; folders and patterns give sorted names.
 
-    What is not there stays in the list, so that reading it tells the error beside the others' results.
+    A name for which there is nothing stays in the list, so that `read` reports it in its place.
     """
     found: list[str] = []
     for name in names:
-        path = Path(name)
-        if path.is_dir():
-            inside = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-            found += inside or [name]
-        elif name != STDIN and not path.exists() and any(mark in name for mark in "*?["):
-            pattern = path.relative_to(path.anchor) if path.anchor else path
-            found += sorted(str(file) for file in Path(path.anchor).glob(str(pattern)) if file.is_file()) or [name]
-        else:
-            found.append(name)
+        inside: list[str] = []
+        try:
+            if os.path.isdir(name):  # noqa: PTH112 Path.is_dir raises an error for a name that is too long
+                inside = _in_folder(Path(name))
+            elif _is_pattern(name):
+                path = Path(name)
+                pattern = path.relative_to(path.anchor) if path.anchor else path
+                inside = sorted(str(file) for file in Path(path.anchor).glob(str(pattern)) if file.is_file())
+        except (OSError, ValueError):  # reading the name reports it
+            inside = []
+        found += inside or [name]
     return found
+
+
+def _in_folder(folder: Path) -> list[str]:
+    return sorted(str(file) for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+
+
+def _is_pattern(name: str) -> bool:
+    return any(mark in name for mark in "*?[") and not os.path.lexists(name)
 
 
 def read(name: str) -> Picture:
@@ -89,41 +97,42 @@ def read(name: str) -> Picture:
         PictureError: it cannot be read, or is too large.
     """
     if name == STDIN:
-        import sys
+        return decode(sys.stdin.buffer.read(LARGEST_FILE + 1))
+    try:
+        return decode(read_limited(Path(name), LARGEST_FILE))
+    except OSError as error:
+        raise _unreadable(name, error) from error
 
-        content = sys.stdin.buffer.read(LARGEST_FILE + 1)
-    else:
-        path = Path(name)
+
+def _unreadable(name: str, error: OSError) -> PictureError:
+    """The reason why a name cannot be read as a file."""
+    if name.lower().startswith(("http://", "https://", "ftp://")):
+        return PictureError("a web address, not a file", "download the picture first")
+    if _is_pattern(name):
+        return PictureError("no file matches this pattern", "check the folder and the spelling")
+    if os.path.isdir(name):  # noqa: PTH112 as above
         try:
-            status = path.stat()
-            if stat.S_ISDIR(status.st_mode):
-                raise PictureError("a folder without pictures", f"pictures end in {', '.join(sorted(SUFFIXES))}")
-            if not stat.S_ISREG(status.st_mode):
-                raise PictureError("not a file")
-            if status.st_size > LARGEST_FILE:
-                raise _too_large()
-            content = path.read_bytes()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise PictureError(f"cannot be read: {reason[0].lower()}{reason[1:]}") from error
-    return decode(content)
+            if not _in_folder(Path(name)):
+                return PictureError("a folder without pictures", f"pictures end in {', '.join(sorted(SUFFIXES))}")
+        except OSError as folder_error:
+            error = folder_error
+    reason = printable(error.strerror or error)
+    return PictureError(f"cannot be read: {reason[0].lower()}{reason[1:]}")
 
 
 def decode(content: bytes) -> Picture:
     """The picture in the bytes of a file.
 
     Raises:
-        PictureError: they are none, damaged, or too large when decoded.
+        PictureError: the bytes are not a picture, are damaged, or give a picture that is too large.
     """
-    from PIL import Image, UnidentifiedImageError
-
     if not content:
         raise PictureError("empty: 0 bytes")
     if len(content) > LARGEST_FILE:
-        raise _too_large()
+        raise PictureError(f"larger than {LARGEST_FILE // 2**20} MiB", "reduce it")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's warning below its own limit of pixels; doubtful metadata
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures below its own limit and of odd metadata
             with Image.open(io.BytesIO(content)) as image:
                 return from_image(image)
     except UnidentifiedImageError as error:
@@ -135,19 +144,16 @@ def decode(content: bytes) -> Picture:
     except PictureError:
         raise
     except Exception as error:  # Pillow's readers raise errors of many kinds on damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = printable(error) or type(error).__name__
         raise PictureError(f"damaged: {reason}", "save or copy it again") from error
 
 
 def from_image(image: Image.Image) -> Picture:
-    """A Pillow image, not yet decoded or already, as upright pixels; the first frame of several.
+    """The picture in a Pillow image, decoded or not; of several frames, the first.
 
     Raises:
         PictureError: it is too large or too small.
     """
-    import numpy as np
-    from PIL import Image
-
     width, height = image.size
     if width * height > LARGEST_PIXELS:
         raise _too_many_pixels(f"{width} × {height}: ")
@@ -156,28 +162,18 @@ def from_image(image: Image.Image) -> Picture:
     if image.format == "EPS":
         raise PictureError("EPS is a program, which is not run here", "save it as PNG")
     if image.format == "JPEG":
-        image.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # decodes large ones at a half, a quarter or an eighth
+        image.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # decodes a large one at a half, a quarter or an eighth
     image.load()
-    orientation = image.getexif().get(ORIENTATION, 1)  # after loading: a TIFF is turned by it
-
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        image = _eight_bits(image)
-    elif image.has_transparency_data:
-        image = _on_opaque_paper(image.convert("RGBA"))
-    elif image.mode not in ("L", "RGB"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
+    orientation = image.getexif().get(ORIENTATION, 1)  # after loading, because loading a TIFF turns it upright
+    image = _eight_bits(image)
     longest = max(image.size)
     if longest > LARGEST_SIDE:
         reduced = tuple(max(SMALLEST_SIDE, round(side * LARGEST_SIDE / longest)) for side in image.size)
         image = image.resize((reduced[0], reduced[1]), Image.Resampling.BOX)
     if orientation in UPRIGHT:
-        image = image.transpose(Image.Transpose[UPRIGHT[orientation]])
-    turned = orientation in (5, 6, 7, 8)
-    return Picture(np.asarray(image), (height, width) if turned else (width, height))
-
-
-def _too_large() -> PictureError:
-    return PictureError(f"larger than {LARGEST_FILE // 2**20} MiB", "reduce it")
+        image = image.transpose(UPRIGHT[orientation])
+    is_turned = orientation in (5, 6, 7, 8)
+    return Picture(np.asarray(image), (height, width) if is_turned else (width, height))
 
 
 def _too_many_pixels(size: str = "") -> PictureError:
@@ -185,21 +181,19 @@ def _too_many_pixels(size: str = "") -> PictureError:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pixels of 16 or 32 bits by the range that they use, for little of it may be used."""
-    import numpy as np
-    from PIL import Image
-
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-    lowest, highest = float(values.min()), float(values.max())
-    scaled = (values - lowest) * (255 / (highest - lowest)) if highest > lowest else np.zeros_like(values)
-    return Image.fromarray(scaled.round().astype(np.uint8))
+    """The image as 8 bits of grey or RGB. Pixels of 16 or 32 bits are scaled by the range that they use."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+        lowest, highest = float(values.min()), float(values.max())
+        scaled = (values - lowest) * (255 / (highest - lowest)) if highest > lowest else np.zeros_like(values)
+        return Image.fromarray(scaled.round().astype(np.uint8))
+    if image.has_transparency_data:
+        return _on_opaque_paper(image.convert("RGBA"))
+    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
 
 
 def _on_opaque_paper(image: Image.Image) -> Image.Image:
-    """A transparent picture on white; on black where what is drawn is light."""
-    import numpy as np
-    from PIL import Image
-
+    """A transparent picture on white paper; on black paper if the drawing is light."""
     alpha = np.asarray(image.getchannel("A"), dtype=np.float32)
     light = np.asarray(image.convert("RGB").convert("L"), dtype=np.float32)
     is_light = float((light * alpha).sum()) > LIGHT * float(alpha.sum())

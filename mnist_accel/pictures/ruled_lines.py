@@ -1,4 +1,4 @@
-"""The straight lines of ruled and squared paper and of forms, found in a map of ink and erased."""
+"""Erases the straight lines of ruled paper, squared paper and forms from a map of ink."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from scipy import ndimage
 Mask = npt.NDArray[np.bool_]
 
 SMALLEST_SIDE = 100
-"""Pixels; in smaller pictures a line and a stroke cannot be told apart."""
+"""Pixels. In smaller pictures, lines and strokes cannot be told apart."""
 THICKEST = 0.02
 """Of the picture's shorter side."""
 SHORTEST = 0.5
 """Of the picture's width (height)."""
 WHOLE = 0.85
-"""Of a box's height: what a side of it has at least."""
+"""Of the height of a form's box: the least length of its sides."""
 STEEPEST = 0.1
-"""Pixels down for each across: how askew a photo of the paper may be."""
+"""The largest slope of lines, in pixels down for each pixel across."""
 SLOPES = 61
 BEYOND, BEYOND_AT_EDGE = 0.25, 0.1
-"""How far a line goes on beyond all else on both sides, as a share of all else's extent; less will do where the line
-goes on to the picture's edge. A digit's bar or stem does not."""
+"""A line extends beyond all other ink on both sides by this share of the other ink's extent; by less where it reaches
+the edge of the picture. The bar or stem of a digit does not."""
 LONGER = 1.6
-"""Than all else is tall: a line under a number."""
+"""A line under a number is this many times longer than the other ink is tall."""
 PASSES = 3
 
 
 def erase(mask: Mask) -> Mask:
-    """The ink without long straight lines; strokes that cross one stay whole.
+    """The ink without long straight lines; strokes that cross a line stay complete.
 
     Args:
         mask: (H, W), True where ink is.
@@ -37,7 +37,7 @@ def erase(mask: Mask) -> Mask:
     lines = across | down
     if not lines.any():
         return mask
-    rest = mask & ~ndimage.binary_dilation(lines, structure=np.ones((3, 3)), iterations=3)  # without lines' crossings
+    rest = mask & ~ndimage.binary_dilation(lines, structure=np.ones((3, 3)), iterations=3)  # without crossings
     if not rest.any():
         return mask
     result = mask
@@ -63,7 +63,7 @@ def _thickest(mask: Mask) -> int:
 
 
 def _extent(mask: Mask) -> tuple[int, int, int]:
-    """First and last column and the distance between; a hundredth of the pixels may lie outside."""
+    """The first and the last column, and their distance; 1% of the pixels may lie outside on each side."""
     counts = np.cumsum(mask.sum(axis=0))
     first, last = (int(column) for column in np.searchsorted(counts, (0.01 * counts[-1], 0.99 * counts[-1])))
     return first, last, last - first + 1
@@ -81,7 +81,7 @@ def _goes_beyond(lines: Mask, rest: Mask) -> bool:
 
 
 def _lines(mask: Mask, thickest: int, shortest: float) -> Mask:
-    """The pixels of roughly horizontal lines: thin from top to bottom, and in line with many others.
+    """The pixels of roughly horizontal lines: vertical runs of ink that are short, and aligned with many others.
 
     Args:
         thickest: in pixels.
@@ -108,7 +108,7 @@ def _lines(mask: Mask, thickest: int, shortest: float) -> Mask:
         chosen = np.flatnonzero(left)[on_line]
         left[chosen] = False
         lengths = bottom[chosen] - top[chosen]
-        chosen = chosen[lengths <= np.median(lengths) * 1.5 + 1]  # strokes along the line are thicker, or stay
+        chosen = chosen[lengths <= np.median(lengths) * 1.5 + 1]  # strokes on the line are thicker and stay
         for offset in range(thickest):
             rows = top[chosen] + offset
             inside = rows < bottom[chosen]
@@ -119,7 +119,7 @@ def _lines(mask: Mask, thickest: int, shortest: float) -> Mask:
 def _aligned(
     x: npt.NDArray[np.int64], y: npt.NDArray[np.float64], width: int, tolerance: int, shortest: float
 ) -> npt.NDArray[np.bool_] | None:
-    """Which points lie on long lines of the one slope that has most, after Hough; None if there are none."""
+    """Which points lie on long lines, by a Hough transform; None if there are none. All lines have one slope."""
     step = max(2, tolerance // 2)
     best, best_score, best_bins = None, 0.0, None
     for slope in np.linspace(-STEEPEST, STEEPEST, SLOPES):

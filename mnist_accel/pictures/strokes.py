@@ -1,4 +1,4 @@
-"""The digits of a picture found in its ink: strokes grouped, a form's lines and specks of dirt left out."""
+"""Finds the digits in a picture's ink: groups strokes into digits; leaves out frames, lines, edges and dirt."""
 
 from __future__ import annotations
 
@@ -7,34 +7,45 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.sparse import csgraph
 
-from mnist_accel.pictures import ruled_lines as rules
+from mnist_accel.pictures import ruled_lines
 from mnist_accel.pictures.ink import USUAL
+from mnist_accel.pictures.picture_file import PictureError
 
 Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels; right and bottom are the first ones outside."""
+"""Left, top, right, bottom in pixels; right and bottom are outside."""
+Integers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 FAINT, STRONG = 0.35, 0.5
-"""Of the usual strength of ink: what belongs to a stroke if it touches the strong part of one."""
+"""Of the usual strength of ink. A stroke consists of faint pixels that are connected to a strong one."""
 SPECK = 0.13
-"""Of the tallest digit's height: what is smaller on both sides is dirt."""
+"""Of the tallest digit's height. A piece that is smaller on both sides is dirt."""
 SMALLEST_DIGIT = 0.4
 """Of the tallest one's height."""
 NEAR = 0.3
-"""Of the tallest one's height: how far a bar may be from the stroke that it belongs to."""
+"""Of the tallest one's height: the largest distance between a bar and the digit that it belongs to."""
 LINE = 4
-"""Width by height from which a piece may be the line under a number."""
-NEIGHBOURS = np.ones((3, 3), dtype=np.int8)
+"""Width by height from which a piece may be a line under a number."""
+MOST_PIECES = 1000
+"""Only the largest pieces of a picture are examined; a number has far fewer."""
+MOST_MARKS = 60
+"""In one picture; more are text or texture."""
+
+
+class TooManyMarksError(PictureError):
+    """A picture of text or texture."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What may be a digit.
+    """A possible digit.
 
     Attributes:
-        box: where it is.
-        ink: uint8 (H, W) of the box; other things in the box are left out.
-        pieces: strokes that do not touch.
+        box: its place in the picture.
+        ink: uint8 (H, W), the box without the ink of other marks.
+        pieces: number of strokes that do not touch each other.
     """
 
     box: Box
@@ -44,173 +55,160 @@ class Mark:
 
 @dataclass
 class _Pieces:
-    """Connected strokes: boxes int (N, 4), areas in pixels (N,), and the label of each in the map of labels."""
+    """N connected strokes: boxes (N, 4), areas in pixels (N,), and their labels in the map of labels (N,)."""
 
-    boxes: npt.NDArray[np.int64]
-    areas: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
+    boxes: Integers
+    areas: Integers
+    labels: Integers
 
-    def keep(self, chosen: npt.NDArray[np.bool_]) -> _Pieces:
+    def keep(self, chosen: Mask | Integers) -> _Pieces:
         return _Pieces(self.boxes[chosen], self.areas[chosen], self.labels[chosen])
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
-    def widths(self) -> npt.NDArray[np.int64]:
+    def widths(self) -> Integers:
         return self.boxes[:, 2] - self.boxes[:, 0]
 
     @property
-    def heights(self) -> npt.NDArray[np.int64]:
+    def heights(self) -> Integers:
         return self.boxes[:, 3] - self.boxes[:, 1]
+
+    @property
+    def sizes(self) -> Integers:
+        """The longer side of each."""
+        return np.maximum(self.widths, self.heights)
 
 
 def find_marks(strength: npt.NDArray[np.uint8]) -> list[Mark]:
-    """What may be digits, in reading order: rows from the top, in each from the left.
+    """The possible digits in reading order: rows from the top, in each row from the left.
 
     Args:
-        strength: uint8 (H, W), as `ink.strength` gives it.
+        strength: uint8 (H, W), the result of `ink.strength`.
+
+    Raises:
+        TooManyMarksError: there are more than `MOST_MARKS`.
     """
     level = float(USUAL)
     mask = strength >= FAINT * level
-    if min(strength.shape) >= rules.SMALLEST_SIDE:
-        without_lines = rules.erase(mask)
+    if min(strength.shape) >= ruled_lines.SMALLEST_SIDE:
+        without_lines = ruled_lines.erase(mask)
         if without_lines is not mask:
             level = max(level, float(np.quantile(strength[without_lines], 0.7)))  # ink may be darker than the lines
             mask = without_lines & (strength >= FAINT * level)
     labelled, pieces = _pieces(mask, strength >= STRONG * level)
     if len(pieces) > 1:
-        pieces = _without_frames(pieces, strength.shape)
-    if not len(pieces):
-        return []
-    if len(pieces) == 1:
-        left, top, right, bottom = (int(edge) for edge in pieces.boxes[0])
-        own = labelled[top:bottom, left:right] == pieces.labels[0]
-        return [Mark((left, top, right, bottom), strength[top:bottom, left:right] * own, 1)]
-    groups = _group(pieces)
+        pieces = _without_edges(_without_frames(_without_underlines(pieces)), strength.shape)
     marks = []
-    for group in groups:
-        boxes = pieces.boxes[group]
-        left, top = boxes[:, :2].min(axis=0)
-        right, bottom = boxes[:, 2:].max(axis=0)
-        here = labelled[top:bottom, left:right]
-        own = np.isin(here, pieces.labels[group])
-        marks.append(
-            Mark((int(left), int(top), int(right), int(bottom)), strength[top:bottom, left:right] * own, len(group))
-        )
+    for group in _groups(pieces):
+        left, top = (int(edge) for edge in pieces.boxes[group, :2].min(axis=0))
+        right, bottom = (int(edge) for edge in pieces.boxes[group, 2:].max(axis=0))
+        here, labels = labelled[top:bottom, left:right], pieces.labels[group]
+        own = here == labels[0] if len(labels) == 1 else np.isin(here, labels)  # isin is slow
+        marks.append(Mark((left, top, right, bottom), strength[top:bottom, left:right] * own, len(group)))
     return marks
 
 
-def _pieces(mask: npt.NDArray[np.bool_], is_strong: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], _Pieces]:
-    """Connected parts that are strong somewhere and more than noise, with the map of their labels."""
-    labelled, count = ndimage.label(mask, structure=NEIGHBOURS)
+def _pieces(mask: Mask, is_strong: Mask) -> tuple[npt.NDArray[np.int32], _Pieces]:
+    """The map of labels (H, W), and the connected parts that hold strong ink and are larger than noise."""
+    labelled, count = ndimage.label(mask, structure=np.ones((3, 3), dtype=np.int8))
     areas = np.bincount(labelled.ravel(), minlength=count + 1)[1:]
     strong = np.bincount(labelled[is_strong], minlength=count + 1)[1:]
-    slices = ndimage.find_objects(labelled)
-    boxes = np.array(
-        [(place[1].start, place[0].start, place[1].stop, place[0].stop) for place in slices], dtype=np.int64
-    ).reshape(-1, 4)
-    pieces = _Pieces(boxes, areas, np.arange(1, count + 1))
-    return labelled, pieces.keep((strong > 0) & (areas >= 4))
+    places = ndimage.find_objects(labelled)
+    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in places], dtype=np.int64).reshape(-1, 4)
+    pieces = _Pieces(boxes, areas, np.arange(1, count + 1)).keep((strong > 0) & (areas >= 4))
+    if len(pieces) > MOST_PIECES:
+        pieces = pieces.keep(np.sort(np.argsort(-pieces.sizes, kind="stable")[:MOST_PIECES]))
+    return labelled, pieces
 
 
-def _without_frames(pieces: _Pieces, shape: tuple[int, ...]) -> _Pieces:
-    """Without what encloses other pieces (a form's boxes), the picture's dark edges, and dirt."""
+def _without_underlines(pieces: _Pieces) -> _Pieces:
+    while True:
+        is_line = (pieces.widths > LINE * pieces.heights) & (pieces.widths > 1.2 * pieces.heights.max())
+        if not is_line.any() or is_line.all():
+            return pieces
+        pieces = pieces.keep(~is_line)
+
+
+def _without_frames(pieces: _Pieces) -> _Pieces:
+    """Without pieces that enclose others, such as the boxes of a form."""
     left, top, right, bottom = pieces.boxes.T
-    sizes = np.maximum(pieces.widths, pieces.heights)
-    is_line = (pieces.widths > LINE * pieces.heights) & (pieces.widths > 1.2 * pieces.heights.max())
-    if is_line.any() and not is_line.all():
-        return _without_frames(pieces.keep(~is_line), shape)
+    heights, sizes = pieces.heights, pieces.sizes
     inside = (
         (left[:, None] < left) & (top[:, None] < top) & (right[:, None] > right) & (bottom[:, None] > bottom)
     )  # [a, b]: b lies in a's box
-    is_part = (pieces.heights[None, :] >= 0.3 * pieces.heights[:, None]) | (sizes[None, :] >= 0.5 * sizes[:, None])
-    fill = pieces.areas / (pieces.widths * pieces.heights)
+    is_part = (heights >= 0.3 * heights[:, None]) | (sizes >= 0.5 * sizes[:, None])
     several = (inside & (sizes >= 0.08 * sizes[:, None])).sum(axis=1) >= 3
-    is_frame = ((inside & is_part).any(axis=1) | several) & (fill < 0.5)
-    pieces = pieces.keep(~is_frame)
+    fill = pieces.areas / (pieces.widths * heights)
+    return pieces.keep(~(((inside & is_part).any(axis=1) | several) & (fill < 0.5)))
 
+
+def _without_edges(pieces: _Pieces, shape: tuple[int, ...]) -> _Pieces:
+    """Without dark areas along the edges of the picture."""
     left, top, right, bottom = pieces.boxes.T
-    height, width = shape
-    at_edge = (left <= 1) | (top <= 1) | (right >= width - 1) | (bottom >= height - 1)
-    if at_edge.any() and not at_edge.all():
-        tallest = pieces.heights[~at_edge].max()
-        odd = (np.maximum(pieces.widths, pieces.heights) > 2.2 * tallest) | (pieces.heights < 0.6 * tallest)
-        solid = pieces.areas > 0.6 * pieces.widths * pieces.heights
-        is_edge = at_edge & (odd | solid) & (tallest > SPECK * min(shape))
-        pieces = pieces.keep(~is_edge)
-    return pieces
+    at_edge = (left <= 1) | (top <= 1) | (right >= shape[1] - 1) | (bottom >= shape[0] - 1)
+    if not at_edge.any() or at_edge.all():
+        return pieces
+    tallest = pieces.heights[~at_edge].max()
+    odd = (pieces.sizes > 2.2 * tallest) | (pieces.heights < 0.6 * tallest)
+    solid = pieces.areas > 0.6 * pieces.widths * pieces.heights
+    return pieces.keep(~(at_edge & (odd | solid) & (tallest > SPECK * min(shape))))
 
 
-def _group(pieces: _Pieces) -> list[list[int]]:
-    """Indices of the pieces of each digit, in reading order."""
+def _groups(pieces: _Pieces) -> list[Integers]:
+    """The indices of the pieces of each digit, in reading order."""
+    if len(pieces) < 2:
+        return [np.arange(1)] * len(pieces)
     upright = pieces.heights >= 0.5 * pieces.widths
-    tallest = int(pieces.heights[upright].max()) if upright.any() else int(pieces.heights.max())
-    sizes = np.maximum(pieces.widths, pieces.heights)
-    large_enough = sizes > SPECK * tallest
-    parents = list(range(len(pieces)))
-
-    def root(index: int) -> int:
-        while parents[index] != index:
-            index = parents[index]
-        return index
-
-    bodies = [i for i in range(len(pieces)) if large_enough[i] and pieces.heights[i] >= 0.5 * tallest]
-    for i in bodies:
-        for j in bodies:
-            if i < j and _are_stacked(pieces.boxes[i], pieces.boxes[j]):
-                parents[root(j)] = root(i)
-    others = [i for i in range(len(pieces)) if large_enough[i] and i not in bodies]
-    for i in sorted(others, key=lambda i: -int(pieces.areas[i])):
-        distances = [(_distance(pieces.boxes[i], pieces.boxes[j]), j) for j in bodies]
-        near = [(distance, j) for distance, j in distances if distance <= NEAR * tallest]
-        if near:
-            parents[i] = root(min(near)[1])
-    groups: dict[int, list[int]] = {}
-    for i in range(len(pieces)):
-        if large_enough[i]:
-            groups.setdefault(root(i), []).append(i)
-    kept = []
-    for group in groups.values():
-        boxes = pieces.boxes[group]
-        height = int(boxes[:, 3].max() - boxes[:, 1].min())
-        if height >= SMALLEST_DIGIT * tallest:
-            kept.append(group)
-    return _in_reading_order(kept, pieces)
+    tallest = int(pieces.heights[upright if upright.any() else slice(None)].max())
+    large = np.flatnonzero(pieces.sizes > SPECK * tallest)
+    boxes, heights = pieces.boxes[large], pieces.heights[large]
+    is_body = heights >= 0.5 * tallest
+    linked = _are_stacked(boxes) & is_body & is_body[:, None]
+    bodies, bars = np.flatnonzero(is_body), np.flatnonzero(~is_body)
+    if len(bodies) and len(bars):
+        distances = _distances(boxes[bars], boxes[bodies])
+        nearest = distances.argmin(axis=1)
+        near = distances.min(axis=1) <= NEAR * tallest
+        linked[bars[near], bodies[nearest[near]]] = True
+    count, numbers = csgraph.connected_components(linked, directed=False)
+    groups = [np.flatnonzero(numbers == number) for number in range(count)]
+    outlines = np.array([[*boxes[group, :2].min(axis=0), *boxes[group, 2:].max(axis=0)] for group in groups])
+    kept = np.flatnonzero(outlines[:, 3] - outlines[:, 1] >= SMALLEST_DIGIT * tallest)
+    if len(kept) > MOST_MARKS:
+        raise TooManyMarksError(f"more than {MOST_MARKS} separate marks: this looks like text or texture, not a number")
+    return [large[groups[kept[number]]] for number in _reading_order(outlines[kept])]
 
 
-def _distance(bar: npt.NDArray[np.int64], body: npt.NDArray[np.int64]) -> float:
-    """Between two boxes; sideways counts twice, for there the next digit is."""
-    across = max(0, int(max(bar[0], body[0]) - min(bar[2], body[2])))
-    down = max(0, int(max(bar[1], body[1]) - min(bar[3], body[3])))
-    return float(np.hypot(2 * across, down))
+def _are_stacked(boxes: Integers) -> Mask:
+    """Whether two tall pieces are the upper and the lower part of one digit; (N, N)."""
+    low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
+    overlap, gap = (high - low)[..., 0], (low - high)[..., 1]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    narrower, shorter = np.moveaxis(np.minimum(sides[:, None], sides), -1, 0)
+    stacked: Mask = (overlap >= 0.5 * narrower) & (gap < 0.15 * shorter)
+    return stacked
 
 
-def _are_stacked(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> bool:
-    """Whether two tall pieces are the upper and the lower part of one digit."""
-    overlap = min(first[2], second[2]) - max(first[0], second[0])
-    narrower = min(first[2] - first[0], second[2] - second[0])
-    gap = max(first[1], second[1]) - min(first[3], second[3])
-    shorter = min(first[3] - first[1], second[3] - second[1])
-    return bool(overlap >= 0.5 * narrower and gap < 0.15 * shorter)
+def _distances(bars: Integers, bodies: Integers) -> npt.NDArray[np.float64]:
+    """Between boxes, (bars, bodies). Sideways counts twice, because the next digit is there."""
+    gaps = np.maximum(bars[:, None, :2], bodies[:, :2]) - np.minimum(bars[:, None, 2:], bodies[:, 2:])
+    across, down = np.moveaxis(np.maximum(gaps, 0), -1, 0)
+    distances: npt.NDArray[np.float64] = np.hypot(2.0 * across, down)
+    return distances
 
 
-def _in_reading_order(groups: list[list[int]], pieces: _Pieces) -> list[list[int]]:
-    boxes = {id(group): pieces.boxes[group] for group in groups}
-
-    def span(group: list[int]) -> tuple[int, int, int]:
-        box = boxes[id(group)]
-        return int(box[:, 1].min()), int(box[:, 3].max()), int(box[:, 0].min())
-
-    rows: list[list[list[int]]] = []
-    for group in sorted(groups, key=lambda group: span(group)[0] + span(group)[1]):
-        top, bottom, _ = span(group)
+def _reading_order(boxes: Integers) -> list[int]:
+    """The indices of boxes, row by row. A box belongs to a row if it overlaps with the row's last box by 40%."""
+    rows: list[list[int]] = []
+    for index in np.argsort(boxes[:, 1] + boxes[:, 3], kind="stable"):
+        _, top, _, bottom = boxes[index]
         for row in rows:
-            row_top = min(span(other)[0] for other in row[-1:])
-            row_bottom = max(span(other)[1] for other in row[-1:])
+            _, row_top, _, row_bottom = boxes[row[-1]]
             if min(bottom, row_bottom) - max(top, row_top) > 0.4 * min(bottom - top, row_bottom - row_top):
-                row.append(group)
+                row.append(int(index))
                 break
         else:
-            rows.append([group])
-    return [group for row in rows for group in sorted(row, key=lambda group: span(group)[2])]
+            rows.append([int(index)])
+    return [index for row in rows for index in sorted(row, key=lambda index: int(boxes[index, 0]))]

@@ -1,4 +1,4 @@
-"""How the C library gives memory out: freed memory is kept, not handed back to the system and faulted in again."""
+"""Memory allocation of the C library."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import ctypes
 import platform
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Names and numbers are those of malloc.h; see mallopt(3)."""
-LARGEST_FROM_HEAP = 32 * 2**20
-"""Bytes; the highest threshold that glibc takes on 64-bit machines."""
+"""From malloc.h; see mallopt(3)."""
+LARGEST_MMAP_THRESHOLD = 32 * 2**20
+"""Bytes; glibc takes no higher threshold on 64-bit machines."""
 
 
-def keep_freed_memory() -> None:
-    """Let this process reuse the memory of one step in the next. Does nothing where the C library is not glibc.
+def keep_freed_memory(enabled: bool) -> None:
+    """Let this process reuse the memory of one step in the next. Does nothing unless the C library is glibc.
 
-    By default glibc maps large tensors anew each time and unmaps them again, or trims its heap after a step; on a CPU
+    By default glibc returns freed memory to the system after a step and requests it again in the next one. On a CPU
     the page faults of that cost a quarter of a training step (docs/performance.md).
     """
-    if platform.libc_ver()[0] == "glibc":
+    if enabled and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_FROM_HEAP)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

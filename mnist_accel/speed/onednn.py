@@ -1,64 +1,106 @@
-"""The memory layout that convolutions train in: oneDNN's own where that is faster, else torch's.
+"""Trains chains of convolutions on a CPU in oneDNN's own memory layout.
 
-On a CPU oneDNN computes torch's convolutions, torch itself pooling and ReLU, and tensors pass between them in torch's
-layouts. Left in oneDNN's, blocks of 16 channels, all of them are computed there: a step takes 0.87 of the time
-(docs/performance.md). Results differ by rounding only.
+PyTorch computes convolutions with oneDNN, but pooling and ReLU with kernels of its own, and passes tensors between
+them in PyTorch's layouts. In oneDNN's layout, blocks of 16 channels, oneDNN computes all of them: a training step
+takes 0.87 of the time (docs/performance.md). Results differ by rounding only.
 """
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
-
-is_wanted = True
-"""Whether oneDNN's layout is used where it is faster; benchmarks compare."""
+from torch.nn.utils import get_total_norm
 
 
-class Convolution(nn.Conv2d):
-    """torch's, which also takes oneDNN's layout in bf16."""
+def prepare_model(model: nn.Module, device: torch.device, enabled: bool) -> None:
+    """Let the chains of convolutions in `model` train in oneDNN's layout, where that is faster.
+
+    A chain is an `nn.Sequential` of Conv2d, BatchNorm2d, ReLU and MaxPool2d that begins with a convolution. Names of
+    parameters, evaluation, copies and compiled models stay as they are. Call it before Accelerate wraps the model.
+    """
+    if not enabled or device.type != "cpu" or not is_faster(torch.float32):
+        return
+    for chain in model.modules():
+        if type(chain) is nn.Sequential and _can_use_layout(list(chain)):
+            # Assigning a class changes `forward` alone: a wrapper around the chain would rename its parameters, and a
+            # function stored in the instance would compute with the original's parameters in a deep copy.
+            chain.__class__ = _Chain
+            for layer in chain:
+                if isinstance(layer, nn.Conv2d):
+                    layer.__class__ = _Convolution
+
+
+@functools.cache
+def is_faster(dtype: torch.dtype) -> bool:
+    """Whether this CPU computes convolutions in `dtype` faster in oneDNN's layout."""
+    has_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    if not (has_avx512 and torch.backends.mkldnn.is_available() and dtype in (torch.float32, torch.bfloat16)):
+        return False
+    try:
+        image = torch.zeros(1, 1, 1, 1, dtype=dtype)
+        torch.ops.aten.mkldnn_convolution(image.to_mkldnn(), image, None, [0, 0], [1, 1], [1, 1], 1)
+    except RuntimeError:  # oneDNN was built or configured without this type
+        return False
+    return True
+
+
+class _Convolution(nn.Conv2d):
+    """A convolution that also takes images in oneDNN's layout."""
 
     def forward(self, images: Tensor) -> Tensor:
         if not images.is_mkldnn:
-            plain: Tensor = self._conv_forward(images, self.weight, self.bias)
-            return plain
-        # Conv2d would ask for weights of the images' type in the images' layout, which cannot be trained.
+            return super().forward(images)
+        # In bf16, Conv2d would need bf16 weights in oneDNN's layout, which an optimizer cannot update.
         weight = self.weight.to(images.dtype)
         bias = None if self.bias is None else self.bias.to(images.dtype)
-        blocked: Tensor = torch.ops.aten.mkldnn_convolution(
+        features: Tensor = torch.ops.aten.mkldnn_convolution(
             images, weight, bias, self.padding, self.stride, self.dilation, self.groups
         )
-        return blocked
+        return features
 
 
-class Features(nn.Sequential):
-    """Convolutions, pooling, batch normalisation and ReLU in a chain, in oneDNN's layout where that is faster.
-
-    Images (B, C, H, W) → features (B, C, H, W). ReLU may work in place only after a convolution or normalisation.
-    """
+class _Chain(nn.Sequential):
+    """Computes in oneDNN's layout while it trains. Images (B, C, H, W) → features (B, C, H, W)."""
 
     def forward(self, images: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or not self.training:  # the compiler does not know this layout
-            return self._chain(images)
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
-        if not is_faster_blocked(images, dtype):
-            return self._chain(images)
-        with torch.autocast("cpu", enabled=False):  # it does not know it either
-            return self._chain(images.to(dtype).to_mkldnn()).to_dense()
+        # torch.compile and autocast do not support this layout.
+        if torch.compiler.is_compiling() or not self.training or not (dtype := _layout_dtype(images)):
+            return self._layers(images)
+        with torch.autocast("cpu", enabled=False):
+            features = self._layers(images.to(dtype).to_mkldnn()).to_dense()
+        # oneDNN's ReLU turns NaN into 0, so a bad number among the weights need not reach the loss. This subtracts 0
+        # where all weights are finite, which keeps all bits, and NaN elsewhere. It takes 0.04 ms.
+        return features.sub_(0 * get_total_norm(self.parameters()))
 
-    def _chain(self, images: Tensor) -> Tensor:
+    def _layers(self, images: Tensor) -> Tensor:
         for layer in self:
             images = layer(images)
         return images
 
 
-def is_faster_blocked(images: Tensor, dtype: torch.dtype) -> bool:
-    """Whether convolutions of `images` in `dtype` are faster in oneDNN's layout, and can be computed in it."""
-    return bool(
-        is_wanted
-        and images.device.type == "cpu"
-        and images.dtype == torch.float32
-        and len(images) > 0
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-        and (dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()))
-    )
+def _layout_dtype(images: Tensor) -> torch.dtype | None:
+    """The type to convert `images` to for oneDNN's layout; None where they must keep PyTorch's."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
+    is_supported = images.device.type == "cpu" and images.dtype == torch.float32 and len(images) > 0
+    return dtype if is_supported and is_faster(dtype) else None
+
+
+def _can_use_layout(layers: list[nn.Module]) -> bool:
+    """Whether oneDNN's layout supports these layers as they are configured, in this order."""
+    before: nn.Module | None = None
+    for layer in layers:
+        if type(layer) is nn.Conv2d:
+            supported = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        elif type(layer) is nn.BatchNorm2d:
+            supported = layer.affine and layer.track_running_stats
+        elif type(layer) is nn.MaxPool2d:
+            supported = layer.dilation in (1, (1, 1)) and not layer.return_indices
+        else:  # pooling and ReLU need their results in the backward pass, so a ReLU may not overwrite them
+            overwrites = isinstance(layer, nn.ReLU) and layer.inplace
+            supported = type(layer) is nn.ReLU and not (overwrites and isinstance(before, nn.MaxPool2d | nn.ReLU))
+        if not supported or (before is None and not isinstance(layer, nn.Conv2d)):
+            return False
+        before = layer
+    return before is not None

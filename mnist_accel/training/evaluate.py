@@ -1,39 +1,36 @@
-"""One evaluation of saved weights from its configuration to its figures and pictures: `evaluate`."""
+"""One evaluation of saved weights, from its configuration to its figures."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from mnist_accel.config.setting import is_of_form
 from mnist_accel.config.settings import DATASET_FORMS, DATASETS, EvaluateConfig
 from mnist_accel.data.batches import InputPipeline
-from mnist_accel.errors import UserError, WeightsError, did_you_mean
-from mnist_accel.files import atomic as files
-from mnist_accel.files import run_record as runlog
-from mnist_accel.hardware import accelerator as hardware
+from mnist_accel.data.datasets import DataSet
+from mnist_accel.errors import UserError, WeightsError, did_you_mean, printable
+from mnist_accel.files.run_record import read_record, record_path
 from mnist_accel.models import classifier
+from mnist_accel.models.classifier import Classifier
 from mnist_accel.training import metrics
-from mnist_accel.training.events import Observer, Silence
-from mnist_accel.training.train import load_data, prepare_output
-
-CONFUSION_FILE = "confusion_matrix.png"
-MISTAKES_FILE = "mistakes.png"
-RESULT_FILES = (CONFUSION_FILE, MISTAKES_FILE)
+from mnist_accel.training.events import Observer
+from mnist_accel.training.metrics import Predictions
+from mnist_accel.training.train import load_data, prepare_output, start
 
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """What an evaluation finds; the fields are the keys of `--json`.
+    """The figures of an evaluation; the fields are the keys of `--json`.
 
     Attributes:
-        accuracy_ci95: Wilson's interval.
+        accuracy_ci95: 95% Wilson interval.
         loss: mean cross entropy in nats.
-        per_class: class, precision, recall, f1, samples of each.
+        per_class: class, precision, recall, f1 and samples of each class.
         confusion_matrix: rows are true classes, columns predicted ones.
     """
 
@@ -50,55 +47,44 @@ class EvaluateResult:
         return dataclasses.asdict(self)
 
 
-def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = None) -> EvaluateResult:
-    """Test saved weights, and leave pictures of the confusion matrix and the worst mistakes in `config.output_dir`.
+@dataclass(frozen=True)
+class FinishedEvaluation:
+    """An evaluation, for those who draw its pictures.
 
-    Every process of a distributed run calls this; the main process alone writes.
+    Attributes:
+        is_main: whether this process writes files.
+    """
+
+    is_main: bool
+    result: EvaluateResult
+    dataset: DataSet
+    predictions: Predictions
+
+
+def run_evaluation(config: EvaluateConfig, observer: Observer) -> FinishedEvaluation:
+    """Evaluate saved weights on a test set. Every process of a distributed run calls this.
 
     Raises:
         UserError: the weights, the data or the machine do not allow it.
     """
-    config = config or EvaluateConfig()
-    observer = observer or Silence()
-    loaded = classifier.load(config.weights, torch.device("cpu"))  # Accelerate moves it to where the run computes
-    chosen = dataset_name(config, loaded.trained_on)
-    if loaded.architecture is None and config.mixed_precision in ("bf16", "fp16"):
+    model = classifier.load(config.weights, torch.device("cpu"))  # Accelerate moves it to where the run computes
+    name = dataset_name(config, model.trained_on)
+    if model.architecture is None and config.mixed_precision in ("bf16", "fp16"):
         raise UserError(
             f"--mixed-precision {config.mixed_precision}: {config.weights} computes in float32, as it was exported",
             "leave the option out",
         )
-
-    machine = hardware.start(config)
-    prepare_output(config.output_dir, machine)
-    dataset = load_data(chosen, config.data_dir, machine, observer)
-    if len(loaded.class_names) != len(dataset.class_names):
-        raise WeightsError(
-            f"{config.weights}: tells {len(loaded.class_names)} classes apart, {dataset.name} has "
-            f"{len(dataset.class_names)}",
-            "name the --dataset that it was trained on",
-        )
-    prepared = machine.accelerator.prepare_model(loaded.model, evaluation_mode=True)
-    pipeline = InputPipeline(dataset.test, machine.device, loaded.dtype)
-    predictions = metrics.evaluate(prepared, pipeline, machine, config.batch_size)
-
+    hardware = start(config)
+    prepare_output(config.output_dir, hardware)
+    dataset = load_data(name, data_folder(config), hardware, observer)
+    require_same_classes(config.weights, model, dataset)
+    prepared = hardware.accelerator.prepare_model(model.model, evaluation_mode=True)
+    test_data = InputPipeline(dataset.test, hardware.device, model.dtype)
+    predictions = metrics.predict_dataset(prepared, test_data, hardware, config.batch_size)
     if not math.isfinite(predictions.loss):
-        raise WeightsError(f"{config.weights}: these weights give infinite losses, or none at all", "train them again")
-
+        raise WeightsError(f"{config.weights}: the loss of these weights is infinite or no number", "train them again")
     confusion = metrics.confusion_matrix(predictions, len(dataset.class_names))
-    if machine.is_main:
-        from mnist_accel.reports import plots  # here, so that errors above need not wait for Matplotlib
-
-        files.publish(
-            {
-                config.output_dir / CONFUSION_FILE: plots.confusion_matrix(
-                    confusion, dataset.class_names, dataset.name
-                ),
-                config.output_dir / MISTAKES_FILE: plots.worst_mistakes(
-                    dataset.test, predictions, dataset.class_names, dataset.name
-                ),
-            }
-        )
-    return EvaluateResult(
+    result = EvaluateResult(
         dataset=dataset.name,
         samples=len(predictions),
         correct=predictions.correct,
@@ -108,23 +94,49 @@ def evaluate(config: EvaluateConfig | None = None, observer: Observer | None = N
         per_class=metrics.per_class(confusion, dataset.class_names),
         confusion_matrix=confusion.tolist(),
     )
+    return FinishedEvaluation(hardware.is_main, result, dataset, predictions)
 
 
 def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
-    """The data set to test on: the one asked for, else the one that the weights are of; never a fallback."""
+    """The data set to test on: the one asked for, else the one that the weights were trained on."""
     name = config.dataset or trained_on
     if name is None:
         raise UserError(
-            f"there is no {runlog.record_path(config.weights)} to say which data these weights are for",
-            f"give --dataset {'|'.join(DATASETS[1:])}",
+            f"there is no {record_path(config.weights)} that names the data set of these weights",
+            f"give --dataset {'|'.join(DATASETS)}",
         )
-    if name not in DATASETS[1:] and not is_of_form(name, DATASET_FORMS):
+    if name not in DATASETS and not name.startswith(tuple(form.split(":")[0] + ":" for form in DATASET_FORMS)):
         raise WeightsError(
-            f"{runlog.record_path(config.weights)} names an unknown data set {name!r}", did_you_mean(name, DATASETS[1:])
-        )
-    if name == "mnist-5k" and trained_on == "mnist":
-        raise UserError(
-            f"--dataset mnist-5k: {config.weights} was trained on MNIST, of whose training images mnist-5k is made",
-            "evaluate it on --dataset mnist",
+            f"{record_path(config.weights)} names an unknown data set {printable(name, 60)!r}",
+            did_you_mean(name, DATASETS),
         )
     return name
+
+
+def data_folder(config: EvaluateConfig) -> Path:
+    """`--data-dir`; without it, the folder that the record of the weights names, if that is there."""
+    record = None if "data_dir" in config.model_fields_set else read_record(config.weights)
+    settings = record.get("config") if record else None
+    recorded = settings.get("data_dir") if isinstance(settings, dict) else None
+    if isinstance(recorded, str) and len(recorded) < 1000 and "\0" not in recorded and Path(recorded).is_dir():
+        return Path(recorded)
+    return config.data_dir
+
+
+def require_same_classes(path: Path, model: Classifier, dataset: DataSet) -> None:
+    """Raise WeightsError where the classes of the weights are not those of the data set.
+
+    IDX files name no classes, and weights without a record do not either; then only their number is compared.
+    """
+    known = model.trained_on is not None and not f"{model.trained_on} {dataset.name}".count("idx:")
+    here, there = model.class_names, dataset.class_names
+    if len(here) != len(there) or (known and here != there):
+        raise WeightsError(
+            f"{path}: has {_classes(here)}; {dataset.name} has {_classes(there)}",
+            "name the --dataset that it was trained on",
+        )
+
+
+def _classes(names: tuple[str, ...]) -> str:
+    """The number of classes, with the first names."""
+    return f"{len(names)} classes ({printable(', '.join(names[:5]), 60)}{', …' if len(names) > 5 else ''})"

@@ -1,4 +1,4 @@
-"""What a run tells the outside while it goes on, and who may listen. The engine knows nothing more of the outside."""
+"""The events of a run that observers hear, and the facts and figures that they carry."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydantic import ConfigDict
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One finished epoch: a line of metrics.jsonl.
+    """The figures of one finished epoch: one line of metrics.jsonl.
 
     Attributes:
-        epoch: from 1.
-        train_loss: mean cross entropy in nats over the epoch, each sample as it was trained on: under dropout, and by
-            the weights of that moment.
+        epoch: counted from 1.
+        train_loss: mean cross entropy in nats over the epoch. Each sample counts with the loss of the step that
+            trained on it, with dropout and augmentation.
         train_accuracy: likewise.
-        test_loss: mean cross entropy in nats after the epoch; None where samples are held out to choose by, for then
-            the test set is used once, after the last epoch.
-        test_accuracy: share of the test set that is right after the epoch; likewise.
-        lr: learning rate of the epoch's last step.
-        images_per_second: training samples over `train_seconds`.
-        train_seconds: the epoch's training clock, without the evaluation.
-        validation_loss: of the held-out samples, after the epoch.
+        test_loss: mean cross entropy in nats on the test set after the epoch; None with held-out validation samples,
+            because the test set is then used once, after the last epoch.
+        test_accuracy: share of correct predictions on the test set after the epoch, or None.
+        lr: learning rate of the last step of the epoch.
+        images_per_second: training samples divided by `train_seconds`.
+        train_seconds: time of the training steps, without evaluation.
+        validation_loss: on the held-out samples after the epoch, or None without them.
         validation_accuracy: likewise.
     """
+
+    __pydantic_config__ = ConfigDict(strict=True, allow_inf_nan=False)
 
     epoch: int
     train_loss: float
@@ -40,19 +43,45 @@ class EpochRecord:
     validation_accuracy: float | None = None
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What will run, said before it runs.
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """The facts of a run that are known before its first step. The panel, the result and the record show them.
 
     Attributes:
-        facts: name and value of each fact, for people.
+        settings: the whole configuration as JSON values.
+        class_names: names of the labels, in the order of the model's outputs.
+        source: folder or package that the data set was read from.
+        checksums: of the data files, by name.
+        parameters: number of trained parameters.
+        steps_per_epoch: optimizer steps.
+        exchange: how processes exchange gradients; empty for one process.
+        threads: CPU threads of each process.
+        precision_reason: why this precision, in words.
     """
 
-    facts: dict[str, str]
+    model: str
+    recipe: str
+    settings: Mapping[str, Any]
+    dataset: str
+    class_names: tuple[str, ...]
+    source: str
+    checksums: Mapping[str, str]
+    train_samples: int
+    validation_samples: int
+    test_samples: int
+    parameters: int
     epochs: int
     steps_per_epoch: int
     batch_size: int
-    train_samples: int
+    world_size: int
+    exchange: str
+    device: str
+    device_name: str
+    cpu: str
+    threads: int
+    mixed_precision: str
+    precision_reason: str
+    output_dir: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +127,12 @@ class RunFacts:
 
 @dataclass
 class StepSums:
-    """Sums over this process' part of each step of an epoch, on the device: reading them waits for it.
+    """Sums over this process's part of each step of an epoch, on the device. Reading them waits for the device.
 
     Attributes:
-        table: (3, steps): summed cross entropy; right predictions; 1 from the first step that met a bad number on.
-        samples: how many samples they stand for so far.
+        table: (3, steps): summed cross entropy; number of correct predictions; 1 from the first step with a number that
+            is not finite.
+        samples: number of samples added so far.
     """
 
     table: Tensor
@@ -117,38 +147,44 @@ class StepSums:
         return self.table[1]
 
     @property
-    def bad(self) -> Tensor:
+    def not_finite(self) -> Tensor:
         return self.table[2]
+
+    def add(self, step: int, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add the summed loss () and the predictions (B, classes) of a part of step `step`."""
+        self.losses[step].add_(loss.detach())
+        self.correct[step].add_((logits.argmax(dim=1) == labels).sum())
+        self.samples += len(labels)
 
 
 class Observer(Protocol):
     """Listens to a training run. Methods are called on every process, in this order."""
 
     def notice(self, text: str) -> None:
-        """Something that the user should know, at any time."""
+        """A message for the user, at any time."""
 
     def download(self, file: str, received: int, total: int | None) -> None:
-        """`received` of `total` bytes of a file have come."""
+        """`received` of `total` bytes of a data file have arrived."""
 
-    def run_started(self, plan: Plan) -> None: ...
+    def run_started(self, facts: RunFacts) -> None: ...
 
     def epoch_started(self, epoch: int, step: int) -> None:
-        """Both count from 0; `step` is the first that this run makes in the epoch."""
+        """Both count from 0; `step` is the first step of the epoch that this run makes."""
 
     def step_finished(self, step: int, sums: StepSums) -> None:
-        """`step` counts from 0 in its epoch. Reading `sums` waits for the device: do so rarely."""
+        """`step` counts from 0 in its epoch. Reading `sums` waits for the device, so read them rarely."""
 
     def epoch_finished(self, record: EpochRecord) -> None: ...
 
 
 class Silence:
-    """An observer that says nothing: for Python callers, and for every process but the main one."""
+    """An observer that does nothing: for Python callers, and for every process but the main one."""
 
     def notice(self, text: str) -> None: ...
 
     def download(self, file: str, received: int, total: int | None) -> None: ...
 
-    def run_started(self, plan: Plan) -> None: ...
+    def run_started(self, facts: RunFacts) -> None: ...
 
     def epoch_started(self, epoch: int, step: int) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Exact figures: each sample counted once over all processes, sums divided once, at the end."""
+"""Exact figures: every sample counts once over all processes, and sums are divided once, at the end."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch import nn
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.hardware.accelerator import Hardware
 
-Z_95 = 1.959963984540054
-"""Two-sided 95% quantile of the normal distribution."""
+EVALUATION_BATCH_SIZE = 1000
+"""Samples of one forward pass over all processes: large enough to be fast, small enough for any memory."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of a data set, in its order.
+    """The predictions of a model for a whole data set, in its order.
 
     Attributes:
-        labels: the truth, int64 (N,).
-        predicted: the most probable class, int64 (N,).
-        probability: of the predicted class, float64 (N,).
+        labels: true classes, int64 (N,).
+        predicted: most probable classes, int64 (N,).
+        probability: of the predicted classes, float64 (N,).
         losses: cross entropy of each sample in nats, float64 (N,).
     """
 
@@ -52,56 +52,59 @@ class Predictions:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, pipeline: InputPipeline, hardware: Hardware, batch_size: int) -> Predictions:
-    """Predict a whole data set, each process a share of it; every process gets all predictions.
+def predict_dataset(
+    model: nn.Module, data: InputPipeline, hardware: Hardware, batch_size: int = EVALUATION_BATCH_SIZE
+) -> Predictions:
+    """Predict every sample of a data set. Each process predicts a share, and every process gets all predictions.
 
     Args:
-        model: images (B, 1, 28, 28) → logits (B, classes), not wrapped for gradient exchange, as shares may differ by
-            a batch; left in evaluation mode.
+        model: images (B, 1, 28, 28) → logits (B, classes). Not the wrapper that exchanges gradients, because the shares
+            of two processes may differ by a batch. It is left in evaluation mode.
+        data: the data set.
+        hardware: where it is computed.
         batch_size: samples of one forward pass over all processes.
 
     Raises:
         RuntimeError: a sample was counted twice or not at all.
     """
     model.eval()
-    samples, rank, world_size = len(pipeline), hardware.rank, hardware.world_size
+    samples, rank, world_size = len(data), hardware.rank, hardware.world_size
     first, last = rank * samples // world_size, (rank + 1) * samples // world_size
-    # Float64 would keep the last digits of float64 models; Apple's GPUs have no such type.
-    dtype = torch.float32 if pipeline.device.type == "mps" else torch.float64
-    # One column a sample: times seen, predicted class, probability, loss. Other processes' columns stay 0.
-    table = torch.zeros(4, samples, device=pipeline.device, dtype=dtype)
-    local_batch = max(1, batch_size // world_size)
-    for start in range(first, last, local_batch):
-        here = slice(start, min(start + local_batch, last))
-        images, labels = pipeline.batch(here)
+    # Float64 keeps the last digits of float64 models; Apple's GPUs have no such type.
+    dtype = torch.float32 if data.device.type == "mps" else torch.float64
+    # One column per sample: times seen, predicted class, probability, loss. Other processes' columns stay 0.
+    table = torch.zeros(4, samples, device=data.device, dtype=dtype)
+    local_batch_size = max(1, batch_size // world_size)
+    for start in range(first, last, local_batch_size):
+        here = slice(start, min(start + local_batch_size, last))
+        images, labels = data.batch(here)
         log_probabilities = model(images).log_softmax(dim=1)
-        best, predicted = log_probabilities.max(dim=1)
+        highest, predicted = log_probabilities.max(dim=1)
         losses = -log_probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
-        table[:, here] += torch.stack([torch.ones_like(losses), predicted, best.exp(), losses]).to(dtype)
+        table[:, here] += torch.stack([torch.ones_like(losses), predicted, highest.exp(), losses]).to(dtype)
     seen, predicted, probability, losses = hardware.accelerator.reduce(table, "sum").cpu().double().numpy()
     if not (seen == 1).all():
         raise RuntimeError(f"{int((seen != 1).sum())} of {samples} samples were not counted exactly once")
-    return Predictions(pipeline.labels.cpu().numpy(), predicted.astype(np.int64), probability, losses)
+    return Predictions(data.labels.cpu().numpy(), predicted.astype(np.int64), probability, losses)
 
 
 def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
     """95% confidence interval of an accuracy. Source: E. B. Wilson, JASA 22 (1927), 209–212."""
-    p, n, z2 = correct / samples, samples, Z_95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    # At 0 and n correct the formula touches the end exactly, but for rounding.
-    return (0.0 if correct == 0 else centre - half, 1.0 if correct == samples else centre + half)
+    from scipy.stats import binomtest  # takes a second to import, which training need not wait for
+
+    interval = binomtest(correct, samples).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def confusion_matrix(predictions: Predictions, classes: int) -> npt.NDArray[np.int64]:
-    """How often each true class (row) was taken for each class (column); shape (classes, classes)."""
+    """Number of samples by true class (row) and predicted class (column), int64 (classes, classes)."""
     pairs = predictions.labels * classes + predictions.predicted
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
 def per_class(confusion: npt.NDArray[np.int64], class_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and number of samples of each class; 0 where a class was never predicted or is absent."""
-    hits, truly, said = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    """Precision, recall, F1 and number of samples of each class; 0 where a class is absent or was never predicted."""
+    correct, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     return [
         {
             "class": name,
@@ -110,5 +113,5 @@ def per_class(confusion: npt.NDArray[np.int64], class_names: tuple[str, ...]) ->
             "f1": float(2 * hit / (row + column)) if row + column else 0.0,
             "samples": int(row),
         }
-        for name, hit, row, column in zip(class_names, hits, truly, said, strict=True)
+        for name, hit, row, column in zip(class_names, correct, true, predicted, strict=True)
     ]

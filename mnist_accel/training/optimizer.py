@@ -10,7 +10,7 @@ from torch import nn
 from mnist_accel.config.settings import TrainConfig
 
 FIRST_SHARE, LAST_SHARE = 1 / 25, 1 / 25e4
-"""Of the peak learning rate, where a cycle begins and ends; those of torch's OneCycleLR."""
+"""Learning rate at the start and at the end of a cycle, divided by its peak; the values of torch's OneCycleLR."""
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -19,16 +19,23 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Of optimizer step `step` of `steps`, over all epochs.
+    """The learning rate of optimizer step `step`, counted from 0 over all epochs, of `steps`.
 
-    "one-cycle" rises along a cosine for the share `warmup` of the steps, then falls along one (L. N. Smith & N. Topin,
-    2019); as torch's OneCycleLR, without its cycling momentum.
+    "one-cycle" rises along a cosine for the share `warmup` of the steps, then falls along another (L. N. Smith &
+    N. Topin, 2019), as torch's OneCycleLR does without cycling the momentum. Where too few steps are left to rise, the
+    first step has the peak rate.
     """
     if config.schedule == "constant":
         return config.lr
-    rising = config.warmup * steps - 1
-    if step < rising:
-        start, end, done = FIRST_SHARE, 1.0, step / rising
+    peak_step = max(0.0, config.warmup * steps - 1)
+    if step < peak_step:
+        start, end, done = FIRST_SHARE, 1.0, step / peak_step
     else:
-        start, end, done = 1.0, LAST_SHARE, (step - rising) / (steps - 1 - rising)
+        start, end, done = 1.0, LAST_SHARE, (step - peak_step) / ((steps - 1 - peak_step) or 1.0)
     return config.lr * (end + (start - end) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Use `lr` for all parameters in the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

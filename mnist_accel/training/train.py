@@ -1,4 +1,4 @@
-"""One training run from its configuration to its files: `train`."""
+"""One training run, from its configuration to its weights, record and figures."""
 
 from __future__ import annotations
 
@@ -9,55 +9,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_accel.config.settings import TrainConfig
-from mnist_accel.data import datasets as data
+from mnist_accel.config.settings import RunConfig, TrainConfig
+from mnist_accel.data import datasets
 from mnist_accel.data.datasets import DataSet, Digits
 from mnist_accel.errors import DataError
-from mnist_accel.files import atomic as files
-from mnist_accel.files import checkpoint, weights
-from mnist_accel.files import run_record as runlog
-from mnist_accel.hardware import accelerator as hardware
-from mnist_accel.hardware.accelerator import Hardware, cpu_name
+from mnist_accel.files import atomic, run_record, weights
+from mnist_accel.hardware.accelerator import Hardware, start_hardware
+from mnist_accel.hardware.cpu import cpu_name
 from mnist_accel.hardware.signals import StopRequests
-from mnist_accel.models import architectures as models
-from mnist_accel.training import loop as engine
-from mnist_accel.training import state as snapshot
-from mnist_accel.training.events import EpochRecord, Observer, Plan, Silence
-from mnist_accel.training.guard import Guard, NumbersError
-
-WEIGHTS_FILE = "mnist_cnn_model.pth"
-METRICS_FILE = "metrics.jsonl"
-HISTORY_FILE = "training_history.png"
-PREDICTIONS_FILE = "predictions.png"
-RESULT_FILES = (WEIGHTS_FILE, "mnist_cnn_model.json", METRICS_FILE, HISTORY_FILE, PREDICTIONS_FILE)
+from mnist_accel.models import architectures
+from mnist_accel.training import loop
+from mnist_accel.training.bad_numbers import NumbersError
+from mnist_accel.training.events import EpochRecord, Observer, RunFacts
+from mnist_accel.training.guard import Guard
+from mnist_accel.training.metrics import Predictions
+from mnist_accel.training.setup import Progress, Setup, prepare
+from mnist_accel.training.state import identity
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run ends with; the fields are the keys of `--json`.
+@dataclass(frozen=True, kw_only=True)
+class TrainResult(RunFacts):
+    """The outcome of a training run.
 
     Attributes:
+        epochs: finished epochs; fewer than asked for after an early stop.
         steps: optimizer steps of the whole run.
-        train_accuracy: running average over the last epoch, under dropout; test_accuracy is of the final weights.
-        train_seconds: training clock: all epochs, without loading, evaluation and pictures.
+        train_loss: running average over the last epoch, as `train_accuracy` is.
+        test_accuracy: of the final weights, as `test_loss` is.
+        train_seconds: time of all training steps, without loading, evaluation and pictures.
         images_per_second: of the last epoch.
         wall_seconds: of the whole call.
-        chosen_epoch: whose weights are the final ones: the last, but for `select` "best".
-        history: a record an epoch.
+        chosen_epoch: the epoch whose weights are the final ones.
+        history: one record per epoch.
+        step_losses: mean training loss of each step.
     """
 
-    dataset: str
-    train_samples: int
-    test_samples: int
-    model: str
-    recipe: str
-    epochs: int
     steps: int
-    world_size: int
-    device: str
-    mixed_precision: str
-    threads: int
-    batch_size: int
     train_loss: float
     train_accuracy: float
     test_loss: float
@@ -65,196 +52,204 @@ class TrainResult:
     train_seconds: float
     images_per_second: float
     wall_seconds: float
-    output_dir: str
     weights_sha256: str
     chosen_epoch: int
     history: tuple[EpochRecord, ...] = dataclasses.field(repr=False)
+    step_losses: tuple[float, ...] = dataclasses.field(repr=False)
 
     def as_json(self) -> dict[str, Any]:
-        """All but the history and the chosen epoch, which the files tell."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key not in ("history", "chosen_epoch")}
+        """The values of `--json`: everything that is not in the run's files."""
+        in_files = ("settings", "class_names", "source", "checksums", "history", "step_losses")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in in_files}
 
 
-def train(config: TrainConfig | None = None, observer: Observer | None = None) -> TrainResult:
-    """Train as `config` says and leave weights, record, metrics and pictures in `config.output_dir`.
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run whose weights are written, for those who draw its pictures.
 
-    Every process of a distributed run calls this; the main process alone writes. Files of an earlier run in the same
-    folder are replaced only when this run has succeeded.
+    Attributes:
+        is_main: whether this process writes files.
+        predictions: of the final weights on the test set.
+    """
 
-    Args:
-        config: the settings; the default recipe when left out.
-        observer: told what happens; nothing is printed without one.
+    is_main: bool
+    result: TrainResult
+    dataset: DataSet
+    predictions: Predictions
+
+
+def run_training(config: TrainConfig, observer: Observer, stop: StopRequests) -> FinishedRun:
+    """Train as `config` says, and write weights, record and figures into `config.output_dir`.
+
+    Every process of a distributed run calls this; the main process alone writes. The files of an earlier run in the
+    same folder are replaced only when this run has succeeded.
 
     Raises:
         UserError: the machine, the data or the output folder does not allow it.
     """
     began = time.perf_counter()
-    config = config or TrainConfig()
-    observer = observer or Silence()
-    stop = StopRequests()
-    machine = hardware.start(config, compiled=config.compile)
-    prepare_output(config.output_dir, machine)
-    dataset = load_data(config.dataset, config.data_dir, machine, observer)
-    dataset, validation = _split(config, dataset)
-    who = snapshot.identity(config, machine, dataset)
-    together = {"resume": config.resume, "checkpoint_every": config.checkpoint_every, "compile": config.compile}
-    machine.require_same(who | together, "give every process the same settings")
-    training = engine.prepare(config, machine, dataset, validation)
+    hardware = start(config)
+    prepare_output(config.output_dir, hardware)
+    dataset, validation = split(config, load_data(config.dataset, config.data_dir, hardware, observer))
+    who = identity(config, hardware, dataset)
+    same = {"resume": config.resume, "checkpoint_every": config.checkpoint_every, "compile": config.compile}
+    hardware.require_same(who | same, "give every process the same settings")
+    setup = prepare(config, hardware, dataset, validation)
     with stop:
         guard = Guard(config, who, stop, observer)
-        progress = guard.resume(training)
-        observer.run_started(_plan(config, machine, dataset, training))
-        trained = engine.fit(training, progress, observer, guard)
-
-    final, tested = trained.history[-1], trained.predictions
-    content = weights.serialise(training.result)  # the same bytes on every process
-    result = TrainResult(
-        dataset=dataset.name,
-        train_samples=len(dataset.train),
-        test_samples=len(dataset.test),
-        model=config.model,
-        recipe=config.recipe,
-        epochs=final.epoch,
-        steps=final.epoch * training.steps_per_epoch,
-        world_size=machine.world_size,
-        device=machine.device.type,
-        mixed_precision=machine.mixed_precision,
-        threads=machine.threads,
-        batch_size=config.batch_size,
-        train_loss=final.train_loss,
-        train_accuracy=final.train_accuracy,
-        test_loss=tested.loss,
-        test_accuracy=tested.accuracy,
-        train_seconds=sum(record.train_seconds for record in trained.history),
-        images_per_second=final.images_per_second,
-        wall_seconds=time.perf_counter() - began,
-        output_dir=str(config.output_dir),
-        weights_sha256=weights.sha256(content),
-        chosen_epoch=trained.chosen_epoch,
-        history=tuple(trained.history),
-    )
-    if not math.isfinite(result.test_loss):
-        raise NumbersError("the final weights give an infinite test loss, or none that is a number", "lower --lr")
+        progress = guard.resume(setup)
+        facts = run_facts(setup, dataset)
+        observer.run_started(facts)
+        fitted = loop.fit(setup, progress, observer, guard)
+    content = weights.serialise(setup.final_module)  # the same bytes on every process
+    result = train_result(facts, progress, fitted, weights.sha256(content), time.perf_counter() - began)
+    warn_of_doubtful_result(result, observer)
 
     def publish() -> None:
-        if machine.is_main:
-            _publish(config, machine, dataset, trained, result, content)
-            checkpoint.clear(config.output_dir / checkpoint.FOLDER)
+        if hardware.is_main:
+            write_results(config.output_dir, result, content)
+            guard.checkpoints.clear()
+            guard.epoch_log.delete()
 
-    machine.together(publish)
-    return dataclasses.replace(result, wall_seconds=time.perf_counter() - began)
+    hardware.together(publish)
+    return FinishedRun(hardware.is_main, result, dataset, fitted.predictions)
 
 
-def prepare_output(folder: Path, machine: Hardware) -> None:
+def start(config: RunConfig) -> Hardware:
+    """Bring up the hardware that `config` asks for."""
+    common: dict[str, Any] = {
+        name: getattr(config, name) for name in ("cpu", "mixed_precision", "threads", "timeout", "processes")
+    }
+    if isinstance(config, TrainConfig):
+        common |= {
+            "dtype": config.dtype,
+            "compiled": config.compile,
+            "accumulation_steps": config.gradient_accumulation_steps,
+            "speedups": config.speedups,
+        }
+    return start_hardware(**common)
+
+
+def prepare_output(folder: Path, hardware: Hardware) -> None:
     """Make sure, before any work, that the main process can write results."""
-    machine.together(lambda: files.require_writable(folder) if machine.is_main else None)
+    hardware.together(lambda: atomic.require_writable(folder) if hardware.is_main else None)
 
 
-def load_data(name: str, data_dir: Path, machine: Hardware, observer: Observer) -> DataSet:
-    """A data set that is the same on every process.
+def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer) -> DataSet:
+    """The data set `name`, the same on every process.
 
     Raises:
-        UserError: it cannot be had, or two machines found different ones.
+        UserError: it is not available, or two machines found different ones.
     """
-    dataset = machine.together(lambda: data.load(name, data_dir, observer.notice, observer.download))
-    machine.require_same(
-        {"data set": data.fingerprint(dataset)},
-        f"put the same files into {data_dir} on each machine, or name --dataset",
+    dataset = hardware.together(lambda: datasets.load(name, data_dir, observer.notice, observer.download))
+    hardware.require_same(
+        {"data set": datasets.fingerprint(dataset)},
+        f"put the same files into {data_dir} on each machine, or name another --dataset",
     )
-    if dataset.notice:
-        observer.notice(dataset.notice)
     return dataset
 
 
-def _split(config: TrainConfig, dataset: DataSet) -> tuple[DataSet, Digits | None]:
-    """The data set with the training samples that are asked for, and those held out from them before."""
+def split(config: TrainConfig, dataset: DataSet) -> tuple[DataSet, Digits | None]:
+    """The data set with the training samples that `config` asks for, and the held-out validation samples."""
     train, validation = dataset.train, None
     if config.validation_samples:
-        validation, train = data.split_off(train, config.validation_samples, config.seed, "--validation-samples")
+        validation, train = datasets.split_off(train, config.validation_samples, config.seed, "--validation-samples")
     if config.train_samples:
-        train, _ = data.split_off(train, config.train_samples, config.seed, "--train-samples")
+        train, _ = datasets.split_off(train, config.train_samples, config.seed, "--train-samples")
     if not len(train):
-        raise DataError(f"--validation-samples {config.validation_samples}: nothing is left to train on", "give fewer")
+        raise DataError(f"--validation-samples {config.validation_samples}: no training samples are left", "give fewer")
     return dataclasses.replace(dataset, train=train), validation
 
 
-def _plan(config: TrainConfig, machine: Hardware, dataset: DataSet, training: engine.Training) -> Plan:
-    steps, world_size = training.steps_per_epoch, machine.world_size
-    accumulation = config.gradient_accumulation_steps
-    share = config.batch_size / (world_size * accumulation)
-    parts = f"{world_size} process{'es' if world_size > 1 else ''} × {accumulation} accumulation × {share:g}"
-    precision = {"no": "fp32" if config.dtype == "float32" else "fp64"}.get(
-        machine.mixed_precision, machine.mixed_precision
-    )
-    facts = {
-        "model": f"{config.model}, {models.parameter_count(training.module):,} parameters",
-        "recipe": f"{config.recipe}: epochs {config.epochs}, Adam, learning rate {config.lr:g}"
-        + (" at the peak of one cycle" if config.schedule == "one-cycle" else "")
-        + (", images distorted" if training.augment.is_on else "")
-        + (", averaged weights" if training.average else "")
-        + f", seed {config.seed}",
-        "data": f"{dataset.name}: {len(dataset.train):,} training, {len(dataset.test):,} test images "
-        f"from {dataset.source}"
-        + (f"; {len(training.validation):,} more held out to choose by" if training.validation else ""),
-        "device": f"{machine.device.type}: {machine.device_name}",
-        "processes": f"{world_size}, each with {machine.threads} CPU thread{'s' if machine.threads > 1 else ''}"
-        + (f"; gradients go through {training.exchange}" if training.exchange else ""),
-        "precision": f"{precision} ({machine.precision_reason})" + (", compiled" if config.compile else ""),
-        "batch": f"{config.batch_size} samples a step = {parts}; {steps:,} steps an epoch",
-        "checkpoint": (f"every {config.checkpoint_every} steps" if config.checkpoint_every else "after each epoch")
-        + f", the newest {config.keep} are kept",
-        "output": str(config.output_dir.absolute()),
-    }
-    return Plan(facts, config.epochs, steps, config.batch_size, len(dataset.train))
-
-
-def _publish(
-    config: TrainConfig,
-    machine: Hardware,
-    dataset: DataSet,
-    trained: engine.Trained,
-    result: TrainResult,
-    content: bytes,
-) -> None:
-    """Write all results, together."""
-    from mnist_accel.reports import (
-        plots,  # Matplotlib takes a third of a second, which the first step need not wait for
+def run_facts(setup: Setup, dataset: DataSet) -> RunFacts:
+    """The facts of the run that are known before its first step."""
+    config, hardware = setup.config, setup.hardware
+    return RunFacts(
+        model=config.model,
+        recipe=config.recipe,
+        settings=config.as_json(),
+        dataset=dataset.name,
+        class_names=dataset.class_names,
+        source=dataset.source,
+        checksums=dict(dataset.checksums),
+        train_samples=len(dataset.train),
+        validation_samples=len(setup.validation_data) if setup.validation_data else 0,
+        test_samples=len(dataset.test),
+        parameters=architectures.parameter_count(setup.module),
+        epochs=config.epochs,
+        steps_per_epoch=setup.steps_per_epoch,
+        batch_size=config.batch_size,
+        world_size=hardware.world_size,
+        exchange=setup.exchange,
+        device=hardware.device.type,
+        device_name=hardware.device_name,
+        cpu=cpu_name(),
+        threads=hardware.threads,
+        mixed_precision=hardware.mixed_precision,
+        precision_reason=hardware.precision_reason,
+        output_dir=str(config.output_dir),
     )
 
-    record = {
-        "model": config.model,
-        "recipe": config.recipe,
-        "config": runlog.config_facts(config),
-        "dataset": {
-            "name": dataset.name,
-            "source": dataset.source,
-            "train_samples": len(dataset.train),
-            "test_samples": len(dataset.test),
-            "class_names": list(dataset.class_names),
-            "checksums": dict(dataset.checksums),
-            "notice": dataset.notice,
-        },
-        "versions": runlog.versions(),
-        "git_commit": runlog.git_commit(),
-        "device": machine.device.type,
-        "device_name": machine.device_name,
-        "cpu": cpu_name(),
-        "threads": machine.threads,
-        "world_size": machine.world_size,
-        "mixed_precision": machine.mixed_precision,
-        "metrics": dataclasses.asdict(trained.history[trained.chosen_epoch - 1])
-        | {"test_loss": result.test_loss, "test_accuracy": result.test_accuracy},
+
+def train_result(
+    facts: RunFacts, progress: Progress, fitted: loop.FitResult, sha256: str, wall_seconds: float
+) -> TrainResult:
+    """The result of a run that has finished."""
+    last, predictions = progress.history[-1], fitted.predictions
+    if not math.isfinite(predictions.loss):
+        raise NumbersError("the final weights give a test loss that is infinite or not a number", "lower --lr")
+    return TrainResult(
+        **vars(facts) | {"epochs": last.epoch},
+        steps=last.epoch * facts.steps_per_epoch,
+        train_loss=last.train_loss,
+        train_accuracy=last.train_accuracy,
+        test_loss=predictions.loss,
+        test_accuracy=predictions.accuracy,
+        train_seconds=sum(record.train_seconds for record in progress.history),
+        images_per_second=last.images_per_second,
+        wall_seconds=wall_seconds,
+        weights_sha256=sha256,
+        chosen_epoch=fitted.final_epoch,
+        history=tuple(progress.history),
+        step_losses=tuple(progress.step_losses.tolist()),
+    )
+
+
+def warn_of_doubtful_result(result: TrainResult, observer: Observer) -> None:
+    """Tell the user about settings that trained, but cannot have been meant."""
+    if result.batch_size > result.train_samples:
+        observer.notice(
+            f"--batch-size {result.batch_size} is larger than the {result.train_samples} training samples: "
+            "each epoch is one step"
+        )
+    if result.test_accuracy < 1.2 / len(result.class_names):
+        observer.notice(
+            f"test accuracy {result.test_accuracy:.2%} is no better than guessing; lower --lr, or train longer"
+        )
+
+
+def write_results(folder: Path, result: TrainResult, content: bytes) -> None:
+    """Write weights, record, figures and step losses, together."""
+    last = result.history[result.chosen_epoch - 1]
+    final = {"test_loss": result.test_loss, "test_accuracy": result.test_accuracy}
+    copied = ("model", "recipe", "device", "device_name", "cpu", "threads", "world_size", "mixed_precision")
+    data = ("source", "train_samples", "test_samples", "class_names", "checksums")
+    record = {name: getattr(result, name) for name in copied} | {
+        "config": result.settings,
+        "dataset": {"name": result.dataset} | {name: getattr(result, name) for name in data},
+        "versions": run_record.versions(),
+        "git_commit": run_record.git_commit(),
+        "metrics": dataclasses.asdict(last) | final,
         "weights_sha256": result.weights_sha256,
     }
-    folder = config.output_dir
-    files.publish(
+    weights_path = folder / run_record.WEIGHTS_FILE
+    atomic.publish(
         {
-            folder / HISTORY_FILE: plots.training_history(trained.history, dataset.name, result.test_accuracy),
-            folder / PREDICTIONS_FILE: plots.sample_predictions(
-                dataset.test, trained.predictions, dataset.class_names, dataset.name, config.seed
+            folder / run_record.METRICS_FILE: run_record.history_lines(result.history),
+            folder / run_record.STEP_LOSSES_FILE: run_record.step_loss_lines(
+                result.step_losses, result.steps_per_epoch
             ),
-            folder / METRICS_FILE: runlog.history_lines(trained.history),
-            folder / WEIGHTS_FILE: content,
-            runlog.record_path(folder / WEIGHTS_FILE): runlog.record_bytes(record),
+            weights_path: content,
+            run_record.record_path(weights_path): run_record.record_bytes(record),
         }
     )

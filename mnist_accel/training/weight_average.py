@@ -1,4 +1,7 @@
-"""An exponential moving average of the weights over the steps, which generalises better than the last step's."""
+"""An exponential moving average of the weights over the steps, which generalises better than the last weights.
+
+Not torch's AveragedModel: in each update it compares a counter that lies on the device, and so waits for a GPU.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,19 @@ import copy
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage:
-    """Averages a model's weights and running statistics; no wait for the device.
+    """Averages a model's parameters and buffers, without waiting for the device.
 
     Args:
-        decay: share of the old average that stays at each step; less in the first steps, which forgets the
-            random first weights.
+        module: the model whose weights are averaged.
+        decay: share of the old average that each step keeps. It is smaller in the first steps, so that the average
+            forgets the random initial weights.
 
     Attributes:
-        module: a copy of the model with the averages.
+        module: a copy of the model that holds the average.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -25,13 +30,12 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """Take in the weights after optimizer step `step`, counted from 0 over all epochs."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        averages, values = [], []
-        for average, value in zip(self.module.state_dict().values(), module.state_dict().values(), strict=True):
-            if value.is_floating_point():
-                averages.append(average)
-                values.append(value.detach())
-            else:  # batch normalisation's number of batches
+        """Add the weights after optimizer step `step`, counted from 0 over all epochs."""
+        pairs = list(zip(self.module.state_dict().values(), module.state_dict().values(), strict=True))
+        for average, value in pairs:
+            if not value.is_floating_point():  # the number of batches that batch normalisation has seen
                 average.copy_(value)
-        torch._foreach_lerp_(averages, values, 1 - decay)
+        averages = [average for average, _ in pairs if average.is_floating_point()]
+        values = [value.detach() for _, value in pairs if value.is_floating_point()]
+        decay = min(self.decay, (1 + step) / (10 + step))
+        get_ema_multi_avg_fn(decay)(averages, values, step)

@@ -4,59 +4,80 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
+from contextlib import nullcontext
 
 import pytest
+import torch
 
 from mnist_accel import TrainConfig
-from mnist_accel.checks.bench import FORMATS, KINDS, Candidate, Measured, candidates, default_candidate, run_bench
+from mnist_accel.checks import bench
+from mnist_accel.checks.bench import Measured, candidates, machine_facts, run_bench
+from mnist_accel.checks.bench_worker import Candidate
 from mnist_accel.errors import LaunchError
 from mnist_accel.hardware.cores import available_cores
-from mnist_accel.reports.plots import speeds
 from tests.conftest import Run
 
+FACTS = {"flop_per_image": 1e6, "matrix_flop_per_second": {"no": 1e9, "bf16": 1e9}}
+KINDS = {"ours", "bare loop", "plain script"}
 
-def test_ways_are_measured_in_turn_with_parts_that_make_up_a_step(tmp_path: Path) -> None:
-    default = dataclasses.replace(default_candidate(TrainConfig(cpu=True, output_dir=tmp_path)), steps=4)
-    others = [dataclasses.replace(default, kind=kind) for kind in KINDS[1:]]
-    if available_cores() > 1:
-        others.append(dataclasses.replace(default, processes=2))
+
+def short(candidate: Candidate) -> Candidate:
+    return dataclasses.replace(candidate, steps=3, batch_size=16)
+
+
+def measure(compared: list[Candidate], rounds: int = 2) -> list[Measured]:
     heard: list[Measured] = []
-    found, facts = run_bench(default, others, 2, heard.append)
+    found = run_bench(compared, rounds, FACTS, lambda _: nullcontext(), heard.append)
     assert heard == found
-    assert [measured.candidate for measured in found] == [default, *others]
-    assert facts["flop_per_image"] == pytest.approx(61.0e6, rel=0.01)  # of the network `cnn`, forward and backward
+    return found
+
+
+def test_every_candidate_is_measured_in_turn_with_the_default() -> None:
+    compared = [short(candidate) for candidate in candidates(TrainConfig(cpu=True))]
+    found = measure(compared)
+    assert [measured.candidate for measured in found] == compared
     for measured in found:
+        assert not measured.failure
         assert measured.images_per_second > 0
-        assert measured.ratio_lowest <= measured.ratio <= measured.ratio_highest
-        if measured.candidate.kind == "ours":
-            assert {"data", "forward", "backward", "optimizer", "rest", "whole"} <= set(measured.parts)
-            assert ("communication" in measured.parts) == (measured.candidate.processes > 1)
-    json.dumps([measured.as_json() for measured in found], allow_nan=False)
-    assert speeds(found, "here").startswith(b"\x89PNG")
+        assert len(measured.ratios) == 2
+        assert measured.peak_share == pytest.approx(measured.images_per_second / 1e3)
+    json.dumps([dataclasses.asdict(measured) for measured in found], allow_nan=False)
 
 
-def test_every_precision_memory_format_and_kind_is_among_the_ways() -> None:
-    ways = candidates(Candidate("ours", "seed", "cnn", 128, "bf16", FORMATS[0], cpu=True))
-    ours = {(way.mixed_precision, way.memory_format) for way in ways if way.kind == "ours" and way.processes == 1}
-    assert ours == {(precision, memory) for precision in ("bf16", "no") for memory in FORMATS} - {("bf16", FORMATS[0])}
-    assert not [way for way in ways if way.compile and way.memory_format == FORMATS[0]]
-    assert {way.kind for way in ways} == set(KINDS)
-    assert len(ways) == len(set(ways))
+def test_the_candidates_differ_in_precision_processes_speedups_and_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "choose_precision", lambda *_: ("bf16", "for this test"))
+    found = candidates(TrainConfig(cpu=True))
+    assert {candidate.mixed_precision for candidate in found if candidate.kind == "ours"} == {"bf16", "no"}
+    assert {candidate.kind for candidate in found} == KINDS
+    assert {candidate.speedups for candidate in found} == {True, False}
+    assert {candidate.processes for candidate in found} == {1, min(2, available_cores())}
+    assert len({candidate.title for candidate in found}) == len(found)
 
 
-def test_a_way_that_cannot_be_gone_is_an_error_that_names_it() -> None:
-    with pytest.raises(LaunchError, match=r"bf16, channels_last.*unknown"):
-        run_bench(Candidate("ours", "no-such-recipe", "cnn", 128, "bf16", cpu=True), [], 1, lambda _: None)
+def test_a_failing_candidate_is_reported_and_the_others_are_measured() -> None:
+    default = short(candidates(TrainConfig(cpu=True))[0])
+    refused = dataclasses.replace(default, title="refused", recipe="no-such-recipe")
+    script = dataclasses.replace(default, title="script", kind="plain script", mixed_precision="no")
+    found = measure([default, refused, script], rounds=1)
+    assert [bool(measured.failure) for measured in found] == [False, True, False]
+    assert "no-such-recipe" in found[1].failure
 
 
-def test_mistakes_are_refused_before_any_work(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    for arguments, text in (
-        (("--recipe", "sped"), "did you mean"),
-        (("--rounds", 0), "rounds"),
-        (("--output-dir", "file"), "not a folder"),
-    ):
+def test_a_failing_default_is_an_error_with_the_reason() -> None:
+    default = dataclasses.replace(candidates(TrainConfig(cpu=True))[0], recipe="no-such-recipe")
+    with pytest.raises(LaunchError, match="no-such-recipe"):
+        measure([default])
+
+
+def test_the_operations_of_a_training_image_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "MATRIX_SIDE", 64)
+    facts = machine_facts("cnn", torch.device("cpu"))
+    assert facts["flop_per_image"] == pytest.approx(61.0e6, rel=0.01)  # forward and backward
+    assert facts["matrix_flop_per_second"]["no"] > 0
+
+
+def test_mistakes_are_refused_before_any_work(run: Run) -> None:
+    for arguments, text in ((("--recipe", "sped"), "did you mean"), (("--rounds", 0), "rounds")):
         done = run("bench", *arguments)
         assert done.returncode == 2
         assert text in done.stderr

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mnist_accel.checks import selftest
+from mnist_accel.commands.selftest import selftest as command
 from mnist_accel.errors import LaunchError
 from tests.conftest import Run
 
@@ -21,9 +24,34 @@ def test_a_sound_machine_passes_every_check(run: Run) -> None:
         "kill and resume",
         "one against two processes",
         "evaluation counts",
-        "fp32 against the chosen precision",
+        "fp32 against chosen precision",
     ]
     assert done.stderr.count("pass") + done.stderr.count("skip") >= 5
+
+
+def test_progress_is_on_stderr_and_results_with_a_closing_verdict_are_on_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (
+        *("train_and_evaluate", "kill_and_resume", "one_against_two_processes", "evaluation_counts"),
+        "fp32_against_chosen_precision",
+    ):
+
+        def check(self: selftest.Selftest) -> tuple[bool, str]:
+            self.whole = {"device": "cpu"}
+            return True, "as expected"
+
+        check.__name__ = name
+        monkeypatch.setattr(selftest.Selftest, name, check)
+    with pytest.raises(SystemExit) as left:
+        command()
+    assert left.value.code == 0
+    captured = capsys.readouterr()
+    assert "2/5 kill and resume …" in captured.err
+    lines = captured.out.splitlines()
+    assert len(lines) == 6
+    assert lines[1].startswith("pass  kill and resume")
+    assert lines[-1] == "All 5 checks passed."
 
 
 @pytest.mark.parametrize(
@@ -32,7 +60,7 @@ def test_a_sound_machine_passes_every_check(run: Run) -> None:
         ("train_and_evaluate", lambda result: result | {"accuracy": 0.5}),
         ("kill_and_resume", lambda result: result | {"weights_sha256": "other"}),
         ("one_against_two_processes", lambda result: result | {"train_loss": 1.0 + result["world_size"] * 1e-9}),
-        ("evaluation_counts", lambda result: result | {"samples": 999}),
+        ("evaluation_counts", lambda result: result | {"samples": 9999}),
         ("fp32_against_chosen_precision", lambda result: result | {"test_accuracy": 0.8}),
     ],
 )
@@ -42,8 +70,8 @@ def test_a_broken_promise_fails_its_check(
     sound: dict[str, Any] = {
         "test_accuracy": 0.95,
         "accuracy": 0.95,
-        "samples": 1000,
-        "correct": 950,
+        "samples": 10_000,
+        "correct": 9500,
         "images_per_second": 1.0,
         "mixed_precision": "bf16",
         "device": "cpu",
@@ -63,7 +91,9 @@ def test_a_broken_promise_fails_its_check(
 
     monkeypatch.setattr(selftest.Selftest, "run", run)
     monkeypatch.setattr(selftest, "numbered", lambda _: [1])
-    monkeypatch.setattr(selftest.Selftest, "command", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr(
+        selftest.Selftest, "start", lambda *_: subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE, text=True)
+    )
     assert getattr(tested, check)()[0] is not True
 
 
@@ -73,5 +103,7 @@ def test_a_check_that_cannot_run_has_failed(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(selftest.Selftest, "run", fail)
     told: list[selftest.Check] = []
-    assert [check.passed for check in selftest.run_selftest(told.append)] == [False]
+    checks = selftest.run_selftest(lambda _: nullcontext(), told.append)
+    assert [check.passed for check in checks] == [False]
     assert told[0].figures == "ended with 1"
+    assert selftest.verdict(checks) == "1 of 1 checks failed: train and evaluate."

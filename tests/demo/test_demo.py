@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.conftest import Run, clean_environment
+from tests.conftest import SMALL_MNIST, Run, clean_environment
 
 if importlib.util.find_spec("gradio") is None:  # seconds to import, and not needed in this process
     pytest.skip('the demo needs Gradio: pip install "mnist-accel[demo]"', allow_module_level=True)
@@ -141,7 +141,7 @@ class Page:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """The command, with weights of seconds of training."""
     folder = tmp_path_factory.mktemp("demo")
-    command = ["train", "--dataset", "mnist-5k", "--epochs", "2", "--cpu", "--quiet"]
+    command = ["train", "--dataset", SMALL_MNIST, "--epochs", "2", "--cpu", "--quiet"]
     subprocess.run(
         [sys.executable, "-m", "mnist_accel", *command], cwd=folder, env=clean_environment(), check=True, timeout=240
     )

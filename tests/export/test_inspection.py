@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ from tests.conftest import Run
 def path(tmp_path: Path) -> Path:
     """Weights with a record."""
     content = weights.serialise(models.build("cnn"))
-    dataset = {"name": "mnist-5k", "class_names": list("0123456789"), "train_samples": 4000}
-    record = {"model": "cnn", "dataset": dataset, "recipe": "seed", "metrics": {"test_accuracy": 0.5}}
+    dataset = {"name": "mnist", "class_names": list("0123456789"), "train_samples": 4000}
+    record = {"model": "cnn", "dataset": dataset, "recipe": "classic", "metrics": {"test_accuracy": 0.5}}
     path = tmp_path / "some.pth"
     path.write_bytes(content)
     path.with_suffix(".json").write_bytes(runlog.record_bytes(record | {"weights_sha256": weights.sha256(content)}))
@@ -32,22 +34,24 @@ def test_weights_are_described_with_their_record(path: Path) -> None:
     found = inspect(path)
     assert (found.kind, found.problems) == ("weights", [])
     assert found.bytes == path.stat().st_size
-    assert found.facts["model"] == "cnn, 594,922 parameters"
-    assert found.facts["trained on"] == "mnist-5k, 4000 images"
+    assert found.metadata["model"] == "cnn"
+    assert found.metadata["dataset"]["train_samples"] == 4000
+    assert found.facts["metrics"] == "test_accuracy 0.5"
     assert found.tensors[0] == {"name": "features.0.weight", "shape": [32, 1, 3, 3], "type": "float32", "bytes": 1152}
     assert sum(tensor["bytes"] for tensor in found.tensors) == 594_922 * 4
 
 
-def test_what_is_wrong_is_said_besides(path: Path) -> None:
+def test_problems_are_listed_beside_the_content(path: Path) -> None:
     record = json.loads(path.with_suffix(".json").read_text())
     path.with_suffix(".json").write_text(json.dumps(record | {"weights_sha256": "0" * 64}))
     assert ["SHA-256 differs" in problem for problem in inspect(path).problems] == [True]
+    path.with_suffix(".json").write_text(json.dumps(record | {"figure": float("nan")}))
+    assert inspect(path).problems
     path.with_suffix(".json").write_text("{")
     assert ["not a readable JSON" in problem for problem in inspect(path).problems] == [True]
     path.with_suffix(".json").unlink()
     torch.save({"some\x1b[31m weight": torch.zeros(2, 3, dtype=torch.int64)}, path)
     found = inspect(path)
-    assert ["another architecture" in problem for problem in found.problems] == [True]
     assert found.tensors == [{"name": "some\ufffd[31m weight", "shape": [2, 3], "type": "int64", "bytes": 48}]
 
 
@@ -60,8 +64,8 @@ def test_checkpoints_are_described_by_their_folder(tmp_path: Path) -> None:
         found = inspect(given)
         assert (found.kind, found.problems) == ("checkpoint", [])
         assert found.path.endswith("checkpoint-000002")
-        assert found.facts["position"] == "epochs finished 2, step 7 of the next"
-        assert found.facts["run"] == "model cnn, lr 0.1"
+        assert (found.metadata["epoch"], found.metadata["step"]) == (2, 7)
+        assert found.metadata["identity"] == {"model": "cnn", "lr": 0.1}
         assert len(found.tensors) == 12
     (folder / "checkpoint-000002" / "state.pt").write_bytes(b"short")
     assert "is cut short" in inspect(folder).problems[0]
@@ -70,7 +74,7 @@ def test_checkpoints_are_described_by_their_folder(tmp_path: Path) -> None:
         inspect(tmp_path / "empty")
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     for suffix in (".pth", *(kind.suffix for kind in FORMATS.values())):
         path = tmp_path / f"bad{suffix}"
         path.write_bytes(b"rubbish")
@@ -78,10 +82,29 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
             inspect(path)
 
 
-def test_the_command_warns_by_exit_code_1(run: Run, path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="needs FIFOs")
+def test_special_and_oversized_files_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with (tmp_path / "sparse.safetensors").open("wb") as file:
+        file.truncate(8 * 10**9)
+    for path in (tmp_path / "pipe.pth", tmp_path / "sparse.safetensors", Path("/dev/zero"), Path("x" * 300)):
+        with pytest.raises(WeightsError, match="cannot read"):
+            inspect(path)
+
+
+def test_the_page_goes_to_stdout_and_json_holds_typed_values(run: Run, path: Path) -> None:
+    done = run("inspect", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "features.0.weight" in done.stdout
+    found = json.loads(run("inspect", path, "--json").stdout)
+    assert found["metadata"]["metrics"] == {"test_accuracy": 0.5}
+    assert found["tensors"][0]["shape"] == [32, 1, 3, 3]
+
+
+def test_problems_give_exit_code_1(run: Run, path: Path) -> None:
     record = json.loads(path.with_suffix(".json").read_text())
     path.with_suffix(".json").write_text(json.dumps(record | {"weights_sha256": "0" * 64}))
     done = run("inspect", path, "--json")
     assert done.returncode == 1
     assert "WARNING" in done.stderr
-    assert json.loads(done.stdout)["facts"]["model"].startswith("cnn")
+    assert json.loads(done.stdout)["metadata"]["model"] == "cnn"

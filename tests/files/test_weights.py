@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -47,22 +48,49 @@ def test_equal_weights_are_equal_bytes(model: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-def test_prefixes_of_wrappers_are_stripped(model: torch.nn.Module, prefix: str) -> None:
+def test_prefixes_of_wrappers_are_removed(model: torch.nn.Module, prefix: str) -> None:
     content = saved({prefix + name: tensor for name, tensor in model.state_dict().items()})
-    name, loaded = weights.into_model(weights.load(content, HERE), None, HERE)
-    assert name == "cnn"
-    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+    assert list(weights.load(content, HERE)) == list(model.state_dict())
 
 
-def test_weights_of_another_architecture_say_which_keys_differ(model: torch.nn.Module) -> None:
-    state = model.state_dict()
-    del state["features.0.bias"]
-    state["extra"] = torch.zeros(1)
-    state["classifier.4.bias"] = torch.zeros(11)
-    with pytest.raises(WeightsError, match=r"missing features\.0\.bias") as caught:
-        weights.into_model(weights.load(saved(dict(state)), HERE), None, HERE)
-    assert "unexpected extra" in str(caught.value)
-    assert "classifier.4.bias (11,) instead of (10,)" in str(caught.value)
+def test_a_prefix_repeated_many_times_does_not_hang() -> None:
+    started = time.monotonic()
+    name = "module." * 100_000 + "w"
+    assert list(weights.load(saved({name: torch.zeros(1)}), HERE)) == ["w"]
+    assert time.monotonic() - started < 2
+
+
+def archive_of(pickled: bytes) -> bytes:
+    """An archive as of torch.save with a pickle written by hand."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + pickled)
+        archive.writestr("archive/version", "3\n")
+    return buffer.getvalue()
+
+
+PUT_AND_GET = [b"q" + bytes([number]) + b"h" + bytes([number]) for number in range(100)]
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"})" + b"".join(step + b"\x86" for step in PUT_AND_GET) + b"K\x01s.",  # pairs of pairs: 2**100 elements
+        b"}(" + b"K\x01" * 100_000 + b"tK\x01s.",  # a long tuple
+        b"}("
+        + b"".join(b"\x8a\x0a" + (number * (2**61 - 1)).to_bytes(10, "little") + b"N" for number in range(50_000))
+        + b"u.",  # integers with one hash
+        b"ccollections\nOrderedDict\n](]()eNeae\x85R.",  # keys that no SETITEM shows
+        b"ctorch._utils\n_rebuild_tensor_v2\n)\x81.",
+        b"}" + b"(" * 200_000 + b".",
+    ],
+    ids=["shared tuples", "long tuple", "equal hashes", "call", "opcode", "marks"],
+)
+def test_a_pickle_that_takes_long_to_load_is_refused_at_once(pickled: bytes) -> None:
+    started = time.monotonic()
+    with pytest.raises(WeightsError):
+        weights.load(archive_of(pickled), HERE)
+    assert time.monotonic() - started < 5
 
 
 class Hostile:
@@ -75,7 +103,7 @@ class Hostile:
         return (os.system, (f"touch {self.proof}",))
 
 
-def test_nothing_in_a_file_runs(tmp_path: Path) -> None:
+def test_no_code_in_a_file_runs(tmp_path: Path) -> None:
     proof = tmp_path / "it-ran"
     for content in (saved({"w": Hostile(proof)}), pickle.dumps(Hostile(proof)), saved(Hostile(proof))):
         with pytest.raises(WeightsError):
@@ -86,7 +114,7 @@ def test_nothing_in_a_file_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "value", [[1, 2], {}, {"a": 1}, {1: torch.zeros(1)}, torch.zeros(3), "text", {"model": {"w": torch.zeros(1)}}]
 )
-def test_what_is_no_state_dict_is_refused(value: Any) -> None:
+def test_a_file_without_a_state_dict_is_refused(value: Any) -> None:
     with pytest.raises(WeightsError):
         weights.load(saved(value), HERE)
 
@@ -113,7 +141,7 @@ def test_a_packed_archive_that_would_fill_the_memory_is_refused() -> None:
             for _ in range(300):
                 entry.write(bytes(10_000_000))
     program = (
-        "import sys; from pathlib import Path; from mnist_accel import weights\n"
+        "import sys; from pathlib import Path; from mnist_accel.files import weights\n"
         "try: weights.load(sys.stdin.buffer.read(), Path('bomb.pth'))\n"
         "except weights.WeightsError as error: print(error)\n"
         "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from mnist_accel.data.batches import normalise
 from mnist_accel.errors import WeightsError
 from mnist_accel.files import weights
 from mnist_accel.models import architectures as models
 from mnist_accel.models import classifier
+from mnist_accel.models.normalisation import normalise
 
 
 @pytest.fixture(scope="module")
@@ -76,5 +76,5 @@ def test_weights_that_are_not_numbers_give_no_probabilities(tmp_path: Path) -> N
 
 
 def test_using_a_classifier_does_not_import_accelerate() -> None:
-    program = "import sys; from mnist_accel import classifier; assert 'accelerate' not in sys.modules"
+    program = "import sys; from mnist_accel.models import classifier; assert 'accelerate' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from mnist_accel.checks import baselines
 from mnist_accel.config.settings import MODELS
+from mnist_accel.errors import WeightsError
 from mnist_accel.models import architectures as models
 
 
@@ -46,3 +49,46 @@ def test_dropout_drops_that_share_and_keeps_the_mean(probability: float) -> None
     assert dropped.max() == pytest.approx(1 / (1 - probability), rel=1e-3)
     assert float(dropped.mean()) == pytest.approx(1, abs=0.02)
     assert torch.equal(dropout.eval()(units), units)
+
+
+def test_networks_have_the_layers_that_their_description_counts() -> None:
+    for name, expected in {"cnn": "Four", "normalised-cnn": "Five"}.items():
+        model = models.build(name)
+        convolutions = sum(isinstance(layer, torch.nn.Conv2d) for layer in model.modules())
+        assert (type(model).__doc__ or "").split()[0] == expected
+        assert convolutions == {"Four": 4, "Five": 5}[expected]
+
+
+@pytest.mark.parametrize("name", [*MODELS, None])
+def test_weights_go_into_the_architecture_that_they_fit(name: str | None) -> None:
+    for known in MODELS if name is None else [name]:
+        model = models.build(known, classes=26)
+        found, loaded = models.from_state(model.state_dict(), name, Path("some.pth"))
+        assert found == known
+        assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+
+
+def test_weights_that_do_not_fit_are_refused_with_the_first_difference() -> None:
+    state = models.build("cnn").state_dict()
+    del state["features.0.bias"]
+    state["extra"] = torch.zeros(1)
+    with pytest.raises(WeightsError, match=r"model cnn: features\.0\.bias is missing, and 1 more difference"):
+        models.from_state(state, None, Path("some.pth"))
+    state = models.build("cnn").state_dict() | {"classifier.4.bias": torch.zeros(11)}
+    with pytest.raises(WeightsError, match=r"classifier\.4\.bias has shape \(11,\), not \(10,\)"):
+        models.from_state(state, "cnn", Path("some.pth"))
+    with pytest.raises(WeightsError, match="did you mean cnn"):
+        models.from_state(state, "cmn", Path("some.pth"))
+
+
+def test_weights_of_a_large_foreign_network_are_refused_in_one_short_line() -> None:
+    names = ["conv1.weight", *(f"layer{block}.{layer}.conv.weight" for block in range(4) for layer in range(30))]
+    with pytest.raises(WeightsError) as caught:
+        models.from_state({name: torch.zeros(1) for name in names}, None, Path("resnet.pth"))
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["classifier.04.weight", "classifier.\u0663.weight"])
+def test_unusual_names_of_layers_are_refused(name: str) -> None:
+    with pytest.raises(WeightsError, match="do not fit"):
+        models.from_state({name: torch.zeros(3, 3)}, None, Path("odd.pth"))

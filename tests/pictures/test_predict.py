@@ -1,4 +1,4 @@
-"""`predict` on pictures of all kinds. Digits are drawn with pens here: MNIST's own are not what it is for."""
+"""`predict` on pictures of all kinds. Most digits are drawn with pens: users' pictures do not look like MNIST's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw
+from rich.console import Console
 
 from mnist_accel import TrainConfig, train
 from mnist_accel import predict as predict_function
@@ -22,11 +24,12 @@ from mnist_accel.data import datasets as data
 from mnist_accel.errors import UserError
 from mnist_accel.models import classifier
 from mnist_accel.models.classifier import Classifier
-from mnist_accel.pictures import mnist_form as convention
-from mnist_accel.pictures import picture_file as picture
+from mnist_accel.pictures import mnist_form, picture_file
 from mnist_accel.pictures import predict as prediction
+from mnist_accel.pictures.one_character import read_character
 from mnist_accel.pictures.picture_file import PictureError
-from tests.conftest import clean_environment
+from mnist_accel.reports.predictions_table import PredictionsTable
+from tests.conftest import SMALL_MNIST, Run, clean_environment
 
 STROKES: dict[str, list[list[tuple[float, float]]]] = {
     "1": [[(0.3, 0), (0.3, 1)]],
@@ -40,7 +43,7 @@ Pixels = npt.NDArray[np.uint8]
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    train(TrainConfig(dataset="mnist-5k", epochs=3, output_dir=folder))
+    train(TrainConfig(dataset=SMALL_MNIST, epochs=3, output_dir=folder))
     return folder / "mnist_cnn_model.pth"
 
 
@@ -76,25 +79,28 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def read_picture(source: Pixels | Image.Image, model: prediction.Model) -> prediction.PictureResult:
+    [result] = prediction.read_pictures([source], model)
+    return result
+
+
 def texts(model: Classifier, *images: Image.Image) -> list[str]:
     return [result.text for result in prediction.read_pictures(images, model)]
 
 
 @pytest.fixture
 def digits() -> data.Digits:
-    return data.load("mnist-5k", Path("data"), print, lambda *_: None).test
+    return data.load(SMALL_MNIST, Path("data"), print, lambda *_: None).test
 
 
-def test_pictures_in_mnists_convention_are_taken_as_they_are(model: Classifier, digits: data.Digits) -> None:
-    conventional = [image for image in digits.images if convention.is_conventional(image)]
+def test_pictures_in_mnists_form_are_used_unchanged(model: Classifier, digits: data.Digits) -> None:
+    conventional = [image for image in digits.images if mnist_form.is_conventional(image)]
     assert len(conventional) > 0.8 * len(digits)
     found = prediction.read_pictures(conventional, model)
     assert all(np.array_equal(result.digits[0].image, image) for result, image in zip(found, conventional, strict=True))
 
 
-def test_inverted_enlarged_and_moved_digits_look_to_the_network_as_mnists_do(
-    model: Classifier, digits: data.Digits
-) -> None:
+def test_inverted_enlarged_and_moved_digits_are_read_like_the_originals(model: Classifier, digits: data.Digits) -> None:
     images, labels = digits.images[::5], digits.labels[::5]
     expected = model.probabilities(images).argmax(axis=1)
     assert (expected == labels).mean() > 0.9
@@ -109,11 +115,11 @@ def test_inverted_enlarged_and_moved_digits_look_to_the_network_as_mnists_do(
 
 @pytest.mark.parametrize("pen", [1, 4, 9, 18])
 @pytest.mark.parametrize("text", ["7", "417"])
-def test_pens_of_any_width_give_strokes_of_mnists_width(model: Classifier, text: str, pen: int) -> None:
-    result = prediction.read_picture(write(text, size=(500, 220), pen=pen), model)
+def test_strokes_of_any_width_are_redrawn_with_mnists_width(model: Classifier, text: str, pen: int) -> None:
+    result = read_picture(write(text, size=(500, 220), pen=pen), model)
     assert result.text == text
     for digit in result.digits:
-        assert 1.2 < convention.stroke_width(digit.image >= 128) < 4.5
+        assert 1.2 < mnist_form.stroke_width(digit.image >= 128) < 4.5
         rows, columns = np.nonzero(digit.image >= 64)
         assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)
 
@@ -138,13 +144,13 @@ def colourful(image: Image.Image) -> Pixels:
     ids=["plain", "white on black", "shadow", "equally bright colours"],
 )
 def test_light_and_colours_do_not_matter(model: Classifier, change: Callable[[Image.Image], Pixels]) -> None:
-    result = prediction.read_picture(change(write("417", size=(500, 220))), model)
+    result = read_picture(change(write("417", size=(500, 220))), model)
     assert result.text == "417"
 
 
 def test_boxes_are_in_pixels_of_the_whole_picture_also_of_a_large_one(model: Classifier) -> None:
     image = write("7", size=(4000, 3000), height=1000, pen=60, start=(2500, 800))
-    digit = prediction.read_picture(image, model).digits[0]
+    digit = read_picture(image, model).digits[0]
     assert digit.label == "7"
     assert np.allclose(digit.box, (2500, 770, 3130, 1800), atol=40)
 
@@ -163,30 +169,30 @@ def test_lines_boxes_and_dirt_do_not_become_digits(model: Classifier) -> None:
 
 def test_strokes_that_do_not_touch_stay_one_digit(model: Classifier) -> None:
     image = write("7", pen=9)
-    ImageDraw.Draw(image).rectangle((60, 54, 135, 62), fill=225)  # the bar loses its stem
-    result = prediction.read_picture(image, model)
+    ImageDraw.Draw(image).rectangle((60, 54, 135, 62), fill=225)  # separates the bar from the stem
+    result = read_picture(image, model)
     assert len(result.digits) == 1
     assert result.digits[0].box[1] < 45
 
 
-def test_several_rows_are_read_as_a_page_is(model: Classifier) -> None:
+def test_several_rows_are_read_from_top_to_bottom(model: Classifier) -> None:
     image = write("41", size=(400, 420))
     image.paste(write("77", size=(400, 200), start=(60, 20)), (0, 220))
     assert texts(model, image) == ["4177"]
 
 
-def test_what_is_no_digit_is_said(model: Classifier) -> None:
+def test_pictures_without_a_digit_are_reported(model: Classifier) -> None:
     random = np.random.default_rng(0)
-    blank = prediction.read_picture(np.full((100, 100), 200, np.uint8), model)
-    noise = prediction.read_picture(random.normal(200, 10, (300, 300)).clip(0, 255).astype(np.uint8), model)
+    blank = read_picture(np.full((100, 100), 200, np.uint8), model)
+    noise = read_picture(random.normal(200, 10, (300, 300)).clip(0, 255).astype(np.uint8), model)
     assert "blank" in (blank.error or "")
     assert "blank" in (noise.error or "")
     blot = Image.new("L", (200, 200), 230)
     ImageDraw.Draw(blot).rectangle((60, 60, 140, 140), fill=20)
-    assert "does not look like one digit" in prediction.read_picture(blot, model).digits[0].doubt
+    assert "does not look like one digit" in read_picture(blot, model).digits[0].doubt
     scribble = write("1", size=(400, 200), pen=8)
     ImageDraw.Draw(scribble).line([(40, 100), (360, 90), (200, 130)], fill=30, width=8)
-    assert "does not look like one digit" in prediction.read_picture(scribble, model).digits[0].doubt
+    assert "does not look like one digit" in read_picture(scribble, model).digits[0].doubt
 
 
 SEVEN = write("7")
@@ -198,7 +204,7 @@ def png_of_16_bits() -> bytes:
 
 def transparent_palette() -> bytes:
     image = SEVEN.point(lambda value: 0 if value > 128 else 1).convert("P")
-    image.putpalette([0, 0, 0, 20, 20, 20])  # black and nearly black: transparency alone tells ink from paper
+    image.putpalette([0, 0, 0, 20, 20, 20])  # black and nearly black: only transparency separates ink from paper
     return encoded(image, transparency=0)
 
 
@@ -217,7 +223,7 @@ def transparent_palette() -> bytes:
     ids=["CMYK", "animated GIF", "1 bit", "TIFF", "LA", "float", "16 bit", "transparent palette"],
 )
 def test_files_of_all_kinds_are_read(model: Classifier, content: bytes) -> None:
-    assert prediction.read_picture(picture.decode(content).pixels, model).text == "7"
+    assert read_picture(picture_file.decode(content).pixels, model).text == "7"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -226,8 +232,8 @@ def test_pictures_are_turned_upright_by_their_exif_data(orientation: int, kind: 
     stored = np.full((40, 60), 255, np.uint8)
     stored[:8, :8] = 0  # the stored top left corner
     exif = Image.Exif()
-    exif[picture.ORIENTATION] = orientation
-    found = picture.decode(encoded(Image.fromarray(stored), kind, exif=exif))
+    exif[picture_file.ORIENTATION] = orientation
+    found = picture_file.decode(encoded(Image.fromarray(stored), kind, exif=exif))
     corners = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}
     assert found.pixels[corners[orientation]] < 60
     assert found.size == ((60, 40) if orientation < 5 else (40, 60))
@@ -257,9 +263,9 @@ def bomb() -> bytes:
     ],
     ids=["empty", "text", "short PNG", "short JPEG", "1×1", "bomb", "EPS"],
 )
-def test_unreadable_pictures_are_told_in_one_line(content: bytes, reason: str) -> None:
+def test_unreadable_pictures_are_reported_in_one_line(content: bytes, reason: str) -> None:
     with pytest.raises(PictureError, match=reason) as caught:
-        picture.decode(content)
+        picture_file.decode(content)
     assert "\n" not in str(caught.value)
 
 
@@ -297,7 +303,7 @@ def test_the_command_reads_on_after_bad_pictures_and_exits_with_1(weights: Path,
         assert seen.size == (28, 28)
 
 
-def test_people_get_a_line_a_picture_off_a_terminal(weights: Path, tmp_path: Path) -> None:
+def test_off_a_terminal_each_picture_gives_one_line(weights: Path, tmp_path: Path) -> None:
     write("417", size=(500, 220)).save(tmp_path / "a.png")
     command = [sys.executable, "-m", "mnist_accel", "predict", "a.png", "--weights", str(weights)]
     done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False)
@@ -306,16 +312,13 @@ def test_people_get_a_line_a_picture_off_a_terminal(weights: Path, tmp_path: Pat
     assert "\x1b" not in done.stdout
 
 
-def test_the_terminal_shows_what_the_network_saw() -> None:
-    from rich.console import Console
-
-    from mnist_accel.reports import preview
-
+@pytest.mark.parametrize("options", [{"color_system": None}, {"color_system": "truecolor", "no_color": True}])
+def test_the_terminal_shows_the_input_of_the_network_without_colours_too(options: dict[str, Any]) -> None:
     image = np.zeros((28, 28), np.uint8)
     image[4:24, 13:15] = 255
     digit = prediction.Digit("1", 0.62, [("1", 0.62), ("7", 0.3)], (0, 0, 28, 28), image, "not sure: 1 or 7")
-    console = Console(file=io.StringIO(), width=100, record=True)
-    preview.draw(console, prediction.PictureResult("one.png", [digit]))
+    console = Console(file=io.StringIO(), width=100, record=True, force_terminal=True, **options)
+    PredictionsTable(1, console).show(prediction.PictureResult("one.png", [digit]))
     text = console.export_text()
     assert sum(" ██ " in line for line in text.splitlines()) == 10
     for expected in ("one.png", "62.0%", "30.0%", "not sure: 1 or 7"):
@@ -331,3 +334,101 @@ def test_the_function_takes_one_file_or_several(weights: Path, tmp_path: Path) -
     ]
     with pytest.raises(UserError, match=r"nowhere\.pth"):
         predict_function(tmp_path / "a.png", tmp_path / "nowhere.pth")
+
+
+class FixedModel:
+    """Answers 0 to every image."""
+
+    class_names = ("zero", "one")
+
+    def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return np.tile(np.array([1, 0], dtype=np.float32), (len(images), 1))
+
+
+def test_a_page_of_3000_marks_is_recognised_as_text_quickly() -> None:
+    page = np.full((1500, 1600), 230, np.uint8)
+    for number in range(3000):
+        y, x = divmod(number, 60)
+        page[20 + 29 * y : 32 + 29 * y, 20 + 26 * x : 24 + 26 * x] = 20
+    began = time.perf_counter()
+    result = read_picture(page, FixedModel())
+    assert "looks like text" in (result.error or "")
+    assert time.perf_counter() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("x" * 300 + ".png", "cannot be read: file name too long"),
+        ("file/below.png", "cannot be read: not a directory"),
+        ("loop", "cannot be read: too many levels"),
+        ("a\0b", "cannot be read: embedded null byte"),
+        ("*.gif", "no file matches this pattern"),
+        ("x" * 300 + "/*.gif", "no file matches this pattern"),
+        ("https://example.org/7.png", "a web address, not a file; download the picture first"),
+        ("fifo", "cannot be read: not a regular file"),
+        ("/dev/zero", "cannot be read: not a regular file"),
+    ],
+    ids=["long name", "below a file", "loop", "NUL", "pattern", "long pattern", "URL", "FIFO", "device"],
+)
+def test_names_that_cannot_be_read_are_reported_like_bad_pictures(
+    name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("loop").symlink_to("loop")
+    os.mkfifo("fifo")
+    [result] = prediction.read_files(picture_file.find([name]), FixedModel())
+    assert (result.error or "").startswith(reason)
+    assert "\n" not in (result.error or "")
+
+
+def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    [result] = prediction.read_files(picture_file.find([str(tmp_path)]), FixedModel())
+    assert result.error == "cannot be read: permission denied"
+
+
+def test_the_command_refuses_a_long_name_in_one_short_line(weights: Path, run: Run) -> None:
+    done = run("predict", "x" * 300, "--weights", weights)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "file name too long" in done.stderr
+
+
+def test_control_characters_in_class_names_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    digit = prediction.Digit("\x1b[2J", 0.5, [("\x1b[2J", 0.5)], (0, 0, 28, 28), np.zeros((28, 28), np.uint8), "\x1b?")
+    result = prediction.PictureResult("\x1b.png", [digit])
+    PredictionsTable(1, Console(force_terminal=True, width=100)).show(result)
+    PredictionsTable(1, Console(force_terminal=False)).show(result)
+    shown = capsys.readouterr().out
+    assert "[2J" in shown
+    assert "\x1b[2J" not in shown
+    assert "\x1b?" not in shown
+    assert "\x1b.png" not in shown
+
+
+def test_a_closed_pipe_is_not_hidden_from_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+    digit = prediction.Digit("1", 0.9, [("1", 0.9)], (0, 0, 28, 28), np.zeros((28, 28), np.uint8))
+    with pytest.raises(BrokenPipeError):
+        PredictionsTable(1, Console(force_terminal=False)).show(prediction.PictureResult("one.png", [digit]))
+
+
+def test_a_character_of_a_data_set_is_read_with_all_its_strokes(tmp_path: Path) -> None:
+    write("71", size=(400, 200)).save(tmp_path / "two.png")
+    Image.fromarray(np.full((50, 50), 200, np.uint8)).save(tmp_path / "blank.png")
+    image = read_character(tmp_path / "two.png")
+    assert image.shape == (28, 28)
+    rows, columns = np.nonzero(image >= 64)
+    assert np.ptp(columns) + 1 in (19, 20)
+    assert np.ptp(columns) > np.ptp(rows)
+    for name in ("blank.png", "missing.png", "x" * 300):
+        with pytest.raises(PictureError):
+            read_character(tmp_path / name)

@@ -1,4 +1,4 @@
-"""The scripts behind the figures in docs/, in short versions."""
+"""Short runs of the scripts that measure the figures in docs/."""
 
 from __future__ import annotations
 
@@ -18,12 +18,23 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def run(name: str, *arguments: str) -> dict[str, Any]:
-    """The JSON that a script ends with."""
+    """The JSON object in the last line of a script's output."""
     command = [sys.executable, str(SCRIPTS / name), *arguments]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=290, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SCRIPTS.glob("[!_]*.py")))
+def test_help_is_printed_and_nothing_is_started(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / name), "--help"]
+    done = subprocess.run(
+        command, env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: {name}")
+    assert not list(tmp_path.iterdir())
 
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")

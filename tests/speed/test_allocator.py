@@ -8,9 +8,8 @@ import pytest
 
 PROGRAM = """
 import resource, torch
-from mnist_accel.speed import allocator
-if {kept}:
-    allocator.keep_freed_memory()
+from mnist_accel.speed import keep_freed_memory
+keep_freed_memory({enabled})
 torch.set_num_threads(1)
 def resident():  # MiB
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
@@ -25,11 +24,11 @@ print(resident() - before)
 def test_memory_that_a_step_frees_stays_with_the_process_for_the_next() -> None:
     # Not a count of page faults: how many of them a step without the setting takes depends on where a small
     # allocation happens to lie.
-    def stays(kept: bool) -> float:
+    def stays(enabled: bool) -> float:
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM.format(kept=kept)], capture_output=True, text=True, check=True
+            [sys.executable, "-c", PROGRAM.format(enabled=enabled)], capture_output=True, text=True, check=True
         )
         return float(done.stdout)
 
-    assert stays(kept=True) > 112
-    assert stays(kept=False) < 16
+    assert stays(enabled=True) > 112
+    assert stays(enabled=False) < 16

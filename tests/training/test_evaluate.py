@@ -9,8 +9,10 @@ import torch
 
 from mnist_accel import EvaluateConfig, TrainConfig, UserError, evaluate, train
 from mnist_accel.errors import WeightsError
+from mnist_accel.training.evaluate import data_folder
+from tests.conftest import SMALL_MNIST
 
-SMALL = {"dataset": "mnist-5k", "train_samples": 500, "epochs": 2, "cpu": True}
+SMALL = {"dataset": SMALL_MNIST, "train_samples": 500, "epochs": 2, "cpu": True}
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +37,12 @@ def config(weights: Path, **settings: object) -> EvaluateConfig:
 def test_saved_weights_evaluate_to_what_training_reported(weights: Path) -> None:
     result = evaluate(config(weights))
     metrics = json.loads(weights.with_suffix(".json").read_text())["metrics"]
-    assert (result.dataset, result.samples) == ("mnist-5k", 1000)
+    assert (result.dataset, result.samples) == (SMALL_MNIST, 1000)
     assert result.accuracy == metrics["test_accuracy"] == result.correct / 1000
     assert result.loss == pytest.approx(metrics["test_loss"], rel=1e-5)
     assert sum(map(sum, result.confusion_matrix)) == 1000
     assert sum(result.confusion_matrix[i][i] for i in range(10)) == result.correct
-    assert [row["samples"] for row in result.per_class] == [100] * 10
+    assert sum(row["samples"] for row in result.per_class) == 1000
     low, high = result.accuracy_ci95
     assert 0 < low < result.accuracy < high < 1
     assert {path.name for path in (weights.parent / "out").iterdir()} == {"confusion_matrix.png", "mistakes.png"}
@@ -57,7 +59,7 @@ def test_weights_alone_need_a_data_set_by_name(weights: Path) -> None:
     weights.with_suffix(".json").unlink()
     with pytest.raises(UserError, match="give --dataset"):
         evaluate(config(weights))
-    assert evaluate(config(weights, dataset="mnist-5k")).samples == 1000
+    assert evaluate(config(weights, dataset=SMALL_MNIST)).samples == 1000
 
 
 def test_weights_that_the_record_does_not_describe_are_refused(weights: Path) -> None:
@@ -68,13 +70,33 @@ def test_weights_that_the_record_does_not_describe_are_refused(weights: Path) ->
         evaluate(config(weights))
 
 
-def test_weights_trained_on_mnist_are_not_tested_on_mnist_5k(weights: Path) -> None:
+def test_a_path_is_enough_from_python(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(weights.parent)
+    assert evaluate(weights).samples == evaluate(str(weights)).samples == 1000
+
+
+def test_ten_letters_are_not_evaluated_as_ten_digits(weights: Path) -> None:
     path = weights.with_suffix(".json")
     record = json.loads(path.read_text())
-    record["dataset"]["name"] = "mnist"
+    record["dataset"] |= {"name": "folder:letters", "class_names": list("ABCDEFGHIJ")}
     path.write_text(json.dumps(record))
-    with pytest.raises(UserError, match="was trained on MNIST"):
-        evaluate(config(weights, dataset="mnist-5k"))
+    with pytest.raises(WeightsError, match=r"A, B, C.*mnist has 10 \(0, 1, 2"):
+        evaluate(config(weights, dataset="mnist"))
+
+
+def test_the_data_folder_of_the_training_is_used_unless_another_is_named(weights: Path) -> None:
+    path = weights.with_suffix(".json")
+    record = json.loads(path.read_text())
+    record["config"]["data_dir"] = str(weights.parent)
+    path.write_text(json.dumps(record))
+    assert data_folder(config(weights)) == weights.parent
+    assert data_folder(config(weights, data_dir="elsewhere")) == Path("elsewhere")
+    before = sorted(weights.parent.iterdir())
+    evaluate(config(weights))
+    assert sorted(weights.parent.iterdir()) == sorted([*before, weights.parent / "out"])
+
+
+RECORD = '{"format_version": 1, "model": "cnn", "dataset": {"name": "mnist", "class_names": %s}, "weights_sha256": ""}'
 
 
 @pytest.mark.parametrize(
@@ -83,9 +105,12 @@ def test_weights_trained_on_mnist_are_not_tested_on_mnist_5k(weights: Path) -> N
         ("", "not a readable JSON"),
         ("[" * 100_000, "not a readable JSON"),
         ("[]", "not a record"),
-        ('{"format_version": 99}', "upgrade"),
-        ('{"format_version": 1}', "no usable model"),
-        ('{"format_version": 1, "model": "cnn", "dataset": {}, "weights_sha256": ""}', "dataset name"),
+        (RECORD.replace(": 1", ": 99") % "[]", "upgrade"),
+        ('{"format_version": 1}', "model: Field required"),
+        ('{"format_version": 1, "model": "cnn", "dataset": {}, "weights_sha256": ""}', "dataset.name: Field required"),
+        (RECORD % '["\\u0000"]', "not a short, printable text"),
+        (RECORD % '["\\ud800"]', "class_names"),
+        (RECORD % json.dumps(["a" * 400]), "not a short, printable text"),
     ],
 )
 def test_a_damaged_record_is_named(weights: Path, content: str, expected: str) -> None:
@@ -99,7 +124,7 @@ def test_prefixed_weights_evaluate_the_same(weights: Path) -> None:
     state = torch.load(weights, weights_only=True)
     other = weights.with_name("wrapped.pth")
     torch.save({f"module._orig_mod.{name}": tensor for name, tensor in state.items()}, other)
-    assert evaluate(config(other, dataset="mnist-5k")).correct == expected
+    assert evaluate(config(other, dataset=SMALL_MNIST)).correct == expected
 
 
 def test_weights_that_are_not_numbers_are_refused(weights: Path) -> None:
@@ -108,4 +133,4 @@ def test_weights_that_are_not_numbers_are_refused(weights: Path) -> None:
     other = weights.with_name("nan.pth")
     torch.save(state, other)
     with pytest.raises(WeightsError, match="infinite"):
-        evaluate(config(other, dataset="mnist-5k"))
+        evaluate(config(other, dataset=SMALL_MNIST))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ import torch
 from mnist_accel import TrainConfig, TrainResult, train
 from mnist_accel.errors import DataError, OutputError
 from mnist_accel.files import checkpoint
-from mnist_accel.files.checkpoint import CheckpointError
-from mnist_accel.training import loop as engine
+from mnist_accel.files.checkpoint import CheckpointError, CheckpointFolder
+from mnist_accel.training import loop
+from mnist_accel.training.bad_numbers import NumbersError
 from mnist_accel.training.events import Silence
-from mnist_accel.training.guard import Guard, NumbersError
-from mnist_accel.training.state import capture
+from mnist_accel.training.guard import Guard
+from mnist_accel.training.setup import Progress, Setup
+from mnist_accel.training.state import SavedState, capture
+from tests.conftest import SMALL_MNIST
 
-SMALL = {"dataset": "mnist-5k", "train_samples": 300, "epochs": 3, "batch_size": 50, "cpu": True, "threads": 1}
+SMALL = {"dataset": SMALL_MNIST, "train_samples": 300, "epochs": 3, "batch_size": 50, "cpu": True, "threads": 1}
 
 
 class Unplugged(Exception):  # noqa: N818  # no error of the program
@@ -107,16 +111,22 @@ def test_never_starts_anew_and_points_at_the_unfinished_run(tmp_path: Path) -> N
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "state cut short": lambda path: (path / "state.pt").write_bytes((path / "state.pt").read_bytes()[:-1]),
-    "state missing": lambda path: (path / "state.pt").unlink(),
-    "bit flipped": lambda path: (path / "state.pt").write_bytes(flipped((path / "state.pt").read_bytes())),
+    "state cut short": lambda path: rewrite(path, lambda content: content[:-1]),
+    "state missing": lambda path: (path / "tensors.safetensors").unlink(),
+    "bit flipped": lambda path: rewrite(path, flipped),
     "manifest missing": lambda path: (path / "manifest.json").unlink(),
     "manifest cut short": lambda path: (path / "manifest.json").write_bytes(b'{"files": {'),
     "manifest of another kind": lambda path: (path / "manifest.json").write_bytes(b"[]"),
     "a later format": lambda path: (path / "manifest.json").write_text(
-        (path / "manifest.json").read_text().replace('"format_version": 1', '"format_version": 2')
+        (path / "manifest.json").read_text().replace('"format_version": 2', '"format_version": 3')
     ),
 }
+
+
+def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Change the bytes of a checkpoint's tensors."""
+    file = path / "tensors.safetensors"
+    file.write_bytes(change(file.read_bytes()))
 
 
 def flipped(content: bytes) -> bytes:
@@ -130,7 +140,7 @@ def flipped(content: bytes) -> bytes:
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Path, damage: str) -> None:
     whole = run(tmp_path / "whole", epochs=1)
     unplugged_after(5, tmp_path / "cut", epochs=1, checkpoint_every=2)
-    checkpoints = [path for _, path in checkpoint.numbered(tmp_path / "cut" / "checkpoints")]
+    checkpoints = [path for _, path in CheckpointFolder(tmp_path / "cut" / "checkpoints").numbered()]
     assert len(checkpoints) == 2
     DAMAGES[damage](checkpoints[-1])
     with pytest.raises(CheckpointError):
@@ -174,20 +184,76 @@ def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", [1, 3])
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, keep: int) -> None:
     unplugged_after(10, tmp_path, checkpoint_every=1, keep=keep)
-    numbers = [number for number, _ in checkpoint.numbered(tmp_path / "checkpoints")]
+    numbers = [number for number, _ in CheckpointFolder(tmp_path / "checkpoints").numbered()]
     assert numbers == list(range(10 - keep + 1, 11))
 
 
+TENSORS = {"numbers": torch.arange(3)}
+
+
 def test_damaged_checkpoints_do_not_count_among_those_kept(tmp_path: Path) -> None:
-    paths = [checkpoint.save(tmp_path / "c", {"number": number}, keep=5) for number in range(3)]
-    (paths[2] / "state.pt").write_bytes(b"")
-    checkpoint.save(tmp_path / "c", {"number": 3}, keep=2)
-    assert [number for number, path in checkpoint.numbered(tmp_path / "c") if not checkpoint.damage_of(path)] == [2, 4]
+    paths = [CheckpointFolder(tmp_path / "c", keep=5).save(TENSORS, b"{}") for _ in range(3)]
+    (paths[2] / "tensors.safetensors").write_bytes(b"")
+    folder = CheckpointFolder(tmp_path / "c", keep=2)
+    folder.save(TENSORS, b"{}")
+    assert [number for number, path in folder.numbered() if not checkpoint.damage_of(path)] == [2, 4]
+
+
+def test_each_checkpoint_is_verified_once_however_many_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified: list[Path] = []
+    original = checkpoint.damage_of
+
+    def count(path: Path) -> str | None:
+        verified.append(path)
+        return original(path)
+
+    monkeypatch.setattr(checkpoint, "damage_of", count)
+    folder = CheckpointFolder(tmp_path / "c", keep=50)
+    paths = [folder.save(TENSORS, b"{}") for _ in range(10)]
+    assert verified == paths
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "loop", "many digits"])
+def test_entries_that_only_look_like_checkpoints_are_passed_over(tmp_path: Path, kind: str) -> None:
+    folder = CheckpointFolder(tmp_path / "c", keep=1)
+    folder.save({"numbers": torch.zeros(1)}, b"first")
+    stray = tmp_path / "c" / ("checkpoint-" + "9" * 240 if kind == "many digits" else "checkpoint-000002")
+    if kind == "file":
+        stray.write_text("not a folder")
+    elif kind == "many digits":
+        stray.mkdir()
+    else:
+        stray.symlink_to(stray if kind == "loop" else tmp_path)
+    found = folder.newest_valid(lambda _: None)
+    assert found is not None
+    assert found.state == b"first"
+    folder.save({"numbers": torch.ones(1)}, b"second")
+    again = folder.newest_valid(lambda _: None)
+    assert again is not None
+    assert again.state == b"second"
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+def test_a_fifo_or_an_endless_file_in_a_checkpoint_is_damage(tmp_path: Path, name: str) -> None:
+    folder = CheckpointFolder(tmp_path / "c", keep=1)
+    for replacement in ("fifo", "endless", "sparse"):
+        path = folder.save(TENSORS, b"{}")
+        (path / name).unlink()
+        if replacement == "fifo":
+            os.mkfifo(path / name)
+        elif replacement == "endless":
+            (path / name).symlink_to("/dev/zero")
+        else:
+            with (path / name).open("wb") as file:
+                file.truncate(8 * 2**30)
+        assert checkpoint.damage_of(path)
 
 
 def test_a_save_that_fails_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "checkpoints"
-    checkpoint.save(folder, {"a": 1}, keep=1)
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    folder.save(TENSORS, b"first")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -195,21 +261,131 @@ def test_a_save_that_fails_leaves_the_earlier_checkpoint(tmp_path: Path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         with pytest.raises(OutputError, match="No space left"):
-            checkpoint.save(folder, {"a": 2}, keep=1)
-    assert [path.name for path in folder.iterdir()] == ["checkpoint-000001"]
-    assert checkpoint.read(folder / "checkpoint-000001")["a"] == 1
+            folder.save(TENSORS, b"second")
+    assert [path.name for path in folder.folder.iterdir()] == ["checkpoint-000001"]
+    assert checkpoint.read(folder.folder / "checkpoint-000001").state == b"first"
 
 
 def test_a_checkpoint_holds_all_that_was_promised(tmp_path: Path) -> None:
     unplugged_after(8, tmp_path, checkpoint_every=4, validation_samples=100)
-    state = checkpoint.read(checkpoint.numbered(tmp_path / "checkpoints")[-1][1])
-    assert (state["epoch"], state["step"], state["samples_seen"]) == (1, 2, 400)
-    assert state["format_version"] == 1
-    assert len(state["history"]) == 1
-    assert state["best"]["epoch"] == 1
-    assert state["identity"]["epochs"] == 3
-    assert set(state) >= {"model", "optimizer", "scaler", "processes", "environment"}
-    assert set(state["processes"][0]) >= {"cpu", "device", "sums"}
+    found = checkpoint.read(CheckpointFolder(tmp_path / "checkpoints").numbered()[-1][1])
+    state = SavedState.model_validate_json(found.state)
+    assert (state.epoch, state.step, state.samples_seen) == (1, 2, 400)
+    assert [record.epoch for record in state.history] == [1]
+    assert state.best is not None
+    assert state.best.epoch == 1
+    assert state.identity["epochs"] == 3
+    assert {"compile", "exchange", "speedups", "threads", "torch"} <= state.environment.keys()
+    for name in ("model.features.0.weight", "optimizer.0.exp_avg", "best.features.0.weight", "random.0", "sums.0"):
+        assert name in found.tensors
+    assert found.tensors["step_losses"].shape == (6,)
+
+
+def rewritten(path: Path, **changes: object) -> None:
+    """Change values in the state of a checkpoint, with a manifest that fits."""
+    found = checkpoint.read(path)
+    state = json.loads(found.state) | changes
+    checkpoint.remove(path)
+    CheckpointFolder(path.parent, keep=9).save(found.tensors, json.dumps(state).encode())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epoch_seconds": float("nan")},
+        {"epoch_seconds": float("inf")},
+        {"epoch_seconds": 10**400},
+        {"epoch_seconds": -1.0},
+        {"epoch": 10**400},
+        {"epoch": -1},
+        {"epoch": True},
+        {"step": 10**30},
+        {"history": [None]},
+        {"history": []},
+        {"best": {"epoch": 99, "loss": 0.1}},
+        {"best": {"epoch": -3, "loss": 0.1}},
+        {"samples": []},
+        {"samples": [True]},
+        {"identity": []},
+        {"something": "else"},
+    ],
+)
+def test_values_that_no_run_writes_are_a_clear_error(tmp_path: Path, changes: dict[str, object]) -> None:
+    unplugged_after(8, tmp_path)
+    rewritten(CheckpointFolder(tmp_path / "checkpoints").numbered()[-1][1], **changes)
+    with pytest.raises(CheckpointError, match="--resume never"):
+        run(tmp_path, resume="auto")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("sums.0", torch.ones(3, 6, dtype=torch.bool)),
+        ("optimizer.0.exp_avg", torch.zeros(1)),
+        ("random.0", torch.zeros(7, dtype=torch.uint8)),
+        ("model.features.0.weight", None),
+    ],
+)
+def test_tensors_of_other_shapes_or_types_are_a_clear_error(
+    tmp_path: Path, name: str, tensor: torch.Tensor | None
+) -> None:
+    unplugged_after(8, tmp_path, checkpoint_every=4)
+    path = CheckpointFolder(tmp_path / "checkpoints").numbered()[-1][1]
+    found = checkpoint.read(path)
+    tensors = dict(found.tensors)
+    if tensor is None:
+        del tensors[name]
+    else:
+        tensors[name] = tensor
+    CheckpointFolder(path.parent, keep=9).save(tensors, found.state)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        run(tmp_path, resume="auto", checkpoint_every=4)
+
+
+def test_more_epochs_continue_a_run_with_a_constant_learning_rate(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", epochs=4)
+    unplugged_after(15, tmp_path / "cut", epochs=3)
+    assert run(tmp_path / "cut", epochs=4, resume="auto").weights_sha256 == whole.weights_sha256
+
+
+def test_a_run_with_a_schedule_says_why_it_cannot_be_extended(tmp_path: Path) -> None:
+    unplugged_after(15, tmp_path, recipe="speedrun")
+    with pytest.raises(CheckpointError, match="learning rate of each step depends on the number of epochs"):
+        run(tmp_path, recipe="speedrun", epochs=4, resume="auto")
+
+
+def test_resuming_a_finished_run_says_that_it_is_finished(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1)
+    listener = Listener()
+    run(tmp_path, listener, epochs=1, resume="auto")
+    assert any("is finished; this run starts anew" in text for text in listener.notices)
+    with pytest.raises(CheckpointError, match="the run there is finished"):
+        run(tmp_path / "other", epochs=1, resume=str(tmp_path))
+
+
+def test_another_way_to_compute_is_told_at_a_resume(tmp_path: Path) -> None:
+    unplugged_after(8, tmp_path)
+    listener = Listener()
+    run(tmp_path, listener, resume="auto", speedups=False)
+    assert any("speedups was True, is False" in text for text in listener.notices)
+
+
+def test_epoch_figures_appear_while_the_run_goes_on_and_survive_a_crash(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    unplugged_after(15, tmp_path)
+    partial = tmp_path / "metrics.partial.jsonl"
+    assert [json.loads(line)["epoch"] for line in partial.read_text().splitlines()] == [1, 2]
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    result = run(tmp_path, resume="auto")
+    assert not partial.exists()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+    losses = [line.split(",") for line in (tmp_path / "step_losses.csv").read_text().splitlines()]
+    assert losses[0] == ["epoch", "step", "loss"]
+    assert [(row[0], row[1]) for row in losses[1:4]] == [("1", "1"), ("1", "2"), ("1", "3")]
+    assert len(losses) == 1 + result.steps
+    last = [float(row[2]) for row in losses[-6:]]
+    assert sum(last) / 6 == pytest.approx(result.train_loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("where", ["gradient", "loss"])
@@ -218,19 +394,19 @@ def test_bad_numbers_stop_the_run_by_name_and_never_reach_the_weights(
 ) -> None:
     """Step 9 is bad; the weights stay those after step 8."""
     seen: list[dict[str, torch.Tensor]] = []
-    original = engine.train_step
+    original = loop.train_step
 
-    def spoil(training: engine.Training, batch: torch.Tensor, *place: Any) -> None:
+    def spoil(setup: Setup, batch: torch.Tensor, *place: Any) -> None:
         if len(seen) == 8:
             if where == "loss":
-                monkeypatch.setattr(engine, "cross_entropy", lambda logits, *_, **__: logits.sum() * 0 + float("inf"))
+                monkeypatch.setattr(loop, "cross_entropy", lambda logits, *_, **__: logits.sum() * 0 + float("inf"))
             else:
-                parameter = next(training.module.parameters())
+                parameter = next(setup.module.parameters())
                 parameter.register_hook(lambda gradient: torch.full_like(gradient, float("-inf")))
-        original(training, batch, *place)
-        seen.append({name: value.clone() for name, value in training.module.state_dict().items()})
+        original(setup, batch, *place)
+        seen.append({name: value.clone() for name, value in setup.module.state_dict().items()})
 
-    monkeypatch.setattr(engine, "train_step", spoil)
+    monkeypatch.setattr(loop, "train_step", spoil)
     with pytest.raises(NumbersError, match="epoch 2, step 3"):
         run(tmp_path)
     assert all(torch.equal(seen[7][name], seen[-1][name]) for name in seen[7])
@@ -248,9 +424,9 @@ def test_the_folder_deleted_under_the_run_is_a_clear_error(tmp_path: Path, monke
 
     original = Guard.after_epoch
 
-    def pull(self: Guard, training: engine.Training, progress: engine.Progress) -> None:
+    def pull(self: Guard, setup: Setup, progress: Progress) -> None:
         shutil.rmtree(tmp_path / "gone")
-        original(self, training, progress)
+        original(self, setup, progress)
 
     monkeypatch.setattr(Guard, "after_epoch", pull)
     with pytest.raises(OutputError, match="cannot write a checkpoint"):
@@ -259,13 +435,13 @@ def test_the_folder_deleted_under_the_run_is_a_clear_error(tmp_path: Path, monke
 
 def test_held_out_samples_choose_and_the_test_set_is_used_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated: list[int] = []
-    from mnist_accel.training.metrics import evaluate as original
+    from mnist_accel.training.metrics import predict_dataset as original
 
     def count(model: object, pipeline: object, *rest: object) -> object:
         evaluated.append(len(pipeline))  # type: ignore[arg-type]
         return original(model, pipeline, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("mnist_accel.training.loop.evaluate", count)
+    monkeypatch.setattr("mnist_accel.training.loop.predict_dataset", count)
     result = run(tmp_path, validation_samples=200, select="best")
     assert evaluated == [200, 200, 200, 1000]
     assert all(record.test_loss is None for record in result.history)
@@ -281,7 +457,7 @@ def test_held_out_samples_choose_and_the_test_set_is_used_once(tmp_path: Path, m
 
 def test_the_best_epochs_weights_are_kept_through_a_resume(tmp_path: Path) -> None:
     """With a learning rate this high, later epochs are worse than the first."""
-    wild: dict[str, Any] = {"validation_samples": 200, "select": "best", "lr": 0.003, "epochs": 4}
+    wild: dict[str, Any] = {"validation_samples": 200, "select": "best", "lr": 0.01, "seed": 2, "epochs": 4}
     whole = run(tmp_path / "whole", **wild)
     losses = [record.validation_loss for record in whole.history]
     assert losses.index(min(losses)) < 3, "this test wants a run whose last epoch is not its best"  # type: ignore[type-var]
@@ -305,7 +481,7 @@ def test_training_stops_when_validation_no_longer_improves(tmp_path: Path) -> No
 def test_held_out_samples_are_not_trained_on(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="give at most 4000"):
         run(tmp_path, validation_samples=4001, train_samples=None)
-    with pytest.raises(DataError, match="nothing is left"):
+    with pytest.raises(DataError, match="no training samples are left"):
         run(tmp_path, validation_samples=4000, train_samples=None)
     assert run(tmp_path, validation_samples=3900, train_samples=None, epochs=1).train_samples == 100
 
@@ -314,9 +490,9 @@ def test_capturing_does_not_change_the_run(tmp_path: Path, monkeypatch: pytest.M
     plain = run(tmp_path / "plain").weights_sha256
     original = Guard.after_step
 
-    def look(self: Guard, training: engine.Training, progress: engine.Progress) -> None:
-        capture(training, progress, {})
-        original(self, training, progress)
+    def look(self: Guard, setup: Setup, progress: Progress) -> None:
+        capture(setup, progress, {})
+        original(self, setup, progress)
 
     monkeypatch.setattr(Guard, "after_step", look)
     assert run(tmp_path / "captured").weights_sha256 == plain

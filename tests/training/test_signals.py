@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from mnist_accel.hardware.cores import available_cores
-from tests.conftest import Run, clean_environment, torchrun
+from tests.conftest import SMALL_MNIST, Run, clean_environment, torchrun
 
 RUN = (
-    *("train", "--dataset", "mnist-5k", "--train-samples", "800", "--batch-size", "50", "--epochs", "8"),
+    *("train", "--dataset", SMALL_MNIST, "--train-samples", "800", "--batch-size", "50", "--epochs", "8"),
     *("--checkpoint-every", "5", "--threads", "1", "--cpu"),
 )
 TWO = pytest.mark.skipif(available_cores() < 2, reason="two processes need two cores")
@@ -144,9 +144,9 @@ def test_a_signal_saves_and_leaves_and_nothing_is_lost(
 def test_a_second_ctrl_c_leaves_at_once(live: Callable[..., Live]) -> None:
     """The first one cannot be answered: the process is stuck in a save to a disk that hangs."""
     program = (
-        "import sys, time; from mnist_accel import checkpoint, cli\n"
+        "import sys, time; from mnist_accel import cli; from mnist_accel.files.checkpoint import CheckpointFolder\n"
         "def hang(*_):\n    print('hanging', file=sys.stderr, flush=True)\n    time.sleep(100)\n"
-        "checkpoint.save = hang\n"
+        "CheckpointFolder.save = hang\n"
         f"sys.argv = ['mnist-accel', *{RUN!r}]\n"
         "cli.main()"
     )
@@ -163,9 +163,9 @@ def test_a_second_ctrl_c_leaves_at_once(live: Callable[..., Live]) -> None:
 
 def test_ctrl_c_before_training_leaves_at_once(live: Callable[..., Live]) -> None:
     program = (
-        "import sys, time; from mnist_accel import cli, data\n"
+        "import sys, time; from mnist_accel import cli; from mnist_accel.data import datasets\n"
         "def slow(*_):\n    print('loading', file=sys.stderr, flush=True)\n    time.sleep(100)\n"
-        "data.load = slow\n"
+        "datasets.load = slow\n"
         f"sys.argv = ['mnist-accel', *{RUN!r}]\n"
         "cli.main()"
     )
@@ -189,7 +189,7 @@ def test_a_signal_to_the_launcher_stops_all_processes_together(
     one.process.send_signal(number)
     found, said = one.end(20)
     assert found == code, said
-    assert said.count("nothing is lost") == 1
+    assert said.count("a checkpoint was saved") == 1
     assert not any(worker.is_running() for worker in workers)
     assert resumed(run, "--processes", "2")["weights_sha256"] == expected(2)
 
@@ -297,7 +297,7 @@ def test_another_number_of_processes_continues_with_the_same_samples(
     (tmp_path / "exact.toml").write_text(
         'dtype = "float64"\ndropout = 0.0\nbatch_size = 37\ntrain_samples = 300\nepochs = 2\n'
     )
-    arguments = ("train", "--recipe", "exact.toml", "--dataset", "mnist-5k", "--cpu", "--threads", "1", "--json")
+    arguments = ("train", "--recipe", "exact.toml", "--dataset", SMALL_MNIST, "--cpu", "--threads", "1", "--json")
     whole = json.loads(run(*arguments, "--output-dir", "whole").stdout)
     for before, after in ((2, 1), (1, 2)):
         name = f"from-{before}"

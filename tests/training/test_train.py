@@ -3,33 +3,36 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from mnist_accel import TrainConfig, train
+from mnist_accel.api import TRAIN_FILES
 from mnist_accel.errors import OutputError
 from mnist_accel.reports import plots
-from mnist_accel.training import loop as engine
-from mnist_accel.training.events import EpochRecord, Plan, Silence, StepSums
-from mnist_accel.training.train import RESULT_FILES
+from mnist_accel.training import loop
+from mnist_accel.training.events import EpochRecord, RunFacts, Silence, StepSums
+from mnist_accel.training.setup import Setup
+from tests.conftest import SMALL_MNIST
 
 
 def small(folder: Path, **settings: object) -> TrainConfig:
-    values = {"dataset": "mnist-5k", "train_samples": 500, "epochs": 2, "cpu": True, "output_dir": folder} | settings
+    values = {"dataset": SMALL_MNIST, "train_samples": 500, "epochs": 2, "cpu": True, "output_dir": folder} | settings
     return TrainConfig(**values)  # type: ignore[arg-type]
 
 
 def test_a_run_leaves_a_whole_and_consistent_set_of_files(tmp_path: Path) -> None:
     result = train(small(tmp_path / "deep" / "er"))
     folder = Path(result.output_dir)
-    assert {path.name for path in folder.iterdir()} == set(RESULT_FILES)
+    assert {path.name for path in folder.iterdir()} == set(TRAIN_FILES)
     weights = (folder / "mnist_cnn_model.pth").read_bytes()
     record = json.loads((folder / "mnist_cnn_model.json").read_text())
     assert hashlib.sha256(weights).hexdigest() == result.weights_sha256 == record["weights_sha256"]
     assert record["format_version"] == 1
-    assert (record["model"], record["dataset"]["name"], record["config"]["epochs"]) == ("cnn", "mnist-5k", 2)
-    assert record["dataset"]["checksums"]["mnist_5k.csv.gz"].startswith("sha256:")
+    assert (record["model"], record["dataset"]["name"], record["config"]["epochs"]) == ("cnn", SMALL_MNIST, 2)
+    assert record["dataset"]["checksums"]["train-images-idx3-ubyte"].startswith("sha256:")
     assert {"torch", "accelerate", "mnist-accel"} <= record["versions"].keys()
     assert record["metrics"]["test_accuracy"] == result.test_accuracy
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -62,12 +65,43 @@ def test_a_failed_run_leaves_the_files_of_an_earlier_one(tmp_path: Path, monkeyp
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
 
     def fail(*_: object) -> bytes:
-        raise OutputError("no ink")
+        raise OutputError("no room")
+
+    monkeypatch.setattr("mnist_accel.files.weights.serialise", fail)
+    with pytest.raises(OutputError, match="no room"):
+        train(small(tmp_path, epochs=1, seed=9))
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert {name: after[name] for name in before} == before
+
+
+def test_pictures_that_cannot_be_drawn_are_a_notice_and_the_weights_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(small(tmp_path, epochs=1))
+
+    def fail(*_: object) -> bytes:
+        raise ValueError("no ink")
 
     monkeypatch.setattr(plots, "sample_predictions", fail)
-    with pytest.raises(OutputError, match="no ink"):
-        train(small(tmp_path, epochs=1, seed=9))
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    recorder = Recorder()
+    result = train(small(tmp_path, epochs=1, seed=9), recorder)
+    assert any("no ink" in text for text in recorder.notices)
+    weights = (tmp_path / "mnist_cnn_model.pth").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == result.weights_sha256
+    assert not (tmp_path / "predictions.png").exists(), "a picture of the earlier run must not stay beside new weights"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"lr": 3.0, "epochs": 1}, "no better than guessing"),
+        ({"batch_size": 100_000, "epochs": 1}, "larger than the 500 training samples"),
+    ],
+)
+def test_settings_that_cannot_have_been_meant_are_told(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    recorder = Recorder()
+    train(small(tmp_path, **settings), recorder)
+    assert any(words in text for text in recorder.notices)
 
 
 def test_accumulation_gives_the_same_curve(tmp_path: Path) -> None:
@@ -90,11 +124,15 @@ class Recorder(Silence):
     def __init__(self) -> None:
         self.events: list[str] = []
         self.records: list[EpochRecord] = []
-        self.plan: Plan | None = None
+        self.facts: RunFacts | None = None
+        self.notices: list[str] = []
         self.running_loss = 0.0
 
-    def run_started(self, plan: Plan) -> None:
-        self.plan = plan
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    def run_started(self, facts: RunFacts) -> None:
+        self.facts = facts
         self.events.append("run")
 
     def epoch_started(self, epoch: int, step: int) -> None:
@@ -120,27 +158,25 @@ def test_an_observer_hears_the_whole_run_in_order(tmp_path: Path) -> None:
     assert result.steps == 6
     assert tuple(recorder.records) == result.history
     assert recorder.running_loss == pytest.approx(result.train_loss)
-    assert recorder.plan
-    facts = " ".join(recorder.plan.facts.values())
-    for fact in ("594,922 parameters", "mnist-5k", "300 training", "cpu", "128 samples a step", "3 steps an epoch"):
-        assert fact in facts
+    assert recorder.facts
+    assert (recorder.facts.parameters, recorder.facts.train_samples, recorder.facts.steps_per_epoch) == (594922, 300, 3)
 
 
 def test_train_mode_is_back_after_each_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    original = engine.train_step
+    original = loop.train_step
 
-    def spy(training: engine.Training, *rest: object) -> None:
-        seen.append(training.model.training)
-        original(training, *rest)  # type: ignore[arg-type]
+    def spy(setup: Setup, *rest: object) -> None:
+        seen.append(setup.model.training)
+        original(setup, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine, "train_step", spy)
+    monkeypatch.setattr(loop, "train_step", spy)
     train(small(tmp_path, train_samples=128))
     assert seen == [True, True]
 
 
-def test_mnist_5k_reaches_95_percent_with_the_default_recipe(tmp_path: Path) -> None:
-    assert train(TrainConfig(dataset="mnist-5k", cpu=True, output_dir=tmp_path)).test_accuracy >= 0.95
+def test_4000_digits_reach_95_percent_with_the_default_recipe(tmp_path: Path) -> None:
+    assert train(TrainConfig(dataset=SMALL_MNIST, cpu=True, output_dir=tmp_path)).test_accuracy >= 0.95
 
 
 def test_compiled_training_learns_the_same(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Run by torchrun in several processes: trains a few steps and writes down what every process computed.
 
-Usage: sameness.py OUTPUT.json DATA_DIR_OR_EMPTY
+Usage: sameness.py OUTPUT.json
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from mnist_accel.config.settings import TrainConfig
-from mnist_accel.data import datasets as data
+from mnist_accel.data import datasets
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.datasets import DataSet
-from mnist_accel.hardware import accelerator as hardware
-from mnist_accel.training import loop as engine
-from mnist_accel.training import metrics
+from mnist_accel.hardware.accelerator import stop
 from mnist_accel.training.events import Silence, StepSums
+from mnist_accel.training.guard import Guard
+from mnist_accel.training.loop import fit
+from mnist_accel.training.metrics import predict_dataset
+from mnist_accel.training.setup import Progress, Setup, prepare
+from mnist_accel.training.train import start
 
 EVALUATION_BATCHES = (1000, 37, 4096)
 """Dividing the test set, not dividing it, and of uneven shares."""
@@ -40,15 +43,17 @@ class Spy(InputPipeline):
         return super().batch(indices)
 
 
-class Keeper:
-    """Keeps the sums of the epoch."""
+class Keeper(Guard):
+    """Keeps the sums of the epoch, and saves nothing."""
 
     sums: StepSums | None = None
 
-    def after_step(self, training: engine.Training, progress: engine.Progress) -> None:
+    def __init__(self) -> None: ...
+
+    def after_step(self, setup: Setup, progress: Progress) -> None:
         self.sums = progress.sums
 
-    def after_epoch(self, training: engine.Training, progress: engine.Progress) -> None: ...
+    def after_epoch(self, setup: Setup, progress: Progress) -> None: ...
 
 
 def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet, **settings: Any) -> dict[str, Any]:
@@ -65,32 +70,32 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet, **setting
         threads=1,
         **settings,
     )
-    machine = hardware.start(config)
+    hardware = start(config)
     small = DataSet(
         name=dataset.name,
-        train=data.split_off(dataset.train, samples, 0, "")[0],
-        test=data.split_off(dataset.test, 11, 0, "")[0],
+        train=datasets.split_off(dataset.train, samples, 0, "")[0],
+        test=datasets.split_off(dataset.test, 11, 0, "")[0],
         class_names=dataset.class_names,
         source=dataset.source,
         checksums=dataset.checksums,
     )
-    training = engine.prepare(config, machine, small)
-    training.train.__class__ = Spy
-    training.train.seen = []  # type: ignore[attr-defined]
+    setup = prepare(config, hardware, small)
+    setup.train_data.__class__ = Spy
+    setup.train_data.seen = []  # type: ignore[attr-defined]
     gradients: list[float] = []
 
     def keep_first(*_: object) -> None:
         if not gradients:
-            grads = [parameter.grad for parameter in training.module.parameters()]
+            grads = [parameter.grad for parameter in setup.module.parameters()]
             gradients.extend(torch.cat([grad.flatten() for grad in grads if grad is not None])[::97].tolist())
 
-    training.optimizer.register_step_pre_hook(keep_first)
+    setup.optimizer.register_step_pre_hook(keep_first)
     keeper = Keeper()
-    trained = engine.fit(training, engine.Progress(), Silence(), keeper)
+    fitted = fit(setup, Progress(), Silence(), keeper)
     assert keeper.sums
-    losses = machine.accelerator.reduce(keeper.sums.losses, "sum")
+    losses = hardware.accelerator.reduce(keeper.sums.losses, "sum")
     losses /= torch.tensor([batch_size] * (steps - 1) + [2])
-    per_rank = gather_object([training.train.seen])  # type: ignore[attr-defined]
+    per_rank = gather_object([setup.train_data.seen])  # type: ignore[attr-defined]
     order: list[int] = []
     for part in range(steps * accumulation):
         for seen in per_rank:
@@ -99,28 +104,27 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet, **setting
         "order": order,
         "losses": losses.tolist(),
         "gradients": gradients,
-        "test_samples": len(trained.predictions),
-        "world_size": machine.world_size,
+        "test_samples": len(fitted.predictions),
+        "world_size": hardware.world_size,
     }
 
 
 def evaluations(dataset: DataSet) -> list[dict[str, int]]:
     """Counts of an untrained model on the test set at several batch sizes, in float32."""
     config = TrainConfig(mixed_precision="no", threads=1)
-    machine = hardware.start(config)
-    training = engine.prepare(config, machine, dataset)
+    hardware = start(config)
+    setup = prepare(config, hardware, dataset)
     found = []
     for batch_size in EVALUATION_BATCHES:
-        predictions = metrics.evaluate(training.module, training.test, machine, batch_size)
+        predictions = predict_dataset(setup.module, setup.test_data, hardware, batch_size)
         found.append({"samples": len(predictions), "correct": predictions.correct})
     return found
 
 
 def main() -> None:
     """Everything in turn, in one process group."""
-    output, folder = Path(sys.argv[1]), sys.argv[2]
-    name = "mnist" if folder else "mnist-5k"
-    dataset = data.load(name, Path(folder), print, lambda *_: None)
+    output = Path(sys.argv[1])
+    dataset = datasets.load("mnist", Path("data"), print, lambda *_: None)
     found = {
         "float64": curve("float64", 30, 1, dataset),
         "float64 accumulated": curve("float64", 30, 3, dataset),
@@ -128,9 +132,9 @@ def main() -> None:
         "float32": curve("float32", 10, 1, dataset),
         "evaluations": evaluations(dataset),
     }
-    if hardware.start(TrainConfig(threads=1)).is_main:
+    if start(TrainConfig(threads=1)).is_main:
         output.write_text(json.dumps(found))
-    hardware.stop()
+    stop()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,154 @@
+"""The settings that training and evaluation share, and how a configuration merges and checks its values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from mnist_accel.config import recipe
+from mnist_accel.config.fields import MISTAKEN, Bool, File, MaybeWhole, OneOf, Setting, Whole, describe, reason, setting
+from mnist_accel.errors import ConfigError, Problem, did_you_mean, printable
+from mnist_accel.hardware.cores import available_cores, launched_world_size, local_world_size
+
+PRECISION = OneOf(("auto", "no", "bf16", "fp16"), aliases=(("fp32", "no"),))
+
+
+class RunConfig(BaseModel):
+    """The settings that training and evaluation share: data, hardware, output."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    data_dir: File = setting(Path("data"), "Folder of the data sets, in torchvision's layout (MNIST/raw/…).")
+    batch_size: Whole = setting(
+        128, "Samples in one optimizer step, over all processes and accumulation steps.", ge=1, decides_result=True
+    )
+    mixed_precision: Annotated[str, BeforeValidator(PRECISION)] = setting(
+        "auto",
+        "Precision of the forward pass. no or fp32: float32. auto: the precision that Accelerate was configured with, "
+        "else bf16 if the device supports it natively, else no.",
+    )
+    cpu: Bool = setting(False, "Use the CPU even if there is a GPU.")
+    threads: MaybeWhole = setting(
+        None, "CPU threads of each process. Default: the cores divided by the local processes.", ge=1, le=4096
+    )
+    processes: MaybeWhole = setting(None, "Start this many processes on this machine.", ge=1)
+    timeout: Whole = setting(
+        300, "Seconds to wait for a process that does not answer, before the run fails.", ge=1, le=10**7
+    )
+    output_dir: File = setting(Path(), "Folder for the results.")
+
+    def __init__(self, **given: Any) -> None:
+        given = {name: value for name, value in given.items() if value is not None}
+        from_recipe, problems = _from_recipe(given, settings(type(self)))
+        values = {**from_recipe, **given}
+        try:
+            super().__init__(**values)
+        except ValidationError as invalid:
+            errors = {str(error["loc"][0]): error for error in invalid.errors(include_url=False)}
+            for name, error in errors.items():
+                text = f"is not a setting; {did_you_mean(MISTAKEN.get(name, name), type(self).model_fields)}"
+                if name in type(self).model_fields:
+                    text = reason(error, settings(type(self))[name])
+                source = "" if name in given else given.get("recipe", "")
+                problems.append(Problem(printable(name, 50), text, source=source))
+            # The other values are complete, so that the checks below find the remaining problems.
+            super().__init__(**{name: value for name, value in values.items() if name not in errors})
+        self.model_fields_set.intersection_update(given)
+        problems += self._conflicts()
+        if problems:
+            raise ConfigError(problems)
+
+    def with_changes(self, **changes: Any) -> Self:
+        """A configuration of the settings that were given explicitly, and of `changes`; None takes a setting back.
+
+        Settings that came from the recipe come from the new recipe where `changes` names one.
+
+        Raises:
+            ConfigError: with all problems.
+        """
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**given | changes)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
+        """The same as `with_changes`: pydantic's own method would neither check the values nor read the recipe."""
+        return self.with_changes(**update or {})
+
+    def as_json(self) -> dict[str, Any]:
+        """All settings as JSON values."""
+        return self.model_dump(mode="json")
+
+    @property
+    def world_size(self) -> int:
+        """Processes of the whole run: those of the launcher that started this process, else `processes`."""
+        return launched_world_size() or self.processes or 1
+
+    def warnings(self) -> list[str]:
+        """Notices about settings that are allowed but probably not intended on this machine."""
+        local = local_world_size() if launched_world_size() else self.processes or 1
+        cores = available_cores()
+        if self.threads is None or self.threads * local <= cores:
+            return []
+        given = f"--threads {self.threads}: {count(local, 'process', 'es')} with so many threads"
+        better = f"Training is probably slower than with --threads {max(1, cores // local)}."
+        return [f"{given} share {count(cores, 'CPU core')}. {better}"]
+
+    def _conflicts(self) -> list[Problem]:
+        """Problems between settings, or between a setting and this machine."""
+        problems, launched, cores = [], launched_world_size(), available_cores()
+        if self.processes and launched and self.processes != launched:
+            text = f"{self.processes}: a launcher has already started {launched}; leave the setting out"
+            problems.append(Problem("processes", text))
+        elif self.processes and self.cpu and not launched and self.processes > cores:
+            # Without `cpu`, only torch knows whether there are GPUs; the launch then checks the number.
+            text = f"{self.processes}: this machine has {count(cores, 'CPU core')}; give at most {cores}"
+            problems.append(Problem("processes", text))
+        if self.mixed_precision == "fp16" and self.cpu:
+            problems.append(Problem("mixed_precision", "fp16: a CPU cannot train in fp16; give bf16 or no"))
+        return problems + _folder_problems(self.output_dir)
+
+
+def _from_recipe(given: dict[str, Any], known: Mapping[str, Setting]) -> tuple[Mapping[str, Any], list[Problem]]:
+    """The recipe's settings and the problems in it. The name of a recipe in `given` becomes the canonical one."""
+    name = given.get("recipe", known["recipe"].default) if "recipe" in known else None
+    if not isinstance(name, (str, os.PathLike)):
+        return {}, []
+    name = recipe.canonical(os.fspath(name))
+    if "recipe" in given:
+        given["recipe"] = name
+    return recipe.load(name, known)
+
+
+def _folder_problems(output_dir: Path) -> list[Problem]:
+    folder = output_dir.absolute()
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            text = f"{folder} is not a folder"
+        elif not os.access(folder, os.W_OK | os.X_OK):
+            text = f"cannot write in {folder}"
+        else:
+            return []
+    except OSError as error:  # for example a name that is too long
+        text = error.strerror or str(error)
+    return [Problem("output_dir", f"{output_dir}: {text}; give another folder")]
+
+
+def count(number: int, noun: str, plural: str = "s") -> str:
+    """A number with its noun: "1 process", "2 processes"."""
+    return f"{number} {noun}{plural if number != 1 else ''}"
+
+
+def settings(config: type[RunConfig]) -> dict[str, Setting]:
+    """The settings of a configuration class by name: its own first, then those of `RunConfig`."""
+    fields = sorted(config.model_fields.items(), key=lambda item: item[0] in RunConfig.model_fields)
+    return {name: describe(field) for name, field in fields}
+
+
+def option_name(name: str) -> str:
+    """The command-line option of a setting: `--batch-size` for `batch_size`."""
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,87 @@
+"""The types of a data set, and functions that divide it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_accel.errors import DataError
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Images uint8 (N, 28, 28) and their labels int64 (N,).
+
+    Attributes:
+        rows: None if `images` holds exactly these digits. If `images` is a large mapped file of which they are a part:
+            their row numbers in it, int64 (N,).
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A training part, a test part, and their origin.
+
+    Attributes:
+        source: the folder or package from which the images were read.
+        checksums: of the files that were read, by file name ("md5:…" or "sha256:…").
+        notice: a remark that the user must see, or "".
+    """
+
+    name: str
+    train: Digits
+    test: Digits
+    class_names: tuple[str, ...]
+    source: str
+    checksums: Mapping[str, str]
+    notice: str = ""
+
+
+def fingerprint(data: DataSet) -> str:
+    """One line that is equal on two processes only if both loaded the same data: name, sizes and checksums."""
+    return json.dumps([data.name, len(data.train), len(data.test), dict(data.checksums)], sort_keys=True)
+
+
+def occurrence(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The number of equal labels before each label; shape (N,)."""
+    counts = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        here = labels == label
+        counts[here] = np.arange(here.sum())
+    return counts
+
+
+def select(digits: Digits, indices: npt.NDArray[np.int64]) -> Digits:
+    """The digits at `indices`. Images are copied, except those of a mapped file: there only `rows` is set."""
+    if isinstance(digits.images, np.memmap):
+        rows = indices if digits.rows is None else digits.rows[indices]
+        return Digits(digits.images, digits.labels[indices], rows)
+    return Digits(digits.images[indices], digits.labels[indices])
+
+
+def split_off(digits: Digits, size: int, seed: int, option: str) -> tuple[Digits, Digits]:
+    """Divide into `size` random digits, balanced over the classes as far as possible, and the rest; order is kept.
+
+    Args:
+        option: the command-line option that gave `size`, for the error message.
+
+    Raises:
+        DataError: there are fewer than `size` digits.
+    """
+    if size > len(digits):
+        raise DataError(f"{option} {size}: there are {len(digits)} training samples", f"give at most {len(digits)}")
+    shuffled = np.random.default_rng(seed).permutation(len(digits))
+    rounds = occurrence(digits.labels[shuffled])  # first one digit of each class, then a second of each, …
+    order = shuffled[np.argsort(rounds, kind="stable")]
+    return select(digits, np.sort(order[:size])), select(digits, np.sort(order[size:]))

@@ -1,0 +1,79 @@
+"""`--dataset idx:DIR`: a data set of four IDX files."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from mnist_accel.data import idx
+from mnist_accel.data.digits import DataSet, Digits
+from mnist_accel.errors import DataError
+
+SIDE = 28
+"""Height and width of an image in pixels, as the networks take it."""
+PARTS = {"train": ("train",), "test": ("t10k", "test")}
+"""Words in the file names of each part of a data set."""
+
+
+def load(name: str, folder: Path) -> DataSet:
+    """Read IDX files, packed (.gz) or not, with names like those of MNIST or EMNIST. Large files are mapped.
+
+    Raises:
+        DataError: a file is missing, damaged, or does not fit the others.
+        OSError: the folder cannot be read.
+    """
+    checksums: dict[str, str] = {}
+    parts = {part: _read_part(name, folder, part, checksums) for part in PARTS}
+    classes = 1 + max(int(digits.labels.max()) for digits in parts.values())
+    return DataSet(
+        name=name,
+        train=parts["train"],
+        test=parts["test"],
+        class_names=tuple(map(str, range(max(2, classes)))),
+        source=str(folder),
+        checksums=checksums,
+    )
+
+
+def _read_part(name: str, folder: Path, part: str, checksums: dict[str, str]) -> Digits:
+    images_path = _find(name, folder, part, "images", "idx3")
+    labels_path = _find(name, folder, part, "labels", "idx1")
+    try:
+        images, checksums[images_path.name] = idx.read(images_path, 3)
+        labels, checksums[labels_path.name] = idx.read(labels_path, 1)
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        names = f"{images_path.name} or {labels_path.name}"
+        raise DataError(f"{name}: {names} is damaged or unreadable ({reason})", "replace the file") from error
+    if images.shape[1:] != (SIDE, SIDE):
+        raise DataError(
+            f"{name}: {images_path.name} contains images of {images.shape[1]} × {images.shape[2]} pixels",
+            f"give images of {SIDE} × {SIDE}",
+        )
+    if len(images) != len(labels) or not len(images):
+        raise DataError(
+            f"{name}: {len(images)} {part} images but {len(labels)} labels", "give one label for each image"
+        )
+    return Digits(images, labels.astype(np.int64))
+
+
+def _find(name: str, folder: Path, part: str, kind: str, form: str) -> Path:
+    """The only file of this part and kind, such as train-images-idx3-ubyte.gz. An unpacked file is preferred."""
+    if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises an error if the name is too long
+        raise DataError(f"{name}: {folder} is not a folder", "name a folder with IDX files")
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if kind in path.name and form in path.name and any(word in path.name for word in PARTS[part])
+    ]
+    unpacked = [path for path in found if path.suffix != ".gz"]
+    if len(unpacked or found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise DataError(
+            f"{name}: one file named …{PARTS[part][0]}…{kind}…{form}… is needed in {folder}; found: {names}",
+            "name the files like those of MNIST, one of each kind",
+        )
+    return (unpacked or found)[0]

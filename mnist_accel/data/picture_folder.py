@@ -1,0 +1,102 @@
+"""`--dataset folder:DIR`: a data set of pictures, one sub-folder for each class."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mnist_accel.data.digits import DataSet, Digits, occurrence, select
+from mnist_accel.errors import DataError
+from mnist_accel.pictures.one_character import read_character
+from mnist_accel.pictures.picture_file import SUFFIXES, PictureError
+
+MOST_CLASSES = 256
+"""A label is one byte."""
+TEST_SHARE = 6
+"""One in this many pictures of a class is used for testing, if there is no test/."""
+
+
+def load(name: str, folder: Path) -> DataSet:
+    """Read pictures from DIR/CLASS, or from DIR/train/CLASS and DIR/test/CLASS, as torchvision's ImageFolder does.
+
+    Each picture shows one character and is converted to the form of MNIST's images, as `predict` does it. Without
+    train/ and test/, one in TEST_SHARE pictures of each class becomes a test picture, always the same ones.
+
+    Raises:
+        DataError: there are fewer than two classes, a class has no picture, or a picture cannot be read.
+        OSError: a folder cannot be read.
+    """
+    parts = [folder]
+    if _is_folder(folder / "train"):
+        parts = [folder / "train", folder / "test"]
+    for part in parts:
+        if not _is_folder(part):
+            raise DataError(f"{name}: {part} is not a folder", "name a folder with pictures")
+    classes = _classes(parts[0])
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        raise DataError(
+            f"{name}: {parts[0]} has {len(classes)} sub-folders, one for each class", f"make 2 to {MOST_CLASSES}"
+        )
+    for part in parts[1:]:
+        if unknown := sorted(set(_classes(part)) - set(classes)):
+            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+            raise DataError(
+                f"{name}: {', '.join(unknown[:3])}{more}: a class in {part} but not in {parts[0]}",
+                "give each class training pictures, or delete its test pictures",
+            )
+    digest = hashlib.sha256()
+    digits = [_read_part(name, folder, part, classes, digest) for part in parts]
+    train, test = digits if len(digits) == 2 else _hold_out(name, digits[0])
+    return DataSet(
+        name=name,
+        train=train,
+        test=test,
+        class_names=tuple(classes),
+        source=str(folder),
+        checksums={"pictures": f"sha256:{digest.hexdigest()}"},
+    )
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112  # Path.is_dir raises an error if the name is too long
+
+
+def _classes(part: Path) -> list[str]:
+    return sorted(path.name for path in part.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _read_part(name: str, folder: Path, part: Path, classes: list[str], digest: hashlib._Hash) -> Digits:
+    """The pictures of all classes in `part`; their relative paths and pixels go into `digest`."""
+    images, labels, problems = [], [], []
+    for label, class_name in enumerate(classes):
+        class_folder = part / class_name
+        for path in sorted(class_folder.iterdir()) if class_folder.is_dir() else []:
+            if path.suffix.lower() not in SUFFIXES:
+                continue
+            try:
+                image = read_character(path)
+            except PictureError as error:
+                problems.append(f"{path.relative_to(folder)}: {error.message}")
+                continue
+            images.append(image)
+            labels.append(label)
+            digest.update(os.fsencode(path.relative_to(folder)) + image.tobytes())
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise DataError(f"{name}: {'; '.join(problems[:3])}{more}", "replace or delete these pictures")
+    if missing := sorted(set(range(len(classes))) - set(labels)):
+        raise DataError(f"{name}: no picture in {part / classes[missing[0]]}", "give each class pictures")
+    return Digits(np.stack(images), np.array(labels, dtype=np.int64))
+
+
+def _hold_out(name: str, digits: Digits) -> tuple[Digits, Digits]:
+    """Training and test digits: one in TEST_SHARE of each class, chosen at random with a fixed seed."""
+    order = np.random.default_rng(0).permutation(len(digits))
+    is_test = np.empty(len(order), dtype=np.bool_)
+    is_test[order] = occurrence(digits.labels[order]) % TEST_SHARE == TEST_SHARE - 1
+    if not is_test.any():
+        raise DataError(f"{name}: too few pictures to hold some out", f"put at least {TEST_SHARE} into a class")
+    return select(digits, np.flatnonzero(~is_test)), select(digits, np.flatnonzero(is_test))

@@ -1,0 +1,79 @@
+"""Shows the answers of `predict`: drawn on a terminal, as lines with tabs elsewhere."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from mnist_accel.errors import printable
+from mnist_accel.pictures.predict import Digit, PictureResult
+
+MOST_DRAWN = 12
+"""If there are more pictures, each gets one line."""
+BAR = 12
+"""Characters for a probability of 1."""
+
+
+class PredictionsTable:
+    """Shows each picture's result on stdout as soon as it is known."""
+
+    def __init__(self, pictures: int, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self.is_drawn = self.console.is_terminal and pictures <= MOST_DRAWN
+
+    def show(self, result: PictureResult) -> None:
+        """Show the labels of one picture, which has at least one digit."""
+        file = result.file if result.file.isprintable() else printable(result.file)
+        if not self.is_drawn:
+            doubts = "; ".join(printable(f"{digit.label}: {digit.doubt}") for digit in result.digits if digit.doubt)
+            lowest = _floored(min(digit.probability for digit in result.digits))
+            print("\t".join([file, printable(result.text), lowest, doubts]).rstrip(), flush=True)
+            return
+        self.console.print(Text(file, style="bold"), Text(f"  {printable(result.text)}", style="bold green"), sep="")
+        is_coloured = self.console.color_system is not None and not self.console.no_color
+        panels = [_panel(digit, is_coloured=is_coloured) for digit in result.digits]
+        self.console.print(Columns([Padding(panel, (0, 0, 1, 0)) for panel in panels]))
+
+
+def _panel(digit: Digit, *, is_coloured: bool) -> Table:
+    """The network's input beside the most probable labels."""
+    answers = Table.grid(padding=(0, 1))
+    for label, probability in digit.top:
+        bar = "█" * round(BAR * probability)
+        answers.add_row(Text(printable(label, 40), style="bold"), Text(f"{_floored(probability):>6}"), bar)
+    left, top, right, bottom = digit.box
+    notes: list[Text | Table] = [answers, Text(f"at {left}, {top} … {right}, {bottom}", style="dim")]
+    if digit.doubt:
+        notes.append(Text(printable(digit.doubt), style="yellow"))
+    panel = Table.grid(padding=(0, 2, 0, 0))
+    panel.add_column(width=digit.image.shape[1], no_wrap=True)
+    panel.add_column(max_width=32)
+    panel.add_row(half_blocks(digit.image, is_coloured=is_coloured), Group(*notes))
+    return panel
+
+
+def half_blocks(image: npt.NDArray[np.uint8], *, is_coloured: bool) -> Text:
+    """A grey image, uint8 (H, W) with even H, as H/2 lines of W characters; each character shows two pixels."""
+    text = Text()
+    for row in range(0, len(image), 2):
+        for above, below in zip(image[row].tolist(), image[row + 1].tolist(), strict=True):
+            if is_coloured:
+                text.append("▀", Style.parse(f"rgb({above},{above},{above}) on rgb({below},{below},{below})"))
+            else:
+                text.append(" ▀▄█"[(above >= 96) + 2 * (below >= 96)])
+        text.append("\n")
+    text.right_crop(1)
+    return text
+
+
+def _floored(probability: float) -> str:
+    """In per cent, rounded down: 100.0% stands for 1 alone."""
+    return f"{math.floor(probability * 1000) / 10:.1f}%"
