@@ -84,47 +84,6 @@ class RunFacts:
     output_dir: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunFacts:
-    """The facts of a run that are known before its first step. The panel, the result and the record show them.
-
-    Attributes:
-        settings: the whole configuration as JSON values.
-        class_names: names of the labels, in the order of the model's outputs.
-        source: folder or package that the data set was read from.
-        checksums: of the data files, by name.
-        parameters: number of trained parameters.
-        steps_per_epoch: optimizer steps.
-        exchange: how processes exchange gradients; empty for one process.
-        threads: CPU threads of each process.
-        precision_reason: why this precision, in words.
-    """
-
-    model: str
-    recipe: str
-    settings: Mapping[str, Any]
-    dataset: str
-    class_names: tuple[str, ...]
-    source: str
-    checksums: Mapping[str, str]
-    train_samples: int
-    validation_samples: int
-    test_samples: int
-    parameters: int
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-    world_size: int
-    exchange: str
-    device: str
-    device_name: str
-    cpu: str
-    threads: int
-    mixed_precision: str
-    precision_reason: str
-    output_dir: str
-
-
 @dataclass
 class StepSums:
     """Sums over this process's part of each step of an epoch, on the device. Reading them waits for the device.
