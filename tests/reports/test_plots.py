@@ -4,17 +4,20 @@ import io
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import matplotlib.image
 import numpy as np
 import numpy.typing as npt
 import pytest
-from matplotlib.figure import Figure
 
 from mnist_accel.data.datasets import DIGITS, Digits
 from mnist_accel.reports import plots
 from mnist_accel.training.metrics import Predictions
 from tests.reports.examples import record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 N = 40
 
