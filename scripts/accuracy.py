@@ -16,15 +16,20 @@ import tempfile
 from pathlib import Path
 
 
-def main() -> None:
-    """Run the seeds in turn; one line per seed goes to stderr, one JSON object to stdout."""
+def read_options() -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--recipe", default="seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--mixed-precision", default="auto")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the seeds in turn; one line per seed goes to stderr, one JSON object to stdout."""
+    options = read_options()
 
     from mnist_accel import TrainConfig, train  # imports torch, which --help need not wait for
 

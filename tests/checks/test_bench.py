@@ -13,6 +13,7 @@ from mnist_accel import TrainConfig
 from mnist_accel.checks import bench
 from mnist_accel.checks.bench import Measured, candidates, machine_facts, run_bench
 from mnist_accel.checks.bench_worker import Candidate
+from mnist_accel.commands.bench import bench as command
 from mnist_accel.errors import LaunchError
 from mnist_accel.hardware.cores import available_cores
 from tests.conftest import Run
@@ -74,6 +75,26 @@ def test_the_operations_of_a_training_image_are_counted(monkeypatch: pytest.Monk
     facts = machine_facts("cnn", torch.device("cpu"))
     assert facts["flop_per_image"] == pytest.approx(61.0e6, rel=0.01)  # forward and backward
     assert facts["matrix_flop_per_second"]["no"] > 0
+
+
+def test_the_command_prints_results_and_failures_on_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    default = short(candidates(TrainConfig(cpu=True))[0])
+    refused = dataclasses.replace(default, title="refused", recipe="no-such-recipe")
+    monkeypatch.setattr(bench, "candidates", lambda _: [default, refused])
+    monkeypatch.setattr(bench, "MATRIX_SIDE", 64)
+    with pytest.raises(SystemExit) as left:
+        command(rounds=1, cpu=True)
+    assert left.value.code == 0
+    captured = capsys.readouterr()
+    first, second = captured.out.splitlines()
+    assert first.startswith(default.title)
+    assert "images/s" in first
+    assert "of the peak" in first
+    assert second.startswith("refused")
+    assert "failed: ConfigError" in second
+    assert f"{default.title} …" in captured.err
 
 
 def test_mistakes_are_refused_before_any_work(run: Run) -> None:
