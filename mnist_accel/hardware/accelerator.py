@@ -54,8 +54,7 @@ class Hardware:
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self.accelerator.device
-        return device
+        return cast(torch.device, self.accelerator.device)
 
     @property
     def world_size(self) -> int:
