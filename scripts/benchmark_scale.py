@@ -112,8 +112,8 @@ def cost(
         ordering = (time.perf_counter() - began) / len(labels)
         chosen = order[:GATHERED]
         began = time.perf_counter()
-        for start in range(0, len(chosen), BATCH):
-            pipeline.batch(chosen[start : start + BATCH])
+        for first in range(0, len(chosen), BATCH):
+            pipeline.batch(chosen[first : first + BATCH])
         found.append(1e6 * (ordering + (time.perf_counter() - began) / len(chosen)))
     return statistics.median(found[1:])  # the first epoch warms up
 

@@ -18,8 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from mnist_accel.checks.bench_worker import Candidate, serve
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import LaunchError, printable
-from mnist_accel.hardware.accelerator import choose_precision, cpu_name, gpu_count
+from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
 from mnist_accel.hardware.cores import available_cores
+from mnist_accel.hardware.cpu import cpu_name
+from mnist_accel.hardware.precision import choose_precision
 from mnist_accel.models import architectures
 
 MATRIX_SIDE, MATRIX_PRODUCTS, MATRIX_ROUNDS = 2048, 5, 4
@@ -91,7 +93,7 @@ class Worker:
 def candidates(config: TrainConfig) -> list[Candidate]:
     """The way in which `mnist-accel train` trains here by default, and its alternatives on this machine."""
     on_cpu = config.cpu or gpu_count() == 0
-    precision, _ = choose_precision(config, torch.device("cpu") if on_cpu else None)
+    precision, _ = choose_precision(config.mixed_precision, "cpu" if on_cpu else accelerator_type())
     name = "fp32" if precision == "no" else precision
     default = Candidate(f"{name}, 1 process", "ours", config.recipe, config.batch_size, precision, cpu=on_cpu)
     found = [default, replace(default, title=f"{name}, 1 process, speedups off", speedups=False)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import tempfile
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -14,11 +13,12 @@ import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data import datasets as data
 from mnist_accel.errors import UserError
-from mnist_accel.hardware import accelerator as hardware
+from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
 from mnist_accel.hardware.cores import available_cores, cgroup_quota, launched_world_size, local_world_size
+from mnist_accel.hardware.cpu import cpu_name
+from mnist_accel.hardware.precision import accelerate_configuration, choose_precision
 
 OLDEST_TORCH = Version("2.10")
 PACKAGES = ("mnist-accel", "torch", "torchvision", "accelerate", "numpy")
@@ -88,13 +88,12 @@ def torchvision_problems(torch_version: Version) -> list[str]:
 def _devices(findings: Findings) -> None:
     cores, quota = available_cores(), cgroup_quota()
     limit = "" if quota == float("inf") else f" (control group: {quota:g})"
-    findings.facts["cpu"] = f"{hardware.cpu_name()}, {cores} cores available of {os.cpu_count()}{limit}"
-    gpus = hardware.gpu_count()
+    findings.facts["cpu"] = f"{cpu_name()}, {cores} cores available of {os.cpu_count()}{limit}"
+    gpus = gpu_count()
     names = [torch.cuda.get_device_name(i) for i in range(gpus)] if torch.cuda.is_available() else ["MPS"] * gpus
     findings.facts["accelerators"] = ", ".join(names) or "none"
     try:
-        config = TrainConfig(output_dir=Path(tempfile.gettempdir()))  # the current folder may be read-only
-        precision, reason = hardware.choose_precision(config, None if gpus else torch.device("cpu"))
+        precision, reason = choose_precision("auto", accelerator_type() or "cpu")
         findings.facts["precision"] = f"{'fp32' if precision == 'no' else precision} ({reason})"
     except UserError as error:
         findings.facts["precision"] = f"none: {error.message}"
@@ -115,7 +114,7 @@ def _launcher(findings: Findings) -> None:
     if "RANK" in os.environ and not launched_world_size():
         findings.warnings.append(f"RANK={os.environ['RANK']} is set without WORLD_SIZE; unset it, or use a launcher")
     try:
-        path, configured = hardware.accelerate_configuration()
+        path, configured = accelerate_configuration()
     except UserError as error:
         findings.warnings.append(str(error))
         return
@@ -123,7 +122,7 @@ def _launcher(findings: Findings) -> None:
     # num_processes counts the processes of all machines.
     machines = getattr(configured, "num_machines", 1) or 1
     processes = -(-(getattr(configured, "num_processes", 1) or 1) // machines)
-    gpus = hardware.gpu_count()
+    gpus = gpu_count()
     if processes > 1 and not gpus:
         findings.warnings.append(
             f"{path} asks for {processes} processes, but without a GPU accelerate launch starts one; "

@@ -29,25 +29,24 @@ def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = Fa
     if config.processes and (config.processes > 1 or config.max_restarts) and launched_world_size() is None:
         return launch(config)
     from mnist_accel import api
-    from mnist_accel.reports.console import TrainingConsole, stderr_console
+    from mnist_accel.hardware.signals import StopRequests
+    from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
+    from mnist_accel.reports.run_summary import headline
     from mnist_accel.training.events import Silence
 
     is_main = launched_rank() == 0
-    console = TrainingConsole(stderr_console(), quiet=quiet)
+    console = TrainingConsole(stderr_console(), results=result_console(to_stderr=json), quiet=quiet)
     for text in config.warnings() if is_main else ():
         console.notice(text)
     try:
-        result = api.train(config, console if is_main else Silence())
+        stop = StopRequests(leaves_at_once=True)
+        result = api.train(config, console if is_main else Silence(), stop=stop)
     finally:
         with contextlib.suppress(OSError):  # the terminal may be closed
             console.close()
     below = config.target_accuracy is not None and result.test_accuracy < config.target_accuracy
     if is_main:
-        console.run_finished(
-            f"{result.dataset}: test accuracy {result.test_accuracy:.2%} with the weights of epoch "
-            f"{result.chosen_epoch}, {result.train_seconds:.1f} s of training, {result.wall_seconds:.1f} s in total",
-            [config.output_dir / name for name in api.TRAIN_FILES],
-        )
+        console.run_finished(headline(result), [config.output_dir / name for name in api.TRAIN_FILES])
         if below:
             print_errors([f"test accuracy {result.test_accuracy:.4f} is below the target {config.target_accuracy}"])
         if json:

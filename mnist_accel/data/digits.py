@@ -36,7 +36,6 @@ class DataSet:
     Attributes:
         source: the folder or package from which the images were read.
         checksums: of the files that were read, by file name ("md5:…" or "sha256:…").
-        notice: a remark that the user must see, or "".
     """
 
     name: str
@@ -45,7 +44,6 @@ class DataSet:
     class_names: tuple[str, ...]
     source: str
     checksums: Mapping[str, str]
-    notice: str = ""
 
 
 def fingerprint(data: DataSet) -> str:

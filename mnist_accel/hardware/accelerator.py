@@ -152,9 +152,9 @@ def start_hardware(
         UserError: the machine does not support what was asked for.
         LaunchError: fewer processes joined than the launcher started.
     """
-    on_cpu = cpu or _accelerator_type() is None
+    on_cpu = cpu or accelerator_type() is None
     _check(on_cpu=on_cpu, processes=processes, compiled=compiled)
-    kind = "cpu" if on_cpu else _accelerator_type()
+    kind = "cpu" if on_cpu else accelerator_type()
     if _is_callers_own() and mixed_precision == "auto" and dtype == "float32":
         mixed_precision, reason = AcceleratorState().mixed_precision, "as in this program's Accelerator"
     else:
@@ -272,14 +272,15 @@ def _reset_state() -> None:
     GradientState._reset_state()
 
 
-def _accelerator_type() -> str | None:
+def accelerator_type() -> str | None:
+    """Type of the accelerator that torch uses here, such as cuda or mps; None without one."""
     device = torch.accelerator.current_accelerator(check_available=True)
     return device.type if device else None
 
 
 def gpu_count() -> int:
     """The number of accelerators that torch can use on this machine."""
-    return torch.accelerator.device_count() if _accelerator_type() else 0
+    return torch.accelerator.device_count() if accelerator_type() else 0
 
 
 def _compiler(kind: str | None, accumulation_steps: int) -> TorchDynamoPlugin:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_accel.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mnist_accel.training.events import RunFacts
+    from mnist_accel.training.train import TrainResult
 
 
 def summary(facts: RunFacts) -> dict[str, str]:
@@ -30,6 +33,15 @@ def summary(facts: RunFacts) -> dict[str, str]:
         + f"; the newest {settings['keep']} are kept",
         "output": str(Path(facts.output_dir).absolute()),
     }
+
+
+def headline(result: TrainResult) -> str:
+    """The result of a run in one sentence. A resumed run has trained for longer than this call took."""
+    total = "for this call, after a resume" if result.train_seconds > result.wall_seconds else "in total"
+    return (
+        f"{printable(result.dataset)}: test accuracy {result.test_accuracy:.2%} with the weights of epoch "
+        f"{result.chosen_epoch}; {result.train_seconds:.1f} s of training, {result.wall_seconds:.1f} s {total}"
+    )
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

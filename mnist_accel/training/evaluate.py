@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mnist_accel.config.settings import DATASETS, EvaluateConfig, is_data_set
+from mnist_accel.config.settings import DATA_SET, DATASETS, EvaluateConfig
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.datasets import DataSet
 from mnist_accel.errors import UserError, WeightsError, did_you_mean, printable
@@ -105,12 +105,13 @@ def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
             f"there is no {record_path(config.weights)} that names the data set of these weights",
             f"give --dataset {'|'.join(DATASETS)}",
         )
-    if not is_data_set(name):
+    try:
+        return DATA_SET(name)
+    except ValueError as error:
         raise WeightsError(
             f"{record_path(config.weights)} names an unknown data set {printable(name, 60)!r}",
             did_you_mean(name, DATASETS),
-        )
-    return name
+        ) from error
 
 
 def data_folder(config: EvaluateConfig) -> Path:

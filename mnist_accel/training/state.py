@@ -77,7 +77,7 @@ def environment(setup: Setup) -> Facts:
         "device": setup.hardware.device_name,
         "exchange": setup.exchange,
         "speedups": setup.hardware.speedups,
-        "compile": setup.config.compile,
+        "compile": setup.hardware.compiled,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
     }
