@@ -54,11 +54,6 @@ def launched_world_size() -> int | None:
     return _environment_number("WORLD_SIZE")
 
 
-def is_launched() -> bool:
-    """Whether a launcher such as torchrun or `accelerate launch` started this process and waits for it."""
-    return "RANK" in os.environ or "ACCELERATE_DYNAMO_BACKEND" in os.environ
-
-
 def launched_rank() -> int:
     """Rank of this process in the whole run; 0 without a launcher."""
     return _environment_number("RANK") or 0
