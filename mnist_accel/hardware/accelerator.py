@@ -34,7 +34,6 @@ class Hardware:
     Attributes:
         device_name: the model of the CPU or accelerator.
         threads: CPU threads of this process.
-        mixed_precision: no, bf16 or fp16.
         precision_reason: in words for people.
         timeout: seconds that a process waits for the others in a collective.
         speedups: whether the run uses mnist_accel/speed.
@@ -69,12 +68,9 @@ class Hardware:
         return self.rank == 0
 
     def together(self, work: Callable[[], Result]) -> Result:
-        """Do `work` on every process. If it fails on one, all raise that process' error, so that none waits forever.
+        """Do `work` on every process. If it raises a UserError, all raise that of the lowest rank, so that none waits.
 
         The others wait up to `PATIENCE` for the slowest one, longer than `timeout`.
-
-        Raises:
-            UserError: that of the lowest rank that failed.
         """
         result, failure = None, None
         try:
@@ -126,13 +122,8 @@ def start_hardware(
         LaunchError: fewer processes joined than the launcher started.
     """
     kind = (None if cpu else accelerator_type()) or "cpu"
-    launched, patience = launched_world_size(), timedelta(seconds=timeout)
-    if processes and processes > 1 and launched is None:
-        raise UserError(
-            f"processes {processes}: one Python call is one process",
-            "use the command line's --processes, torchrun or accelerate.notebook_launcher",
-        )
-    _require_support(kind, compiled)
+    launched, patience = launched_world_size() or 1, timedelta(seconds=timeout)
+    _require_support(kind, processes, compiled)
     if mixed_precision == "auto" and dtype == "float32" and _is_callers_own():
         mixed_precision, reason = AcceleratorState().mixed_precision, "as in this program's Accelerator"
     else:
@@ -141,7 +132,7 @@ def start_hardware(
         rendezvous.join("gloo" if kind == "cpu" else "nccl", patience)
     plugin = _compiler(kind, accumulation_steps) if compiled else None
     accelerator = _accelerator(kind, mixed_precision, patience, plugin)
-    if accelerator.num_processes != (launched or 1):
+    if accelerator.num_processes != launched:
         raise LaunchError(
             f"{launched} processes were started, but only {accelerator.num_processes} joined",
             "start them with torchrun or --processes",
@@ -149,15 +140,20 @@ def start_hardware(
     torch.set_num_threads(threads := threads or max(1, available_cores() // local_world_size()))
     keep_freed_memory(speedups)
     control = None
-    if accelerator.num_processes > 1:
+    if launched > 1:
         atexit.register(stop)  # for callers in Python
         control = cast(distributed.ProcessGroup, distributed.new_group(backend="gloo", timeout=patience))
     name = torch.cuda.get_device_name(accelerator.device) if kind == "cuda" else cpu_name() if kind == "cpu" else kind
     return Hardware(accelerator, name, threads, mixed_precision, reason, timeout, speedups, compiled, control)
 
 
-def _require_support(kind: str, compiled: bool) -> None:
-    """Raise a UserError unless this machine supports its processes on this kind of device."""
+def _require_support(kind: str, processes: int | None, compiled: bool) -> None:
+    """Raise a UserError where this machine or this process cannot do what was asked for."""
+    if processes and processes > 1 and launched_world_size() is None:
+        raise UserError(
+            f"processes {processes}: one Python call is one process",
+            "use the command line's --processes, torchrun or accelerate.notebook_launcher",
+        )
     if kind != "cpu" and local_world_size() > gpu_count():
         raise UserError(
             f"{local_world_size()} processes were started here, but this machine has {gpu_count()} GPUs",
@@ -173,11 +169,7 @@ def _is_callers_own() -> bool:
 
 
 def _accelerator(kind: str, mixed_precision: str, timeout: timedelta, plugin: TorchDynamoPlugin | None) -> Accelerator:
-    """An Accelerator with these settings, which shares the state of the caller's own Accelerator if there is one.
-
-    Raises:
-        UserError: the caller's own Accelerator has other settings.
-    """
+    """An Accelerator that shares the caller's own state; raises a UserError if that has other settings than these."""
     if is_callers_own := _is_callers_own():
         own = AcceleratorState()
         found = (own.device.type, own.mixed_precision, GradientState().num_steps, None)
@@ -209,10 +201,10 @@ def _accelerator(kind: str, mixed_precision: str, timeout: timedelta, plugin: To
 
 
 def _compiler(kind: str, accumulation_steps: int) -> TorchDynamoPlugin:
-    """Inductor. On a GPU it also records CUDA graphs and replays them, which saves launching each kernel.
+    """Inductor; on a GPU with CUDA graphs, which save launching each kernel.
 
-    Not with gradient accumulation, where one replay overwrites the gradients of another
-    (https://github.com/pytorch/pytorch/issues/169545), and not where processes exchange gradients.
+    Without them where gradients are accumulated, because one replay overwrites the gradients of another
+    (https://github.com/pytorch/pytorch/issues/169545), and where processes exchange gradients.
     """
     is_whole_batch = accumulation_steps * (launched_world_size() or 1) == 1
     mode = "reduce-overhead" if kind == "cuda" and is_whole_batch else "default"
@@ -228,17 +220,12 @@ def stop() -> None:
 def lost_contact(error: Exception) -> LaunchError | None:
     """The error to report if `error` means that another process no longer answers; otherwise None."""
     text = str(error).partition("\n")[0]
-    is_theirs = isinstance(error, distributed.DistError) or any(
-        sign in text.lower() for sign in ("gloo", "closed by peer", "timed out waiting")
-    )
-    if not isinstance(error, RuntimeError) or not is_theirs:
+    has_sign = any(sign in text.lower() for sign in ("gloo", "closed by peer", "timed out waiting"))
+    if not isinstance(error, distributed.DistError) and not (isinstance(error, RuntimeError) and has_sign):
         return None
     is_silent = "timed out" in text.lower() or "timeout" in text.lower()
-    return LaunchError(
-        f"another process {'did not answer in time (--timeout)' if is_silent else 'has ended or cannot be reached'} "
-        f"({text[:150]})",
-        "see what happened to it; continue with --resume auto",
-    )
+    what = "did not answer in time (--timeout)" if is_silent else "has ended or cannot be reached"
+    return LaunchError(f"another process {what} ({text[:150]})", "see what happened to it; continue with --resume auto")
 
 
 def accelerator_type() -> str | None:

@@ -71,9 +71,6 @@ class SharedMemory:
         descriptor: of the memory file, which has room for the counters and the two halves and is all zero.
         process_ids: by rank.
         timeout: seconds to wait for another process.
-
-    Raises:
-        OSError: the memory cannot be mapped, or a process has ended.
     """
 
     def __init__(self, descriptor: int, process_ids: Sequence[int], timeout: float) -> None:
@@ -91,10 +88,7 @@ class SharedMemory:
             self._ends.register(end, select.POLLIN)
 
     def average(self, bucket: distributed.GradBucket) -> Future[Tensor]:
-        """Return the mean of a bucket's gradients over the processes, available after the last bucket of the step.
-
-        A communication hook of DistributedDataParallel, which checks the annotations.
-        """
+        """The mean of a bucket's gradients over the processes. DistributedDataParallel checks the annotations."""
         future: Future[Tensor] = Future()
         self._buckets.append((bucket.buffer(), future))
         if bucket.is_last():
@@ -102,6 +96,7 @@ class SharedMemory:
         return future
 
     def _exchange(self) -> None:
+        """Average all buckets of this step, and complete their futures."""
         self._exchanges += 1
         half, begin = self._halves[self._exchanges % 2], 0
         written: list[list[Tensor]] = []  # by bucket and rank
