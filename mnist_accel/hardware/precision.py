@@ -62,8 +62,7 @@ def _configured_precision() -> str | None:
 def accelerate_configuration() -> tuple[Path, Any]:
     """The path of Accelerate's default configuration file, and its content; None if there is no such file.
 
-    Raises:
-        UserError: it cannot be read.
+    Raises a UserError if it cannot be read.
     """
     from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 

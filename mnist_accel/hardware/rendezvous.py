@@ -19,8 +19,7 @@ from torch.distributed import PrefixStore, Store
 def join(backend: str, timeout: timedelta) -> None:
     """Form the process group of this attempt, unless it exists or no elastic launcher started this process.
 
-    Raises:
-        RuntimeError: the other processes did not join in time.
+    Raises RuntimeError if the other processes do not join in time.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or distributed.is_initialized():
         return

@@ -28,17 +28,13 @@ class StopRequests:
     """Notes signals inside its `with` block. Outside the main thread it notes nothing.
 
     A second thread receives the signals: the main thread may be waiting for other processes in C++ code, where Python
-    runs no signal handler.
-
-    Args:
-        leaves_at_once: whether a second Ctrl-C ends this process immediately, as a command should. Otherwise it raises
-            KeyboardInterrupt, as a notebook expects.
+    runs no signal handler. A second Ctrl-C ends this process immediately if `leaves_at_once`, as a command should.
+    Otherwise it raises KeyboardInterrupt, as a notebook expects.
     """
 
     def __init__(self, *, leaves_at_once: bool = False) -> None:
         self.leaves_at_once = leaves_at_once
-        self._noted = 0
-        self._interrupts = 0
+        self._noted = self._interrupts = 0
         is_launched = "RANK" in os.environ or "ACCELERATE_DYNAMO_BACKEND" in os.environ  # by torchrun or accelerate
         self._launcher = os.getppid() if is_launched else None
         self._handlers: dict[int, Any] = {}

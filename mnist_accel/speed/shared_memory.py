@@ -28,8 +28,6 @@ MAX_PROCESSES = 4
 """Each process adds the gradients of all, so the work grows with their number; a backend's does not."""
 CACHE_LINE = 64
 """Bytes. Each counter has a cache line of its own, and gradients begin at a multiple of it."""
-BUSY_SECONDS = 0.005
-"""How long a process waits without sleeping."""
 
 
 def prepare_exchange(model: nn.Module, images: Tensor, timeout: float, enabled: bool) -> str:
@@ -39,7 +37,6 @@ def prepare_exchange(model: nn.Module, images: Tensor, timeout: float, enabled: 
         model: contains a DistributedDataParallel. Its gradients must be set to zero afterwards.
         images: (B, C, H, W), passed through the model.
         timeout: seconds to wait for another process.
-        enabled: whether to use shared memory where that is possible.
 
     Returns: "shared memory", or the name of the backend.
     """
@@ -70,7 +67,7 @@ class SharedMemory:
     Args:
         descriptor: of the memory file, which has room for the counters and the two halves and is all zero.
         process_ids: by rank.
-        timeout: seconds to wait for another process.
+        timeout: in seconds.
     """
 
     def __init__(self, descriptor: int, process_ids: Sequence[int], timeout: float) -> None:
@@ -96,7 +93,6 @@ class SharedMemory:
         return future
 
     def _exchange(self) -> None:
-        """Average all buckets of this step, and complete their futures."""
         self._exchanges += 1
         half, begin = self._halves[self._exchanges % 2], 0
         written: list[list[Tensor]] = []  # by bucket and rank
@@ -126,7 +122,7 @@ class SharedMemory:
                     raise distributed.DistError("it has ended before sending its gradients")
                 if waited > self.timeout:
                     raise distributed.DistError(f"timed out after {self.timeout:g} s, waiting for its gradients")
-                if waited < BUSY_SECONDS:
+                if waited < 0.005:  # at first without sleeping
                     os.sched_yield()  # where there are more processes than cores, let another one work
                 else:
                     ended = self._ends.poll(1)  # ms
