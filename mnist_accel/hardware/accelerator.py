@@ -34,7 +34,6 @@ class Hardware:
     Attributes:
         device_name: the model of the CPU or accelerator.
         threads: CPU threads of this process.
-        mixed_precision: no, bf16 or fp16.
         precision_reason: in words for people.
         timeout: seconds that a process waits for the others in a collective.
         speedups: whether the run uses mnist_accel/speed.
@@ -48,9 +47,9 @@ class Hardware:
     mixed_precision: str
     precision_reason: str
     timeout: float
-    speedups: bool = True
-    compiled: bool = False
-    control: distributed.ProcessGroup | None = None
+    speedups: bool
+    compiled: bool
+    control: distributed.ProcessGroup | None
 
     @property
     def device(self) -> torch.device:
@@ -61,25 +60,17 @@ class Hardware:
         return int(self.accelerator.num_processes)
 
     @property
-    def local_world_size(self) -> int:
-        """Processes of this run on this machine."""
-        return local_world_size()
-
-    @property
     def rank(self) -> int:
         return int(self.accelerator.process_index)
 
     @property
     def is_main(self) -> bool:
-        return bool(self.accelerator.is_main_process)
+        return self.rank == 0
 
     def together(self, work: Callable[[], Result]) -> Result:
-        """Do `work` on every process. If it fails on one, all raise that process' error, so that none waits forever.
+        """Do `work` on every process. If it raises a UserError, all raise that of the lowest rank, so that none waits.
 
         The others wait up to `PATIENCE` for the slowest one, longer than `timeout`.
-
-        Raises:
-            UserError: that of the lowest rank that failed.
         """
         result, failure = None, None
         try:
@@ -95,29 +86,14 @@ class Hardware:
         return cast(Result, result)
 
     def require_same(self, facts: dict[str, Any], hint: str) -> None:
-        """Raise on all processes unless all have the same facts.
-
-        Raises:
-            UserError: names the facts that differ.
-        """
+        """Raise a UserError on all processes that names the facts in which they differ, if there are any."""
         found = self.gather(facts)
-        different = []
-        for name in facts:
-            values = sorted({str(other.get(name)) for other in found})
-            if len(values) > 1:
-                different.append(f"{name} is {' and '.join(values)}")
+        values = {name: sorted({str(other.get(name)) for other in found}) for name in facts}
+        different = [f"{name} is {' and '.join(texts)}" for name, texts in values.items() if len(texts) > 1]
         if different:
             error = UserError(f"the processes were not started alike: {'; '.join(different)}", hint)
             error.is_shared = True
             raise error
-
-    def largest(self, number: int) -> int:
-        """The largest of all processes' numbers."""
-        if self.control is None:
-            return number
-        largest = torch.tensor(number)
-        distributed.all_reduce(largest, distributed.ReduceOp.MAX, group=self.control)
-        return int(largest)
 
     def gather(self, value: Result) -> list[Result]:
         """The values of all processes, by rank."""
@@ -125,13 +101,6 @@ class Hardware:
         if self.control is not None:
             distributed.all_gather_object(values, value, group=self.control)
         return values
-
-    def from_main(self, value: Result) -> Result:
-        """The main process' value, on every process."""
-        values = [value]
-        if self.control is not None:
-            distributed.broadcast_object_list(values, src=0, group=self.control)
-        return values[0]
 
 
 def start_hardware(
@@ -152,50 +121,46 @@ def start_hardware(
         UserError: the machine does not support what was asked for.
         LaunchError: fewer processes joined than the launcher started.
     """
-    on_cpu = cpu or accelerator_type() is None
-    _check(on_cpu=on_cpu, processes=processes, compiled=compiled)
-    kind = "cpu" if on_cpu else accelerator_type()
-    if _is_callers_own() and mixed_precision == "auto" and dtype == "float32":
+    kind = (None if cpu else accelerator_type()) or "cpu"
+    launched, patience = launched_world_size() or 1, timedelta(seconds=timeout)
+    _require_support(kind, processes, compiled)
+    if mixed_precision == "auto" and dtype == "float32" and _is_callers_own():
         mixed_precision, reason = AcceleratorState().mixed_precision, "as in this program's Accelerator"
     else:
         mixed_precision, reason = choose_precision(mixed_precision, kind, dtype)
-    if backend := {"cpu": "gloo", "cuda": "nccl"}.get(kind or ""):
-        rendezvous.join(backend, timedelta(seconds=timeout))
+    if kind in ("cpu", "cuda"):
+        rendezvous.join("gloo" if kind == "cpu" else "nccl", patience)
     plugin = _compiler(kind, accumulation_steps) if compiled else None
-    accelerator = _accelerator(kind, mixed_precision, timedelta(seconds=timeout), plugin)
-    if accelerator.num_processes != (launched := launched_world_size() or 1):
+    accelerator = _accelerator(kind, mixed_precision, patience, plugin)
+    if accelerator.num_processes != launched:
         raise LaunchError(
             f"{launched} processes were started, but only {accelerator.num_processes} joined",
             "start them with torchrun or --processes",
         )
     torch.set_num_threads(threads := threads or max(1, available_cores() // local_world_size()))
     keep_freed_memory(speedups)
-    control = _control_group(timeout) if launched > 1 else None
-    name = _device_name(accelerator.device)
+    control = None
+    if launched > 1:
+        atexit.register(stop)  # for callers in Python
+        control = cast(distributed.ProcessGroup, distributed.new_group(backend="gloo", timeout=patience))
+    name = torch.cuda.get_device_name(accelerator.device) if kind == "cuda" else cpu_name() if kind == "cpu" else kind
     return Hardware(accelerator, name, threads, mixed_precision, reason, timeout, speedups, compiled, control)
 
 
-def _check(*, on_cpu: bool, processes: int | None, compiled: bool) -> None:
-    """Raise UserError where this machine or this process cannot do what was asked for."""
+def _require_support(kind: str, processes: int | None, compiled: bool) -> None:
+    """Raise a UserError where this machine or this process cannot do what was asked for."""
     if processes and processes > 1 and launched_world_size() is None:
         raise UserError(
             f"processes {processes}: one Python call is one process",
             "use the command line's --processes, torchrun or accelerate.notebook_launcher",
         )
-    if not on_cpu and local_world_size() > gpu_count():
+    if kind != "cpu" and local_world_size() > gpu_count():
         raise UserError(
             f"{local_world_size()} processes were started here, but this machine has {gpu_count()} GPUs",
             "start one for each GPU, or add --cpu",
         )
-    if compiled and on_cpu and not has_compiler():
+    if compiled and kind == "cpu" and not has_compiler():
         raise UserError("--compile needs a C++ compiler on a CPU, and none was found", "install g++ or clang")
-
-
-def _control_group(timeout: int) -> distributed.ProcessGroup:
-    """The group in which the processes agree on things."""
-    atexit.register(stop)  # for callers in Python
-    group = distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
-    return cast(distributed.ProcessGroup, group)
 
 
 def _is_callers_own() -> bool:
@@ -203,42 +168,47 @@ def _is_callers_own() -> bool:
     return is_initialized() and not hasattr(AcceleratorState(), "made_by_mnist_accel")
 
 
-def _accelerator(
-    kind: str | None, mixed_precision: str, timeout: timedelta, plugin: TorchDynamoPlugin | None
-) -> Accelerator:
-    """An Accelerator with these settings, which shares the state of the caller's own Accelerator if there is one.
-
-    Raises:
-        UserError: the caller's own Accelerator has other settings.
-    """
-    if not (is_callers_own := _is_callers_own()):
-        _reset_state()
-    conflict = UserError(
-        f"this program has set up Accelerate with other settings than {kind}, mixed precision {mixed_precision}"
-        f"{', compiled' if plugin else ''}, without gradient accumulation",
-        "ask for the same settings, or run this in a process of its own",
-    )
-    if is_callers_own and (GradientState().num_steps != 1 or plugin is not None):
-        raise conflict
+def _accelerator(kind: str, mixed_precision: str, timeout: timedelta, plugin: TorchDynamoPlugin | None) -> Accelerator:
+    """An Accelerator that shares the caller's own state; raises a UserError if that has other settings than these."""
+    if is_callers_own := _is_callers_own():
+        own = AcceleratorState()
+        found = (own.device.type, own.mixed_precision, GradientState().num_steps, None)
+        if found != (kind, mixed_precision, 1, plugin):
+            raise UserError(
+                f"this program has set up Accelerate with other settings than {kind}, mixed precision "
+                f"{mixed_precision}{', compiled' if plugin else ''}, without gradient accumulation",
+                "ask for the same settings, or run this in a process of its own",
+            )
+    else:
+        # Forget an earlier run in this process, but not a PartialState that the caller made. Both functions are
+        # private. A public one that changes Accelerate's settings would replace them; 1.15 has none.
+        AcceleratorState._reset_state(reset_partial_state=is_initialized())
+        GradientState._reset_state()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OMP_NUM_THREADS/MKL_NUM_THREADS unset")  # threads are set afterwards
-        try:
-            accelerator = Accelerator(
-                cpu=kind == "cpu",
-                mixed_precision=mixed_precision,
-                # The training loop divides the loss by the batch size. Without this, a number from the environment
-                # could divide it again.
-                gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-                dynamo_plugin=plugin,
-                kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
-            )
-        except ValueError as error:
-            raise (conflict if is_callers_own else error) from error
-    if is_callers_own and accelerator.device.type != kind:
-        raise conflict
+        accelerator = Accelerator(
+            cpu=kind == "cpu",
+            mixed_precision=mixed_precision,
+            # The training loop divides the loss by the batch size. Without this, a number from the environment could
+            # divide it again.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            dynamo_plugin=plugin,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
+        )
     if not is_callers_own:
         accelerator.state.made_by_mnist_accel = True
     return accelerator
+
+
+def _compiler(kind: str, accumulation_steps: int) -> TorchDynamoPlugin:
+    """Inductor; on a GPU with CUDA graphs, which save launching each kernel.
+
+    Without them where gradients are accumulated, because one replay overwrites the gradients of another
+    (https://github.com/pytorch/pytorch/issues/169545), and where processes exchange gradients.
+    """
+    is_whole_batch = accumulation_steps * (launched_world_size() or 1) == 1
+    mode = "reduce-overhead" if kind == "cuda" and is_whole_batch else "default"
+    return TorchDynamoPlugin(backend="inductor", mode=mode)
 
 
 def stop() -> None:
@@ -249,27 +219,13 @@ def stop() -> None:
 
 def lost_contact(error: Exception) -> LaunchError | None:
     """The error to report if `error` means that another process no longer answers; otherwise None."""
-    text = (str(error).splitlines() or [""])[0]
-    is_theirs = isinstance(error, distributed.DistError) or any(
-        sign in text.lower() for sign in ("gloo", "closed by peer", "timed out waiting")
-    )
-    if not isinstance(error, RuntimeError) or not is_theirs:
+    text = str(error).partition("\n")[0]
+    has_sign = any(sign in text.lower() for sign in ("gloo", "closed by peer", "timed out waiting"))
+    if not isinstance(error, distributed.DistError) and not (isinstance(error, RuntimeError) and has_sign):
         return None
-    silent = "timed out" in text.lower() or "timeout" in text.lower()
-    return LaunchError(
-        f"another process {'did not answer in time (--timeout)' if silent else 'has ended or cannot be reached'} "
-        f"({text[:150]})",
-        "see what happened to it; continue with --resume auto",
-    )
-
-
-def _reset_state() -> None:
-    """Forget the settings of an earlier run in this process, which may have used another precision.
-
-    These functions are private. A public one that changes Accelerate's settings would replace them; 1.15 has none.
-    """
-    AcceleratorState._reset_state(reset_partial_state=is_initialized())  # not a PartialState that the caller made
-    GradientState._reset_state()
+    is_silent = "timed out" in text.lower() or "timeout" in text.lower()
+    what = "did not answer in time (--timeout)" if is_silent else "has ended or cannot be reached"
+    return LaunchError(f"another process {what} ({text[:150]})", "see what happened to it; continue with --resume auto")
 
 
 def accelerator_type() -> str | None:
@@ -281,20 +237,3 @@ def accelerator_type() -> str | None:
 def gpu_count() -> int:
     """The number of accelerators that torch can use on this machine."""
     return torch.accelerator.device_count() if accelerator_type() else 0
-
-
-def _compiler(kind: str | None, accumulation_steps: int) -> TorchDynamoPlugin:
-    """Inductor. On a GPU it also records CUDA graphs and replays them, which saves launching each kernel.
-
-    Not with gradient accumulation, where one replay overwrites the gradients of another
-    (https://github.com/pytorch/pytorch/issues/169545), and not where processes exchange gradients.
-    """
-    is_whole_batch = accumulation_steps * (launched_world_size() or 1) == 1
-    mode = "reduce-overhead" if kind == "cuda" and is_whole_batch else "default"
-    return TorchDynamoPlugin(backend="inductor", mode=mode)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return cpu_name() if device.type == "cpu" else device.type

@@ -30,20 +30,14 @@ def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/
             continue
         base = root / controllers  # version 2 names no controllers
         here = base / group.lstrip("/")
-        for folder in (here, *here.parents):
-            limits.append(_folder_quota(folder))
-            if folder == base:
-                break
+        limits += [_folder_quota(folder) for folder in (here, *here.parents) if folder.is_relative_to(base)]
     return min(limits)
 
 
 def _folder_quota(folder: Path) -> float:
+    names = ("cpu.max",) if (folder / "cpu.max").exists() else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     try:
-        if (folder / "cpu.max").exists():
-            quota, period = (folder / "cpu.max").read_text().split()
-        else:
-            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
-            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        quota, period = " ".join((folder / name).read_text() for name in names).split()
     except OSError:
         return float("inf")
     return float("inf") if quota in ("max", "-1") else int(quota) / int(period)
@@ -52,11 +46,6 @@ def _folder_quota(folder: Path) -> float:
 def launched_world_size() -> int | None:
     """Processes of the whole run if a launcher (torchrun, accelerate launch, Slurm) started this one; else None."""
     return _environment_number("WORLD_SIZE")
-
-
-def is_launched() -> bool:
-    """Whether a launcher such as torchrun or `accelerate launch` started this process and waits for it."""
-    return "RANK" in os.environ or "ACCELERATE_DYNAMO_BACKEND" in os.environ
 
 
 def launched_rank() -> int:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from pathlib import Path
 
 
 def cpu_name() -> str:
     """The processor's model, as the operating system names it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # not Linux: platform knows it
-    return platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")  # Linux
+    found = re.search(r"^model name\s*:\s*(.*\S)", info.read_text(), re.MULTILINE) if info.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def has_compiler() -> bool:

@@ -8,7 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import parse_args, run
+
 from mnist_accel.errors import EXIT_BUG, EXIT_LOST, LaunchError, UserError
+from mnist_accel.files.checkpoint import FOLDER
+from mnist_accel.hardware import accelerator, cores
 
 
 def run_processes(
@@ -22,7 +29,11 @@ def run_processes(
         UserError: this machine has too few accelerators or cores.
         LaunchError: a process was killed by a signal, and no restart is left.
     """
-    _require_devices(processes, on_cpu=on_cpu)
+    gpus = 0 if on_cpu else accelerator.gpu_count()
+    limit, unit, advice = (gpus, "GPU", ", or add --cpu") if gpus else (cores.available_cores(), "core", "")
+    if processes > limit:
+        here = f"this machine has {limit} {unit}{'s' if limit > 1 else ''}"
+        raise UserError(f"--processes {processes}: {here}", f"give at most {limit}{advice}")
     earlier = _checkpoints(output_dir)
     for restart in range(max_restarts + 1):
         code = _run_once(processes, arguments)
@@ -41,38 +52,15 @@ def run_processes(
     return code
 
 
-def _require_devices(processes: int, *, on_cpu: bool) -> None:
-    from mnist_accel.hardware.accelerator import gpu_count
-    from mnist_accel.hardware.cores import available_cores
-
-    gpus, cores = 0 if on_cpu else gpu_count(), available_cores()
-    if gpus and processes > gpus:
-        raise UserError(
-            f"--processes {processes}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}",
-            f"give at most {gpus}, or add --cpu",
-        )
-    if not gpus and processes > cores:
-        here = f"{cores} core{'s' if cores > 1 else ''}"
-        raise UserError(f"--processes {processes}: this machine has {here}", f"give at most {cores}")
-
-
 def _checkpoints(output_dir: Path) -> set[tuple[Path, int]]:
     """Path and time of each checkpoint."""
-    from mnist_accel.files.checkpoint import FOLDER
-
     return {(path, path.lstat().st_mtime_ns) for path in (output_dir / FOLDER).glob("checkpoint-*")}
 
 
 def _run_once(processes: int, arguments: Sequence[str]) -> int:
     """The exit code of the process that failed first. Negative: the number of the signal that killed it."""
-    import psutil
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import parse_args, run
-
-    # The processes report their errors themselves.
     for name in list(logging.root.manager.loggerDict):
-        if name.startswith("torch.distributed.elastic"):
+        if name.startswith("torch.distributed.elastic"):  # the processes report their errors themselves
             logging.getLogger(name).setLevel(logging.CRITICAL)
     # Otherwise the launcher sets it to 1 and prints a warning. Every process sets its number of threads itself.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -84,8 +72,7 @@ def _run_once(processes: int, arguments: Sequence[str]) -> int:
         _, failure = error.get_first_failure()
         return int(failure.exitcode)
     except SignalException as stop:
-        # The launcher has passed the signal on and waited. Processes that still run have not reacted, or the user has
-        # pressed Ctrl-C again.
+        # Processes that still run have not reacted to the signal, or the user has pressed Ctrl-C again.
         for child in psutil.Process().children(recursive=True):
             child.kill()
         return 128 + int(stop.sigval)

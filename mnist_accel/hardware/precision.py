@@ -12,14 +12,12 @@ from mnist_accel.errors import UserError
 
 
 def choose_precision(wanted: str, kind: str | None, dtype: str = "float32") -> tuple[str, str]:
-    """Choose a mixed precision, and say why in words for people.
+    """Choose no, bf16 or fp16, and say why in words for people.
 
     Args:
         wanted: auto, no, bf16 or fp16.
         kind: cpu, cuda or mps; None where the kind is unknown.
         dtype: of the weights, float32 or float64.
-
-    Returns: no, bf16 or fp16; and the reason.
 
     Raises:
         UserError: this kind of device does not support the precision.
@@ -28,12 +26,10 @@ def choose_precision(wanted: str, kind: str | None, dtype: str = "float32") -> t
         return "no", "float64 weights"
     precision, reason = wanted, "as asked"
     if precision == "auto":
+        native = native_bf16(kind)
+        precision, reason = ("bf16", native) if native else ("no", "no native bf16 on this device")
         if configured := _configured_precision():
             precision, reason = configured, "as Accelerate was configured"
-        elif native := native_bf16(kind):
-            precision, reason = "bf16", native
-        else:
-            precision, reason = "no", "no native bf16 on this device"
     if precision not in ("no", "bf16", "fp16"):
         raise UserError(f"mixed precision {precision!r} is not supported", "give no, bf16 or fp16")
     if precision == "fp16" and kind == "cpu":
@@ -49,30 +45,24 @@ def native_bf16(kind: str | None) -> str | None:
         major, minor = torch.cuda.get_device_capability()
         return f"native: compute capability {major}.{minor}" if major >= 8 else None
     if kind == "cpu":
-        capabilities = torch.cpu.get_capabilities()
         for name in ("amx_bf16", "avx512_bf16", "bf16"):  # the last is ARM's
-            if capabilities.get(name):
+            if torch.cpu.get_capabilities().get(name):
                 return f"native: {name.upper()}"
     return None
 
 
 def _configured_precision() -> str | None:
-    """The precision that Accelerate's launcher or configuration file asks for; None where they do not.
-
-    `accelerate launch` exports "no" when the user chose nothing, so "no" is not a request. Without the launcher, the
-    default configuration file is read, as `accelerate config` writes it.
-    """
+    """The precision that `accelerate launch`, or else Accelerate's configuration file, asks for; None without one."""
     value = os.environ.get("ACCELERATE_MIXED_PRECISION")
     if value is None:
         value = getattr(accelerate_configuration()[1], "mixed_precision", None)
-    return None if value in (None, "no") else str(value).lower()
+    return None if value in (None, "no") else str(value).lower()  # the launcher exports "no" if nothing was chosen
 
 
 def accelerate_configuration() -> tuple[Path, Any]:
     """The path of Accelerate's default configuration file, and its content; None if there is no such file.
 
-    Raises:
-        UserError: it cannot be read.
+    Raises a UserError if it cannot be read.
     """
     from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 

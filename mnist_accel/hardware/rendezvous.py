@@ -1,9 +1,8 @@
 """Forms the process group when torch's elastic launcher has restarted the processes.
 
 The launcher keeps one store for all attempts. After a restart it still holds the addresses of the processes that died,
-and Gloo waits for them (torch 2.15). So the processes of one attempt first agree on a name that no earlier attempt has
-used, and store everything under that name. The restart count in the environment is no such name: on several machines
-the launchers count differently.
+and Gloo waits for them (torch 2.15). So the processes of one attempt first agree on a new name, and store everything
+under it. The restart count is no such name: on several machines the launchers count differently.
 """
 
 from __future__ import annotations
@@ -16,32 +15,25 @@ from datetime import timedelta
 from torch import distributed
 from torch.distributed import PrefixStore, Store
 
-POLL_SECONDS = 0.005
-
 
 def join(backend: str, timeout: timedelta) -> None:
     """Form the process group of this attempt, unless it exists or no elastic launcher started this process.
 
-    Raises:
-        RuntimeError: the other processes did not join in time.
+    Raises RuntimeError if the other processes do not join in time.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or distributed.is_initialized():
         return
     store, rank, world_size = next(distributed.rendezvous("env://", timeout=timeout))
-    name = attempt_name(store, rank, world_size, timeout)
-    distributed.init_process_group(
-        backend, store=PrefixStore(name, store), rank=rank, world_size=world_size, timeout=timeout
-    )
+    own = PrefixStore(attempt_name(store, rank, world_size, timeout), store)
+    distributed.init_process_group(backend, store=own, rank=rank, world_size=world_size, timeout=timeout)
 
 
 def attempt_name(store: Store, rank: int, world_size: int, timeout: timedelta) -> str:
     """A new name that all processes of this attempt agree on, whatever earlier attempts have left in `store`.
 
     Every rank but 0 sends a request with a random key and waits for the reply to that key. Rank 0 replies to every
-    request, even to one that a dead process left behind, until each rank has confirmed the new name.
-
-    Raises:
-        RuntimeError: not all processes joined in time.
+    request, even to one that a dead process left behind, until each rank has confirmed the new name. Raises
+    RuntimeError if not all processes join in time.
     """
     if rank > 0:
         key = uuid.uuid4().hex
@@ -59,5 +51,5 @@ def attempt_name(store: Store, rank: int, world_size: int, timeout: timedelta) -
         missing = {other for other in missing if not store.check([f"mnist-accel/confirmed/{name}/{other}"])}
         if missing and time.monotonic() > deadline:
             raise RuntimeError(f"timed out waiting for {len(missing)} other processes")
-        time.sleep(POLL_SECONDS)
+        time.sleep(0.005)
     return name

@@ -7,13 +7,10 @@ import signal
 import socket
 import sys
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from mnist_accel.errors import UserError
-from mnist_accel.hardware.cores import is_launched
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StoppedError(UserError):
@@ -26,34 +23,27 @@ class StoppedError(UserError):
         self.number = number
         self.exit_code = 128 + number
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.number, self.message, self.hint)
-
 
 class StopRequests:
     """Notes signals inside its `with` block. Outside the main thread it notes nothing.
 
     A second thread receives the signals: the main thread may be waiting for other processes in C++ code, where Python
-    runs no signal handler.
-
-    Args:
-        leaves_at_once: whether a second Ctrl-C ends this process immediately, as a command should. Otherwise it raises
-            KeyboardInterrupt, as a notebook expects.
+    runs no signal handler. A second Ctrl-C ends this process immediately if `leaves_at_once`, as a command should.
+    Otherwise it raises KeyboardInterrupt, as a notebook expects.
     """
 
     def __init__(self, *, leaves_at_once: bool = False) -> None:
         self.leaves_at_once = leaves_at_once
-        self._noted = 0
-        self._interrupts = 0
-        self._parent = os.getppid()
-        self._watches_parent = is_launched()
+        self._noted = self._interrupts = 0
+        is_launched = "RANK" in os.environ or "ACCELERATE_DYNAMO_BACKEND" in os.environ  # by torchrun or accelerate
+        self._launcher = os.getppid() if is_launched else None
         self._handlers: dict[int, Any] = {}
         self._thread: threading.Thread | None = None
 
     @property
     def wanted(self) -> int:
         """The number of the signal to stop for; SIGTERM's if the launcher has died; 0 to continue."""
-        if not self._noted and self._watches_parent and os.getppid() != self._parent:
+        if not self._noted and self._launcher not in (None, os.getppid()):
             self._noted = int(signal.SIGTERM)
         return self._noted
 
@@ -63,16 +53,14 @@ class StopRequests:
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self._previous_descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in SIGNALS:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP for this process
                 self._handlers[number] = signal.signal(number, self._handle)
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._thread is None:
             return
         signal.set_wakeup_fd(self._previous_descriptor)
@@ -83,13 +71,11 @@ class StopRequests:
         self._reader.close()
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        """Runs in the main thread."""
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1 and not self.leaves_at_once:
             raise KeyboardInterrupt
 
     def _listen(self) -> None:
-        """Runs in the second thread."""
         while received := self._reader.recv(1):
             number = received[0]
             if self._noted and number == signal.SIGINT and self.leaves_at_once:

@@ -1,7 +1,6 @@
-"""Faster convolutions, memory allocation and gradient exchange on a CPU.
+"""Faster convolutions, memory allocation and gradient exchange on a CPU, through these three functions only.
 
-The three functions below are the only way in. Each takes `enabled`; without it, training gives the same results more
-slowly: the same bits for allocation and exchange, the same up to rounding for convolutions.
+Without `enabled`, training is slower and gives the same bits; for convolutions the same up to rounding.
 """
 
 from mnist_accel.speed.allocator import keep_freed_memory

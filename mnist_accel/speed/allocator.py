@@ -7,8 +7,6 @@ import platform
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """From malloc.h; see mallopt(3)."""
-LARGEST_MMAP_THRESHOLD = 32 * 2**20
-"""Bytes; glibc takes no higher threshold on 64-bit machines."""
 
 
 def keep_freed_memory(enabled: bool) -> None:
@@ -19,5 +17,5 @@ def keep_freed_memory(enabled: bool) -> None:
     """
     if enabled and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+        libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # bytes; the highest that glibc takes on 64-bit machines
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

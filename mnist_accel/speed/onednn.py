@@ -53,11 +53,9 @@ class _Convolution(nn.Conv2d):
         if not images.is_mkldnn:
             return super().forward(images)
         # In bf16, Conv2d would need bf16 weights in oneDNN's layout, which an optimizer cannot update.
-        weight = self.weight.to(images.dtype)
-        bias = None if self.bias is None else self.bias.to(images.dtype)
-        features: Tensor = torch.ops.aten.mkldnn_convolution(
-            images, weight, bias, self.padding, self.stride, self.dilation, self.groups
-        )
+        weight, bias = (None if part is None else part.to(images.dtype) for part in (self.weight, self.bias))
+        settings = (self.padding, self.stride, self.dilation, self.groups)
+        features: Tensor = torch.ops.aten.mkldnn_convolution(images, weight, bias, *settings)
         return features
 
 
@@ -65,8 +63,10 @@ class _Chain(nn.Sequential):
     """Computes in oneDNN's layout while it trains. Images (B, C, H, W) → features (B, C, H, W)."""
 
     def forward(self, images: Tensor) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
+        is_supported = images.device.type == "cpu" and images.dtype == torch.float32 and len(images) > 0
         # torch.compile and autocast do not support this layout.
-        if torch.compiler.is_compiling() or not self.training or not (dtype := _layout_dtype(images)):
+        if torch.compiler.is_compiling() or not (self.training and is_supported and is_faster(dtype)):
             return self._layers(images)
         with torch.autocast("cpu", enabled=False):
             features = self._layers(images.to(dtype).to_mkldnn()).to_dense()
@@ -78,13 +78,6 @@ class _Chain(nn.Sequential):
         for layer in self:
             images = layer(images)
         return images
-
-
-def _layout_dtype(images: Tensor) -> torch.dtype | None:
-    """The type to convert `images` to for oneDNN's layout; None where they must keep PyTorch's."""
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
-    is_supported = images.device.type == "cpu" and images.dtype == torch.float32 and len(images) > 0
-    return dtype if is_supported and is_faster(dtype) else None
 
 
 def _can_use_layout(layers: list[nn.Module]) -> bool:

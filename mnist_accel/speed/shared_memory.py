@@ -17,7 +17,7 @@ import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -28,34 +28,21 @@ MAX_PROCESSES = 4
 """Each process adds the gradients of all, so the work grows with their number; a backend's does not."""
 CACHE_LINE = 64
 """Bytes. Each counter has a cache line of its own, and gradients begin at a multiple of it."""
-BUSY_SECONDS = 0.005
-"""How long a process waits without sleeping."""
 
 
-class Processes(Protocol):
-    """The part of `hardware.accelerator.Hardware` that is used here."""
-
-    @property
-    def local_world_size(self) -> int: ...
-    @property
-    def timeout(self) -> float: ...
-    def gather(self, value: Any) -> list[Any]: ...
-
-
-def prepare_exchange(model: nn.Module, images: Tensor, hardware: Processes, enabled: bool) -> str:
+def prepare_exchange(model: nn.Module, images: Tensor, timeout: float, enabled: bool) -> str:
     """Choose how the processes exchange gradients. Called on every process, before the first step.
 
     Args:
         model: contains a DistributedDataParallel. Its gradients must be set to zero afterwards.
         images: (B, C, H, W), passed through the model.
-        hardware: the processes of this run.
-        enabled: whether to use shared memory where that is possible.
+        timeout: seconds to wait for another process.
 
     Returns: "shared memory", or the name of the backend.
     """
     wrapper = next(module for module in model.modules() if isinstance(module, DistributedDataParallel))
     size = sum(_rounded_up(parameter.nbytes) for parameter in model.parameters() if parameter.requires_grad)
-    shared = _share_memory(size, hardware) if enabled and images.device.type == "cpu" else None
+    shared = _share_memory(size, timeout) if enabled and images.device.type == "cpu" else None
     if shared is not None:
         wrapper.register_comm_hook(shared, SharedMemory.average)
     # oneDNN's convolution gradients have another layout than the buckets. They are copied once per step either way.
@@ -80,10 +67,7 @@ class SharedMemory:
     Args:
         descriptor: of the memory file, which has room for the counters and the two halves and is all zero.
         process_ids: by rank.
-        timeout: seconds to wait for another process.
-
-    Raises:
-        OSError: the memory cannot be mapped, or a process has ended.
+        timeout: in seconds.
     """
 
     def __init__(self, descriptor: int, process_ids: Sequence[int], timeout: float) -> None:
@@ -101,10 +85,7 @@ class SharedMemory:
             self._ends.register(end, select.POLLIN)
 
     def average(self, bucket: distributed.GradBucket) -> Future[Tensor]:
-        """Return the mean of a bucket's gradients over the processes, available after the last bucket of the step.
-
-        A communication hook of DistributedDataParallel, which checks the annotations.
-        """
+        """The mean of a bucket's gradients over the processes. DistributedDataParallel checks the annotations."""
         future: Future[Tensor] = Future()
         self._buckets.append((bucket.buffer(), future))
         if bucket.is_last():
@@ -129,11 +110,7 @@ class SharedMemory:
         self._buckets.clear()
 
     def _wait_for_all(self) -> None:
-        """Wait until all processes have written.
-
-        Raises:
-            DistError: one has ended, or exceeded the time-out.
-        """
+        """Wait until all processes have written. Raise DistError if one has ended, or exceeds the time-out."""
         line = CACHE_LINE // self._counters.itemsize
         self._counters[self.rank * line] = self._exchanges
         began = time.monotonic()
@@ -145,45 +122,39 @@ class SharedMemory:
                     raise distributed.DistError("it has ended before sending its gradients")
                 if waited > self.timeout:
                     raise distributed.DistError(f"timed out after {self.timeout:g} s, waiting for its gradients")
-                if waited < BUSY_SECONDS:
+                if waited < 0.005:  # at first without sleeping
                     os.sched_yield()  # where there are more processes than cores, let another one work
                 else:
                     ended = self._ends.poll(1)  # ms
 
 
-def _share_memory(size: int, hardware: Processes) -> SharedMemory | None:
+def _share_memory(size: int, timeout: float) -> SharedMemory | None:
     """Memory for `size` bytes of gradients per process that all processes have mapped; None where one cannot."""
     world_size, name = distributed.get_world_size(), f"gradients-{uuid.uuid4().hex}"
     is_ordered = sys.platform == "linux" and platform.machine() == "x86_64"  # cores see another's writes in their order
-    is_local = world_size == hardware.local_world_size and world_size <= MAX_PROCESSES
-    descriptor = None
-    if is_ordered and is_local and distributed.get_rank() == 0:
-        descriptor = _create_memory(name, world_size * (CACHE_LINE + 2 * size))
-    of_processes = hardware.gather((os.getpid(), descriptor, name))
+    descriptor, shared = None, None
+    if is_ordered and world_size <= MAX_PROCESSES and distributed.get_rank() == 0:
+        descriptor = os.memfd_create(name)
+        with contextlib.suppress(OSError):  # no room: the memory stays empty, and mmap refuses it
+            os.posix_fallocate(descriptor, 0, world_size * (CACHE_LINE + 2 * size))
+    of_processes = _gather((os.getpid(), descriptor, name))
     main_process, main_descriptor, name = of_processes[0]
     path = Path(f"/proc/{main_process}/fd/{main_descriptor}")
-    shared = None
-    with contextlib.suppress(OSError):  # on another machine, in another container, or not permitted
+    with contextlib.suppress(OSError, ValueError):  # on another machine, in another container, not permitted, or empty
         if name in str(path.readlink()):
             with path.open("r+b", buffering=0) as file:
-                shared = SharedMemory(file.fileno(), [process for process, *_ in of_processes], hardware.timeout)
-    all_have_it = all(hardware.gather(shared is not None))
+                shared = SharedMemory(file.fileno(), [process for process, *_ in of_processes], timeout)
+    all_have_it = all(_gather(shared is not None))
     if descriptor is not None:
         os.close(descriptor)  # the memory is freed with the last process
     return shared if all_have_it else None
 
 
-def _create_memory(name: str, size: int) -> int | None:
-    """Descriptor of a memory file of `size` bytes, all zero; None where there is no room for it."""
-    descriptor = os.memfd_create(name)
-    try:
-        os.posix_fallocate(descriptor, 0, size)  # otherwise a write without room left would kill the process
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+def _gather(value: Any) -> list[Any]:
+    values = [value] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 def _rounded_up(size: int) -> int:
-    """Bytes, rounded up to cache lines."""
     return -(-size // CACHE_LINE) * CACHE_LINE

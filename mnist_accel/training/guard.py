@@ -46,7 +46,7 @@ class Guard:
             CheckpointError: the named checkpoint is missing, damaged, or of another run.
         """
         hardware = setup.hardware
-        found = hardware.from_main(hardware.together(lambda: self._find_checkpoint() if hardware.is_main else None))
+        found = hardware.gather(hardware.together(lambda: self._find_checkpoint() if hardware.is_main else None))[0]
         progress = Progress()
         if found is not None:
             progress, changes = restore(setup, found, self.who)
@@ -119,7 +119,7 @@ class Guard:
 
     def stop_if_requested(self, setup: Setup, progress: Progress) -> None:
         """Save and raise StoppedError if one of the processes was asked to stop."""
-        number = setup.hardware.largest(self.stop.wanted)
+        number = max(setup.hardware.gather(self.stop.wanted))
         if not number:
             return
         self.save(setup, progress)

@@ -137,7 +137,9 @@ def prepare(config: TrainConfig, hardware: Hardware, data: DataSet, validation: 
     if config.average:
         setup.weight_average = WeightAverage(setup.module, config.average)
     if hardware.world_size > 1:
-        setup.exchange = speed.prepare_exchange(model, train_data.batch(slice(0, 1))[0], hardware, hardware.speedups)
+        setup.exchange = speed.prepare_exchange(
+            model, train_data.batch(slice(0, 1))[0], hardware.timeout, hardware.speedups
+        )
         optimizer.zero_grad()
     set_seed(config.seed, device_specific=True)  # different dropout on each process
     return setup

@@ -45,7 +45,7 @@ def main(speedups: bool, layout: bool = True, obstacle: str = "") -> None:
     plain.get_submodule("features.0").register_forward_hook(lambda *call: layouts.add(call[2].is_mkldnn))
     exchange = "none"
     if hardware.world_size > 1:
-        exchange = speed.prepare_exchange(model, images[0, share], hardware, speedups)
+        exchange = speed.prepare_exchange(model, images[0, share], hardware.timeout, speedups)
         optimizer.zero_grad()
     model.train()
     layouts.clear()
