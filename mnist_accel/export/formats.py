@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mnist_accel.errors import UserError, did_you_mean
 from mnist_accel.files import atomic
@@ -14,30 +14,20 @@ OPSET = 20
 """The newest set of ONNX operators that torch writes without conversion; onnxruntime 1.17 (2024) and later read it."""
 
 
-@dataclass(frozen=True)
-class Format:
-    """One format.
-
-    Attributes:
-        suffix: of its files.
-        packages: required to write it.
-        takes: inputs and outputs of the model in such a file.
-    """
+class Format(NamedTuple):
+    """The suffix of a format's files, the inputs and outputs of their models, and the packages that write them."""
 
     suffix: str
-    packages: tuple[str, ...]
     takes: str
+    packages: tuple[str, ...] = ()
 
 
 WHOLE_MODEL = "images uint8 (N, 28, 28), white on black → probabilities float32 (N, classes)"
+WEIGHTS = "weights alone: images float32 (N, 1, 28, 28), (pixel / 255 - mean) / std → logits (N, classes)"
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), WHOLE_MODEL),
-    "safetensors": Format(
-        ".safetensors",
-        (),
-        "weights alone: images float32 (N, 1, 28, 28), (pixel / 255 - mean) / std → logits (N, classes)",
-    ),
-    "torch-export": Format(".pt2", (), WHOLE_MODEL),
+    "onnx": Format(".onnx", WHOLE_MODEL, ("onnx", "onnxscript", "onnxruntime")),
+    "safetensors": Format(".safetensors", WEIGHTS),
+    "torch-export": Format(".pt2", WHOLE_MODEL),
 }
 
 

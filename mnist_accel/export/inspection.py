@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -15,12 +15,14 @@ from mnist_accel.errors import WeightsError, printable
 from mnist_accel.export.formats import FORMATS
 from mnist_accel.files import checkpoint, exported, pth, run_record, weights
 from mnist_accel.files.checkpoint import CheckpointError, CheckpointFolder
-from mnist_accel.files.pth import ArchiveError
 from mnist_accel.files.untrusted import read_limited
 from mnist_accel.models import classifier
 
+if TYPE_CHECKING:
+    import onnx
 
-@dataclass(frozen=True)
+
+@dataclass
 class Inspection:
     """A file or checkpoint; the fields are the keys of `--json`.
 
@@ -39,11 +41,6 @@ class Inspection:
     metadata: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
-    @property
-    def facts(self) -> dict[str, str]:
-        """The metadata as printable lines for people."""
-        return {printable(name, 40): _text(value) for name, value in self.metadata.items() if value not in (None, "")}
-
 
 def inspect(path: Path) -> Inspection:
     """Inspect a .pth, .safetensors, .onnx or .pt2 file, a checkpoint, or the newest checkpoint in a folder.
@@ -58,14 +55,15 @@ def inspect(path: Path) -> Inspection:
     found = Inspection(str(path), kinds.get(path.suffix, "weights"), len(content), weights.sha256(content))
     if path.suffix == ".onnx":
         model, metadata = exported.read_onnx(content, path)
-        found.tensors.extend(exported.onnx_tensors(model))
+        found.tensors = _onnx_tensors(model)
     elif path.suffix == ".safetensors":
         state, metadata = exported.read_safetensors(content, path)
-        found.tensors.extend(_tensors(state))
+        found.tensors = _tensors(state)
     elif path.suffix == ".pt2":
-        metadata = _pt2_metadata(content, path)
+        pth.open_plain(content, path)
+        return found
     else:
-        found.tensors.extend(_tensors(weights.load(content, path)))
+        found.tensors = _tensors(weights.load(content, path))
         _add_record(content, path, found)
         return found
     found.metadata.update(metadata)
@@ -82,7 +80,7 @@ def _add_record(content: bytes, path: Path, found: Inspection) -> None:
         record = run_record.read_record(path)
         if record is not None:
             json.dumps(record, allow_nan=False)
-            found.metadata.update(record)
+            found.metadata = record
             classifier.require_recorded(content, record, path)
     except (WeightsError, ValueError) as error:
         found.problems.append(printable(getattr(error, "message", error)))
@@ -90,59 +88,42 @@ def _add_record(content: bytes, path: Path, found: Inspection) -> None:
 
 def _tensors(state: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     return [
-        {
-            "name": printable(name, 100),
-            "shape": list(tensor.shape),
-            "type": str(tensor.dtype).removeprefix("torch."),
-            "bytes": tensor.nbytes,
-        }
+        _tensor(name, tensor.shape, str(tensor.dtype).removeprefix("torch."), tensor.nbytes)
         for name, tensor in state.items()
     ]
 
 
-def _pt2_metadata(content: bytes, path: Path) -> dict[str, str]:
-    """The metadata that `export` wrote into a .pt2 file; empty if another program wrote the file.
+def _onnx_tensors(model: onnx.ModelProto) -> list[dict[str, Any]]:
+    import onnx
 
-    Raises:
-        WeightsError: the file is damaged.
-    """
-    try:
-        with pth.open_plain(content) as archive:
-            names = [name for name in archive.namelist() if name.endswith("/extra/facts.json")]
-            metadata = json.loads(archive.read(names[0])) if names else {}
-            return {str(name): str(value) for name, value in metadata.items()}
-    except (ArchiveError, ValueError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{path}: not a .pt2 file, or damaged ({pth.first_line(error)})", "copy it again") from error
+    types = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+    return [
+        _tensor(one.name, one.dims, types.get(one.data_type, f"unknown ({one.data_type})"), len(one.raw_data))
+        for one in model.graph.initializer
+    ]
+
+
+def _tensor(name: str, shape: Iterable[int], dtype: str, size: int) -> dict[str, Any]:
+    return {"name": printable(name, 100), "shape": list(shape), "type": dtype, "bytes": size}
 
 
 def _inspect_checkpoint(path: Path) -> Inspection:
     """Inspect the checkpoint `path`, or the newest one in the folder `path`; size and SHA-256 are of its tensors."""
     if not (path / checkpoint.MANIFEST).exists():
-        folders = (CheckpointFolder(path / checkpoint.FOLDER), CheckpointFolder(path))
-        known = folders[0].numbered() or folders[1].numbered()
+        known = CheckpointFolder(path / checkpoint.FOLDER).numbered() or CheckpointFolder(path).numbered()
         if not known:
             raise CheckpointError(f"{path}: a folder without checkpoints", "name a file, or a folder with checkpoints")
         path = known[-1][1]
+    found = Inspection(str(path), "checkpoint", 0, "")
     try:
         saved = checkpoint.read(path)
-    except CheckpointError as error:
-        return Inspection(str(path), "checkpoint", 0, "", problems=[printable(error.message)])
-    content = read_limited(path / checkpoint.TENSORS, checkpoint.LARGEST_FILE)
-    found = Inspection(str(path), "checkpoint", len(content), weights.sha256(content))
-    found.tensors.extend(_tensors(saved.tensors))
-    try:
+        content = read_limited(path / checkpoint.TENSORS, checkpoint.LARGEST_FILE)
+        found.bytes, found.sha256, found.tensors = len(content), weights.sha256(content), _tensors(saved.tensors)
         state = json.loads(saved.state)
         json.dumps(state, allow_nan=False)
         found.metadata.update(state)
+    except CheckpointError as error:
+        found.problems.append(printable(error.message))
     except (ValueError, TypeError, RecursionError) as error:
         found.problems.append(f"{checkpoint.STATE} is not usable: {printable(error, 120)}")
     return found
-
-
-def _text(value: object) -> str:
-    """A value as one line; dicts as "name value, …"."""
-    if isinstance(value, Mapping):
-        return printable(", ".join(f"{name} {_text(inner)}" for name, inner in value.items() if inner is not None))
-    if isinstance(value, list):
-        return printable(", ".join(map(_text, value[-10:])))
-    return printable(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,15 +123,20 @@ def _metadata(original: Classifier, takes: str) -> dict[str, str]:
     }
 
 
+def _program(model: nn.Module) -> torch.export.ExportedProgram:
+    """The whole model for any number of images. torch.export would take a batch of one for a fixed size."""
+    example = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    shapes = {"images": {0: torch.export.Dim("N")}}
+    return torch.export.export(WholeModel(model), (example,), dynamic_shapes=shapes, strict=False)
+
+
 def _write_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
     program = torch.onnx.export(
-        WholeModel(model),
-        (_example(),),
+        _program(model),
         dynamo=True,
         opset_version=OPSET,
         input_names=["images"],
         output_names=["probabilities"],
-        dynamic_shapes={"images": {0: torch.export.Dim("N")}},
         external_data=False,
         verbose=False,
     )
@@ -140,8 +144,7 @@ def _write_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
     proto = program.model_proto
     for part in (proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info):
         part.ClearField("metadata_props")  # torch's notes: lines of code and folders of this machine
-    metadata = metadata | {"tensors_sha256": exported.digest(exported.onnx_bytes(proto))}
-    for name, value in metadata.items():
+    for name, value in (metadata | {"tensors_sha256": exported.digest(proto)}).items():
         proto.metadata_props.add(key=name, value=value)
     content: bytes = proto.SerializeToString()
     return content
@@ -151,15 +154,12 @@ def _write_safetensors(model: nn.Module, metadata: dict[str, str]) -> bytes:
     import safetensors.torch
 
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    metadata = metadata | {"tensors_sha256": exported.digest(exported.tensor_bytes(state))}
-    content: bytes = safetensors.torch.save(state, metadata)
+    content: bytes = safetensors.torch.save(state, metadata | {"tensors_sha256": exported.digest(state)})
     return content
 
 
 def _write_pt2(model: nn.Module, metadata: dict[str, str]) -> bytes:
-    program = torch.export.export(
-        WholeModel(model), (_example(),), dynamic_shapes={"images": {0: torch.export.Dim("N")}}, strict=False
-    )
+    program = _program(model)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # lines of code and folders of this machine
     buffer = io.BytesIO()
@@ -167,16 +167,7 @@ def _write_pt2(model: nn.Module, metadata: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-WRITERS: dict[str, Callable[[nn.Module, dict[str, str]], bytes]] = {
-    "onnx": _write_onnx,
-    "safetensors": _write_safetensors,
-    "torch-export": _write_pt2,
-}
-
-
-def _example() -> Tensor:
-    """Images uint8 (2, 28, 28); torch.export would take a batch of one for a fixed size."""
-    return torch.zeros(2, 28, 28, dtype=torch.uint8)
+WRITERS = {"onnx": _write_onnx, "safetensors": _write_safetensors, "torch-export": _write_pt2}
 
 
 def _probabilities(content: bytes, output: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -9,7 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from mnist_accel.errors import UserError, WeightsError, printable
+from mnist_accel.files.run_record import PlainText
 
 if TYPE_CHECKING:
     import onnx
@@ -28,40 +31,13 @@ def require_packages(packages: Iterable[str], wanted_by: str) -> None:
         )
 
 
-def digest(tensors: Mapping[str, bytes]) -> str:
+def digest(tensors: Mapping[str, Tensor] | onnx.ModelProto) -> str:
     """SHA-256 of the bytes of all tensors in the order of their names. The formats have no checksum of their own."""
-    hashed = hashlib.sha256()
-    for name in sorted(tensors):
-        hashed.update(tensors[name])
-    return hashed.hexdigest()
-
-
-def tensor_bytes(state: Mapping[str, Tensor]) -> dict[str, bytes]:
-    """The tensors of a state dict as `digest` takes them."""
-    import torch
-
-    return {name: tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for name, tensor in state.items()}
-
-
-def onnx_bytes(model: onnx.ModelProto) -> dict[str, bytes]:
-    """The weights of an ONNX model as `digest` takes them."""
-    return {tensor.name: tensor.raw_data for tensor in model.graph.initializer}
-
-
-def onnx_tensors(model: onnx.ModelProto) -> list[dict[str, Any]]:
-    """Name, shape, type and bytes of each weight of an ONNX model."""
-    import onnx
-
-    names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
-    return [
-        {
-            "name": printable(tensor.name, 100),
-            "shape": list(tensor.dims),
-            "type": names.get(tensor.data_type, f"unknown ({tensor.data_type})"),
-            "bytes": len(tensor.raw_data),
-        }
-        for tensor in model.graph.initializer
-    ]
+    if isinstance(tensors, Mapping):
+        parts = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+    else:
+        parts = {tensor.name: tensor.raw_data for tensor in tensors.graph.initializer}
+    return hashlib.sha256(b"".join(parts[name] for name in sorted(parts))).hexdigest()
 
 
 def read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -76,11 +52,9 @@ def read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], dic
         state = safetensors.torch.load(content)  # compares the header with the size of the content
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
-        _require_digest(metadata, tensor_bytes(state))
+        _require_digest(metadata, state)
     except Exception as error:  # safetensors and json raise errors of their own
-        raise WeightsError(
-            f"{path}: not a .safetensors file, or damaged ({printable(error, 120)})", "copy it again"
-        ) from error
+        raise _damaged(path, error) from error
     state = dict(sorted(state.items()))  # the order of safetensors changes from run to run
     return state, metadata if "mnist_accel_facts" in metadata else {}
 
@@ -94,17 +68,16 @@ def read_onnx(content: bytes, path: Path) -> tuple[onnx.ModelProto, dict[str, st
     """
     require_packages(("onnx", "onnxruntime"), str(path))
     import onnx
+    from onnx.external_data_helper import uses_external_data
 
     try:
         model = onnx.load_model_from_string(content)
         metadata = {entry.key: entry.value for entry in model.metadata_props}
-        _require_digest(metadata, onnx_bytes(model))
+        _require_digest(metadata, model)
+        if any(uses_external_data(part) for part in _parts(model) if isinstance(part, onnx.TensorProto)):
+            raise ValueError("it refers to other files, which are not read")
     except Exception as error:  # the errors of protobuf have no common type
-        problem = f"{path}: not an .onnx file, or damaged ({printable(error, 120)})"
-        raise WeightsError(problem, "copy it again") from error
-    tensors = (part for part in _parts(model) if isinstance(part, onnx.TensorProto))
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data for tensor in tensors):
-        raise WeightsError(f"{path}: refers to other files, which are not read", "export it with its weights inside")
+        raise _damaged(path, error) from error
     return model, metadata
 
 
@@ -123,19 +96,18 @@ def class_names_of(metadata: Mapping[str, str], path: Path) -> tuple[str, ...]:
     Raises:
         WeightsError: another program, or another version of this one, wrote the file, or its metadata is damaged.
     """
-    if "mnist_accel_facts" not in metadata:
-        raise WeightsError(f"{path}: not exported by this program", "export the .pth file (mnist-accel export)")
-    if metadata["mnist_accel_facts"] != METADATA_VERSION:
-        raise WeightsError(f"{path}: exported by a later version", "export it again")
+    if metadata.get("mnist_accel_facts") != METADATA_VERSION:
+        raise WeightsError(f"{path}: not exported by this program, or by a later version", "export the .pth file again")
     try:
-        names = json.loads(metadata["class_names"])
-    except (KeyError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: its metadata is damaged ({printable(error, 120)})", "export it again") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise WeightsError(f"{path}: its metadata has no class names", "export it again")
-    return tuple(names)
+        return tuple(TypeAdapter(list[PlainText]).validate_json(metadata.get("class_names", "")))
+    except ValueError as error:
+        raise _damaged(path, error) from error
 
 
-def _require_digest(metadata: Mapping[str, str], tensors: Mapping[str, bytes]) -> None:
+def _require_digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor] | onnx.ModelProto) -> None:
     if "mnist_accel_facts" in metadata and metadata.get("tensors_sha256") != digest(tensors):
         raise ValueError("its tensors have another SHA-256")
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(f"{path}: damaged, or not {path.suffix} ({printable(error, 120)})", "copy or export it again")

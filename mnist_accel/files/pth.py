@@ -6,11 +6,12 @@ import io
 import pickle
 import pickletools
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from mnist_accel.errors import UserError, printable
+from mnist_accel.errors import WeightsError, printable
 
 LARGEST_FILE = 2**28
 """Bytes. The models of this package take up to 3 MB."""
@@ -31,10 +32,6 @@ OPCODES |= {"NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT", "LONG1", "BINPUT", "LONG_
 """Those that torch.save writes for dicts, lists, tensors and plain values."""
 
 
-class ArchiveError(UserError):
-    """The bytes are not a complete, plain file of torch.save."""
-
-
 def write(value: Any) -> bytes:
     """The bytes of a file with `value`, which is made of tensors, dicts, lists and plain values."""
     buffer = io.BytesIO()
@@ -42,46 +39,48 @@ def write(value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def read(content: bytes) -> Any:
-    """The value in the bytes of a file. No code in them runs, and they cannot fill the memory.
+def read(content: bytes, path: Path) -> Any:
+    """The value in the bytes of the file `path`. No code in them runs, and they cannot fill the memory.
 
     Raises:
-        ArchiveError: the file is damaged, hostile, or not written by torch.save.
+        WeightsError: the file is damaged, hostile, or not written by torch.save.
     """
-    with open_plain(content) as archive:
-        pickles = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
-        if len(pickles) != 1 or pickles[0].file_size > LARGEST_PICKLE:
-            raise ArchiveError("an archive, but not of torch.save", "name a .pth file with a state dict")
-        pickled = archive.read(pickles[0])
+    archive = open_plain(content, path)
     try:
-        _require_plain(pickled)
+        (entry,) = (entry for entry in archive.infolist() if entry.filename.endswith("data.pkl"))
+        if entry.file_size > LARGEST_PICKLE:
+            raise pickle.UnpicklingError(f"{entry.file_size:,} bytes of names and shapes")
+        _require_plain(archive.read(entry))
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except ArchiveError:
-        raise
-    except Exception as error:  # torch and pickletools raise almost any type on damaged input
-        raise ArchiveError(f"damaged ({first_line(error)})", "make or copy it again") from error
+    except Exception as error:  # pickletools and torch raise almost any type on damaged input
+        raise _unusable(path, error) from error
 
 
-def open_plain(content: bytes) -> zipfile.ZipFile:
+def open_plain(content: bytes, path: Path) -> zipfile.ZipFile:
     """An undamaged zip archive without compression, so that reading its entries takes no more memory than its size.
 
     Raises:
-        ArchiveError: the archive is compressed or damaged.
+        WeightsError: the archive is compressed or damaged.
     """
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ArchiveError("a packed archive, not a file of torch.save", "save it with torch.save")
+            raise zipfile.BadZipFile("a packed archive")
         if sum(entry.file_size for entry in entries) > len(content):
-            raise ArchiveError("its entries claim more bytes than it has", "make or copy it again")
+            raise zipfile.BadZipFile("its entries claim more bytes than it has")
         if (damaged := archive.testzip()) is not None:  # torch itself does not compare checksums
-            raise ArchiveError(f"damaged: the checksum of {printable(damaged, 60)} is wrong", "make or copy it again")
-    except ArchiveError:
-        raise
+            raise zipfile.BadZipFile(f"the checksum of {printable(damaged, 60)} is wrong")
     except Exception as error:  # zipfile raises almost any type on damaged input
-        raise ArchiveError(f"cut short, or not of torch.save ({first_line(error)})", "make or copy it again") from error
+        raise _unusable(path, error) from error
     return archive
+
+
+def _unusable(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path}: damaged, cut short, or not of torch.save ({printable(error, 200) or type(error).__name__})",
+        "copy it again, or save it with torch.save(model.state_dict(), …)",
+    )
 
 
 def _require_plain(pickled: bytes) -> None:
@@ -104,22 +103,16 @@ def _require_plain(pickled: bytes) -> None:
                 raise pickle.UnpicklingError("a shared tuple")
         elif name == "GLOBAL":
             name = str(argument)
+            if name not in FUNCTIONS | STORAGES:
+                raise pickle.UnpicklingError(f"refers to {printable(name, 60)}; nothing in it was run")
         elif name == "REDUCE":
-            _require_plain_call(*stack[-2:])
+            function, arguments = stack[-2:]
+            if function not in FUNCTIONS or (function == "collections OrderedDict" and arguments != "EMPTY_TUPLE"):
+                raise pickle.UnpicklingError("a call that no state dict needs")
         taken = _pop(stack, opcode)
         if name.startswith("SETITEM") and not KEYS.issuperset(taken[::2]):
             raise pickle.UnpicklingError("a dict with other keys than texts and small numbers")
-        if name not in FUNCTIONS | STORAGES | OPCODES:
-            raise ArchiveError(
-                f"refers to {printable(name, 60)}, which no state dict needs; nothing in it was run",
-                "use weights from a source you trust, saved with torch.save(model.state_dict(), …)",
-            )
         stack.extend([name] * len(opcode.stack_after))
-
-
-def _require_plain_call(function: str, arguments: str) -> None:
-    if function not in FUNCTIONS or (function == "collections OrderedDict" and arguments != "EMPTY_TUPLE"):
-        raise pickle.UnpicklingError("a call that no state dict needs")
 
 
 def _pop(stack: list[str], opcode: pickletools.OpcodeInfo) -> list[str]:
@@ -133,8 +126,3 @@ def _pop(stack: list[str], opcode: pickletools.OpcodeInfo) -> list[str]:
     if opcode.stack_before and opcode.stack_before[0] is not pickletools.markobject:
         stack.pop()
     return taken[::-1]
-
-
-def first_line(error: Exception) -> str:
-    """The beginning of an error's message, or its type if it has none."""
-    return printable(error, 120) or type(error).__name__

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from mnist_accel.errors import WeightsError, printable
 from mnist_accel.files import pth
-from mnist_accel.files.pth import ArchiveError
 
 WRAPPER_PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
 """DistributedDataParallel and torch.compile put these before names."""
@@ -20,12 +19,12 @@ WRAPPER_PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
 
 def serialise(model: nn.Module) -> bytes:
     """A model's state dict as the bytes of a .pth file: on the CPU, float32, without the prefixes of wrappers."""
-    state = {
-        _plain_name(name): tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype)
-        for name, tensor in model.state_dict().items()
-    }
-    # Copies, because torch.save writes the whole storage of a tensor, in the tensor's own memory format.
-    return pth.write({name: tensor.contiguous().clone() for name, tensor in state.items()})
+    state = {}
+    for name, tensor in model.state_dict().items():
+        plain = tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        # Copies, because torch.save writes the whole storage of a tensor, in the tensor's own memory format.
+        state[WRAPPER_PREFIXES.sub("", name)] = plain.contiguous().clone()
+    return pth.write(state)
 
 
 def sha256(content: bytes) -> str:
@@ -34,28 +33,17 @@ def sha256(content: bytes) -> str:
 
 
 def load(content: bytes, path: Path) -> dict[str, Tensor]:
-    """The state dict in the bytes of a weights file. No code in them runs, and they cannot fill the memory.
-
-    Args:
-        path: of the file, for error messages.
+    """The state dict in the bytes of the weights file `path`. No code in them runs, and they cannot fill the memory.
 
     Raises:
         WeightsError: the bytes are not a complete, plain state dict.
     """
-    try:
-        state = pth.read(content)
-    except ArchiveError as error:
-        raise WeightsError(f"{path}: not a usable weights file: {error.message}", error.hint) from error
+    state = pth.read(content, path)
+    hint = "save model.state_dict() alone"
     if not isinstance(state, Mapping) or not state:
-        raise WeightsError(f"{path}: holds a {type(state).__name__}, not a state dict", "save model.state_dict()")
+        raise WeightsError(f"{path}: holds a {type(state).__name__}, not a state dict", hint)
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise WeightsError(
-                f"{path}: entry {printable(name, 60)!r} is a {type(value).__name__}, not a tensor with a name",
-                "save model.state_dict() alone",
-            )
-    return {_plain_name(name): tensor for name, tensor in state.items()}
-
-
-def _plain_name(name: str) -> str:
-    return WRAPPER_PREFIXES.sub("", name)
+            kind = type(value).__name__
+            raise WeightsError(f"{path}: entry {printable(name, 60)!r} is a {kind}, not a tensor with a name", hint)
+    return {WRAPPER_PREFIXES.sub("", name): tensor for name, tensor in state.items()}

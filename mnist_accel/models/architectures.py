@@ -12,9 +12,6 @@ from torch.nn import functional
 
 from mnist_accel.errors import WeightsError, did_you_mean, printable
 
-MOST_CLASSES = 256
-"""Labels are bytes."""
-
 
 class Dropout(nn.Module):
     """Inverted dropout that is fast on a CPU: it draws 16 random bits per unit, four units per call of the generator.
@@ -35,11 +32,21 @@ class Dropout(nn.Module):
         return units * (bits >= dropped - 32768).to(units.dtype).mul_(65536 / (65536 - dropped))
 
 
-class CNN(nn.Module):
+class Network(nn.Module):
+    """A network of two parts: images (B, 1, 28, 28) → logits (B, classes)."""
+
+    features: nn.Sequential
+    classifier: nn.Sequential
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(images))
+        return logits
+
+
+class CNN(Network):
     """Four 3×3 convolutions without padding and two linear layers: 594,922 parameters with 10 classes.
 
-    Images (B, 1, 28, 28) → logits (B, classes). ReLU follows pooling: the result is the same as before pooling, with
-    a quarter of the work.
+    ReLU follows pooling: the result is the same as before pooling, with a quarter of the work.
     """
 
     def __init__(self, classes: int = 10, dropout: float = 0.5) -> None:
@@ -60,16 +67,9 @@ class CNN(nn.Module):
             nn.Flatten(), nn.Linear(64 * 4 * 4, 512), nn.ReLU(inplace=True), Dropout(dropout), nn.Linear(512, classes)
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.features(images))
-        return logits
 
-
-class SmallCNN(nn.Module):
-    """A 5×5 and a 3×3 convolution, each with pooling, and two linear layers: 422,122 parameters with 10 classes.
-
-    Images (B, 1, 28, 28) → logits (B, classes).
-    """
+class SmallCNN(Network):
+    """A 5×5 and a 3×3 convolution, each with pooling, and two linear layers: 422,122 parameters with 10 classes."""
 
     def __init__(self, classes: int = 10, dropout: float = 0.0) -> None:
         super().__init__()
@@ -85,16 +85,9 @@ class SmallCNN(nn.Module):
             nn.Flatten(), nn.Linear(64 * 5 * 5, 256), nn.ReLU(inplace=True), Dropout(dropout), nn.Linear(256, classes)
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.features(images))
-        return logits
 
-
-class NormalisedCNN(nn.Module):
-    """Five 3×3 convolutions with batch normalisation, pooling in the second and fourth, and a linear layer.
-
-    Images (B, 1, 28, 28) → logits (B, classes).
-    """
+class NormalisedCNN(Network):
+    """Five 3×3 convolutions with batch normalisation, pooling in the second and fourth, and a linear layer."""
 
     def __init__(self, classes: int = 10, dropout: float = 0.0) -> None:
         super().__init__()
@@ -106,10 +99,6 @@ class NormalisedCNN(nn.Module):
             *_normalised(64, 128, padding=1),  # (B, 128, 4, 4)
         )
         self.classifier = nn.Sequential(nn.Flatten(), Dropout(dropout), nn.Linear(128 * 4 * 4, classes))
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.features(images))
-        return logits
 
 
 def _normalised(channels_in: int, channels_out: int, *, pool: bool = False, padding: int = 0) -> list[nn.Module]:
@@ -148,27 +137,28 @@ def from_state(state: Mapping[str, Tensor], name: str | None, path: Path) -> tup
     if name is not None and name not in MODELS:
         name = printable(name, 60)
         raise WeightsError(f"{path}: weights of an unknown model {name!r}", did_you_mean(name, MODELS))
+    candidates = list(MODELS) if name is None else [name]
     differences = {}
-    for candidate in MODELS if name is None else [name]:
+    for candidate in candidates:
         model = build(candidate, classes=_class_count(state))
-        differences[candidate] = _differences(model.state_dict(), state)
-        if not differences[candidate]:
+        if not (found := _differences(model.state_dict(), state)):
             model.load_state_dict(dict(state))
             return candidate, model
-    nearest, found = min(differences.items(), key=lambda item: len(item[1]))
-    more = f", and {len(found) - 1} more differences" if len(found) > 1 else ""
+        differences[candidate] = found
+    nearest = min(differences, key=lambda candidate: len(differences[candidate]))
+    first, *others = differences[nearest]
+    more = f", and {len(others)} more differences" if others else ""
     raise WeightsError(
-        f"{path}: these weights do not fit model {nearest}: {found[0]}{more}",
-        f"give weights of {' or '.join(MODELS if name is None else [nearest])}",
+        f"{path}: these weights do not fit model {nearest}: {first}{more}", f"give weights of {' or '.join(candidates)}"
     )
 
 
 def _class_count(state: Mapping[str, Tensor]) -> int:
     """The outputs of the last linear layer of `classifier`; 10 if there is none."""
-    found = {name: re.fullmatch(r"classifier\.([0-9]{1,3})\.weight", name) for name in state}
-    layers = {int(match[1]): state[name] for name, match in found.items() if match}
+    pattern = re.compile(r"classifier\.([0-9]{1,3})\.weight")
+    layers = {int(match[1]): tensor for name, tensor in state.items() if (match := pattern.fullmatch(name))}
     last = layers[max(layers)] if layers else torch.empty(0)
-    return len(last) if last.dim() == 2 and 2 <= len(last) <= MOST_CLASSES else 10
+    return len(last) if last.dim() == 2 and 2 <= len(last) <= 256 else 10  # labels are bytes
 
 
 def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

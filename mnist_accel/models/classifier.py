@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,46 +92,38 @@ def read(path: Path) -> bytes:
 
 
 def from_content(content: bytes, path: Path, device: torch.device | None = None) -> Classifier:
-    """The model in the bytes of a file; see `load`.
-
-    Args:
-        path: of the file. Its suffix tells the format.
-    """
+    """The model in the bytes of the file `path`, whose suffix tells the format; see `load`."""
     model: nn.Module
-    architecture: str | None = None
-    trained_on: str | None = None
+    facts: Mapping[str, str] = {}  # "model", "trained_on"
     names: tuple[str, ...] = ()
+    architecture: str | None = None
     if path.suffix == ".pt2":
         raise WeightsError(f"{path}: .pt2 files are for other programs", "name the .pth file that it was exported from")
     if path.suffix == ".onnx":
-        _, metadata = exported.read_onnx(content, path)
-        names, trained_on = exported.class_names_of(metadata, path), metadata.get("trained_on")
-        model = OnnxModel(content, path)
+        _, facts = exported.read_onnx(content, path)
+        names, model = exported.class_names_of(facts, path), OnnxModel(content, path)
     else:
         if path.suffix == ".safetensors":
-            state, metadata = exported.read_safetensors(content, path)
-            if metadata:
-                names = exported.class_names_of(metadata, path)
-                architecture, trained_on = metadata.get("model"), metadata.get("trained_on")
+            state, facts = exported.read_safetensors(content, path)
+            names = exported.class_names_of(facts, path) if facts else ()
         else:
             if (record := run_record.read_record(path)) is not None:
                 require_recorded(content, record, path)
-                names, architecture = tuple(record["dataset"]["class_names"]), record["model"]
-                trained_on = record["dataset"]["name"]
+                names = tuple(record["dataset"]["class_names"])
+                facts = {"model": record["model"], "trained_on": record["dataset"]["name"]}
             state = weights.load(content, path)
-        architecture, model = architectures.from_state(state, architecture, path)
+        architecture, model = architectures.from_state(state, facts.get("model"), path)
         model = model.to(memory_format=torch.channels_last)  # convolutions on a CPU take half the time in it
     model.eval()
     dtype = torch.uint8 if architecture is None else torch.float32
     with torch.inference_mode():
         classes = model(torch.zeros(1, 1, 28, 28, dtype=dtype)).shape[1]
-    names = names or tuple(str(number) for number in range(classes))
+    names = names or tuple(map(str, range(classes)))
     if len(names) != classes:
         raise WeightsError(f"{path}: {classes} classes, but {len(names)} class names", "copy or export it again")
     device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    return Classifier(
-        path, model.to(device), dtype, architecture, names, trained_on or None, device, weights.sha256(content)
-    )
+    trained_on = facts.get("trained_on") or None
+    return Classifier(path, model.to(device), dtype, architecture, names, trained_on, device, weights.sha256(content))
 
 
 def require_recorded(content: bytes, record: dict[str, Any], path: Path) -> None:

@@ -9,21 +9,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mnist_accel.errors import WeightsError
-from mnist_accel.files.pth import first_line
+from mnist_accel.errors import WeightsError, printable
 
 if TYPE_CHECKING:
     import onnxruntime
 
 
 class OnnxModel(nn.Module):
-    """An ONNX model of `mnist-accel export`, computed on the CPU in float32 by onnxruntime.
+    """The ONNX model in the bytes `content` of the file `path`, computed on the CPU in float32 by onnxruntime.
 
     Images uint8 (B, 1, 28, 28) → log-probabilities float32 (B, classes). Probabilities below 1e-38 count as 1e-38.
-
-    Args:
-        content: of the .onnx file.
-        path: of the file, for error messages.
     """
 
     def __init__(self, content: bytes, path: Path) -> None:
@@ -47,6 +42,7 @@ class OnnxModel(nn.Module):
             if probabilities.ndim != 2 or len(probabilities) != len(pixels):
                 raise ValueError(f"{probabilities.shape} results for {len(pixels)} images")
         except Exception as error:  # the errors of onnxruntime have no common type
-            raise WeightsError(f"{self.path}: not a usable model ({first_line(error)})", "export it again") from error
+            problem = f"{self.path}: not a usable model ({printable(error, 120)})"
+            raise WeightsError(problem, "export it again") from error
         found = torch.from_numpy(probabilities).to(images.device, torch.float32)
         return found.clamp_min(torch.finfo(torch.float32).tiny).log()

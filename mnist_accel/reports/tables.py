@@ -70,7 +70,8 @@ def print_export(console: Console, result: ExportResult) -> None:
 def print_inspection(console: Console, found: Inspection) -> None:
     """Show the kind and the facts of a file, its tensors, and its problems."""
     head = {"file": found.path, "kind": found.kind, "bytes": f"{found.bytes:,}", "SHA-256": found.sha256}
-    print_facts(console, head | found.facts)
+    facts = {printable(name, 40): value for name, value in found.metadata.items() if value not in (None, "")}
+    print_facts(console, head | facts)
     if found.tensors:
         table = Table("tensor", "shape", "type", "bytes")
         for tensor in found.tensors:

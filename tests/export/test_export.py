@@ -114,10 +114,10 @@ def test_an_onnx_file_says_what_it_is_and_nothing_of_the_machine(exports: Export
 def test_exports_are_inspected_like_weights(exports: Exports, name: str) -> None:
     found, original = inspect(exports.of(FORMATS[name].suffix)), inspect(exports.weights)
     assert (found.kind, found.problems) == (f"exported model ({name})", [])
-    assert found.metadata["source_sha256"] == original.sha256
-    assert found.metadata["model"] == "cnn"
-    assert found.metadata["class_names"] == list("0123456789")
     if name != "torch-export":
+        assert found.metadata["source_sha256"] == original.sha256
+        assert found.metadata["model"] == "cnn"
+        assert found.metadata["class_names"] == list("0123456789")
         assert sum(tensor["bytes"] for tensor in found.tensors) == pytest.approx(594_922 * 4, abs=100)
 
 
@@ -199,7 +199,7 @@ def changed_onnx(exports: Exports, change: Callable[[Any], object]) -> bytes:
     change(proto.graph)
     for entry in proto.metadata_props:
         if entry.key == "tensors_sha256":
-            entry.value = exported.digest(exported.onnx_bytes(proto))
+            entry.value = exported.digest(proto)
     content: bytes = proto.SerializeToString()
     return content
 
