@@ -17,8 +17,7 @@ class Digits:
     """Images uint8 (N, 28, 28) and their labels int64 (N,).
 
     Attributes:
-        rows: None if `images` holds exactly these digits. If `images` is a large mapped file of which they are a part:
-            their row numbers in it, int64 (N,).
+        rows: int64 (N,): the row numbers of these digits in `images`, if that is a larger mapped file; otherwise None.
     """
 
     images: npt.NDArray[np.uint8]
@@ -31,12 +30,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A training part, a test part, and their origin.
-
-    Attributes:
-        source: the folder or package from which the images were read.
-        checksums: of the files that were read, by file name ("md5:…" or "sha256:…").
-    """
+    """A training part, a test part, the folder or package they come from, and the checksums of its files by name."""
 
     name: str
     train: Digits
@@ -47,7 +41,7 @@ class DataSet:
 
 
 def fingerprint(data: DataSet) -> str:
-    """One line that is equal on two processes only if both loaded the same data: name, sizes and checksums."""
+    """One line that is equal on two processes only if both loaded the same data."""
     return json.dumps([data.name, len(data.train), len(data.test), dict(data.checksums)], sort_keys=True)
 
 
