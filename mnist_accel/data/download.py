@@ -33,7 +33,6 @@ def fetch(name: str, url: str, files: Mapping[str, str], folder: Path, is_comple
         name: of the data set, for the error message.
         url: the address of the folder of the files.
         files: names (….gz) and MD5 sums of the packed files.
-        folder: for the unpacked files.
         is_complete: whether `folder` contains all files of the data set, undamaged.
 
     Raises:
@@ -42,9 +41,8 @@ def fetch(name: str, url: str, files: Mapping[str, str], folder: Path, is_comple
     from filelock import FileLock, Timeout  # here, for the start-up time
 
     # In the folder for temporary files, so that no lock file stays beside the data; each user has a lock of their own.
-    user = getattr(os, "getuid", lambda: "")()
-    key = hashlib.sha256(f"{user} {folder.absolute()}".encode(errors="surrogateescape")).hexdigest()[:16]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"mnist-accel-{key}.lock")
+    key = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"mnist-accel-{getattr(os, 'getuid', str)()}-{key}.lock")
     try:
         try:
             held, has_waited = lock.acquire(timeout=0), False

@@ -58,8 +58,7 @@ def read_unpacked(path: Path, limit: int) -> bytes:
     """The content of a file, unpacked if it is a .gz file.
 
     Raises:
-        ValueError: the unpacked content has more than `limit` bytes.
-        OSError, EOFError, zlib.error: the file cannot be read or unpacked, or has more than `limit` bytes.
+        ValueError, OSError, EOFError, zlib.error: it cannot be read or unpacked, or has more than `limit` bytes.
     """
     content = read_limited(path, limit)
     if path.suffix == ".gz":
@@ -94,7 +93,6 @@ def _shape(header: bytes, size: int, name: str, dimensions: int) -> tuple[int, .
     if header[:4] != bytes([0, 0, UNSIGNED_BYTE, dimensions]):
         raise ValueError(f"{name} is not an IDX file of unsigned bytes in {dimensions} dimensions")
     shape = struct.unpack(f">{dimensions}I", header[4:])
-    expected = len(header) + math.prod(shape)
-    if size != expected:
-        raise ValueError(f"{name} has {size} bytes, but its header says {expected}")
+    if size != len(header) + math.prod(shape):
+        raise ValueError(f"{name} has {size} bytes, but its header says {len(header) + math.prod(shape)}")
     return shape

@@ -80,28 +80,22 @@ def load(name: str, data_dir: Path, notice: Callable[[str], None]) -> DataSet:
     arrays, checksums, problems = read_idx_folder(folder, source)
     if problems:
         damaged = [problem for problem in problems if not problem.endswith("is missing")]
-        others = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-        about = f"{damaged[0]}{others}; " if damaged else ""
+        remedy = f"downloading {name} from {source.url}" if source.url else "using the files of the mnist-accel package"
+        if damaged or source.url:
+            notice("; ".join([*damaged, remedy]))
         if source.url:
-            notice(f"{about}downloading {name} from {source.url}")
             missing = {f"{file}.gz": source.packed_md5[file] for file in IDX_FILES if file not in arrays}
             fetch(name, source.url, missing, folder, lambda: not read_idx_folder(folder, source)[2])
         else:
-            if damaged:
-                notice(f"{about}using the MNIST files of the mnist-accel package")
             folder = PACKAGED_MNIST
         arrays, checksums, problems = read_idx_folder(folder, source)
     if problems:
         remedy = f"delete the damaged files in {folder}" if source.url else "install mnist-accel again"
         raise DataError(f"{name}: {'; '.join(problems)}", remedy)
-    return DataSet(
-        name=name,
-        train=Digits(arrays[TRAIN_IMAGES], arrays[TRAIN_LABELS].astype(np.int64)),
-        test=Digits(arrays[TEST_IMAGES], arrays[TEST_LABELS].astype(np.int64)),
-        class_names=source.class_names,
-        source="the mnist-accel package" if folder == PACKAGED_MNIST else str(folder),
-        checksums=checksums,
-    )
+    train = Digits(arrays[TRAIN_IMAGES], arrays[TRAIN_LABELS].astype(np.int64))
+    test = Digits(arrays[TEST_IMAGES], arrays[TEST_LABELS].astype(np.int64))
+    origin = "the mnist-accel package" if folder == PACKAGED_MNIST else str(folder)
+    return DataSet(name, train, test, source.class_names, origin, checksums)
 
 
 def read_idx_folder(
@@ -119,30 +113,27 @@ def read_idx_folder(
         problem = f"{folder / file} is missing"
         for path in (folder / file, folder / f"{file}.gz"):
             try:
-                content = idx.read_unpacked(path, LARGEST_FILE)
-                md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-                arrays[file] = _parse(file, content, md5, source)
+                arrays[file], checksums[file] = _read(path, file, source)
+                break
             except FileNotFoundError:
                 continue
             except (OSError, EOFError, ValueError, zlib.error) as error:
                 problem = f"{path} is damaged or unreadable ({getattr(error, 'strerror', None) or error})"
-                continue
-            checksums[file] = f"md5:{md5}"
-            break
         else:
             problems.append(problem)
     return arrays, checksums, problems
 
 
-def _parse(file: str, content: bytes, md5: str, source: IdxSource) -> npt.NDArray[np.uint8]:
-    """The array in `content`; ValueError if it is not the one that `file` must contain."""
-    expected = source.md5.get(file, md5)
-    if md5 != expected:
-        raise ValueError(f"{len(content):,} bytes with MD5 {md5}, expected {expected}")
+def _read(path: Path, file: str, source: IdxSource) -> tuple[npt.NDArray[np.uint8], str]:
+    """The array in a file and its checksum; ValueError if it is not the one that `file` must contain."""
+    content = idx.read_unpacked(path, LARGEST_FILE)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if md5 != source.md5.get(file, md5):
+        raise ValueError(f"{len(content):,} bytes with MD5 {md5}, expected {source.md5[file]}")
     shape = IDX_FILES[file]
     array = idx.parse(content, file, len(shape))
     if array.shape != shape:
         raise ValueError(f"shape {array.shape}, expected {shape}")
     if len(shape) == 1 and array.max() >= 10:
         raise ValueError(f"label {array.max()} is not below 10")
-    return array
+    return array, f"md5:{md5}"

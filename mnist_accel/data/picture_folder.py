@@ -33,9 +33,8 @@ def load(name: str, folder: Path) -> DataSet:
         raise DataError(f"{name}: {parts[0]} has {len(classes)} sub-folders, one for each class", "make 2 to 256")
     for part in parts[1:]:
         if unknown := sorted(set(_classes(part)) - set(classes)):
-            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
             raise DataError(
-                f"{name}: {', '.join(unknown[:3])}{more}: a class in {part} but not in {parts[0]}",
+                f"{name}: {', '.join(unknown[:3])}: a class in {part} but not in {parts[0]}",
                 "give each class training pictures, or delete its test pictures",
             )
     digest = hashlib.sha256()

@@ -291,7 +291,7 @@ def test_a_damaged_copy_of_mnist_is_named_and_the_packaged_one_is_used(copy: Pat
     assert dataset.source == "the mnist-accel package"
     assert len(told) == 1
     assert f"{path} is damaged" in told[0]
-    assert "using the MNIST files of the mnist-accel package" in told[0]
+    assert "using the files of the mnist-accel package" in told[0]
 
 
 def test_an_incomplete_copy_of_mnist_is_not_used(copy: Path) -> None:
