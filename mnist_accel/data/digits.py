@@ -65,11 +65,8 @@ def select(digits: Digits, indices: npt.NDArray[np.int64]) -> Digits:
 def split_off(digits: Digits, size: int, seed: int, option: str) -> tuple[Digits, Digits]:
     """Divide into `size` random digits, balanced over the classes as far as possible, and the rest; order is kept.
 
-    Args:
-        option: the command-line option that gave `size`, for the error message.
-
     Raises:
-        DataError: there are fewer than `size` digits.
+        DataError: there are fewer than `size` digits; its text names `option`, the option that gave `size`.
     """
     if size > len(digits):
         raise DataError(f"{option} {size}: there are {len(digits)} training samples", f"give at most {len(digits)}")
