@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mnist_accel.data import datasets as data
-from mnist_accel.data.datasets import Digits
+from mnist_accel.data.digits import Digits
 from mnist_accel.models import classifier
 from mnist_accel.models.classifier import Classifier
 from mnist_accel.pictures import picture_file
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--save-wrong", type=Path, help="save wrongly read pictures in this folder")
     options = parser.parse_args()
     model = classifier.load(options.weights)
-    test = data.load(options.dataset, options.data_dir, print, lambda *_: None).test
+    test = data.load(options.dataset, options.data_dir, print).test
     single = trial(test, model, options.pictures, (1, 1), options.seed, options.save_wrong)
     several = trial(test, model, options.pictures, (2, 5), options.seed + 1, options.save_wrong)
     print(json.dumps({"weights": str(options.weights), "seed": options.seed, "single": single, "numbers": several}))

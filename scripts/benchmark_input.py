@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mnist_accel.data.batches import InputPipeline
-from mnist_accel.data.datasets import Digits
+from mnist_accel.data.digits import Digits
 from mnist_accel.data.sample_order import epoch_order
 
 SAMPLES, BATCH_SIZE, REPEATS = 60_000, 128, 7

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("mnist_cnn_model.pth"))
     options = parser.parse_args()
     model = classifier.load(options.weights)
-    digits = data.load("mnist", Path("data"), print, lambda *_: None).test
+    digits = data.load("mnist", Path("data"), print).test
     random = np.random.default_rng(0)
     speeds: dict[str, dict[str, int]] = {}
     with tempfile.TemporaryDirectory() as folder:

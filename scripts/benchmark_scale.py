@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from mnist_accel import TrainConfig
 from mnist_accel.data import idx_folder
 from mnist_accel.data.batches import InputPipeline
-from mnist_accel.data.datasets import Digits
+from mnist_accel.data.digits import Digits
 from mnist_accel.data.sample_order import epoch_order
 from mnist_accel.files import atomic as files
 from mnist_accel.training.events import StepSums

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     options = parser.parse_args()
-    images = data.load(options.dataset, options.data_dir, Silence().notice, Silence().download).test.images
+    images = data.load(options.dataset, options.data_dir, Silence().notice).test.images
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps({"dataset": options.dataset} | agreement(options.weights, images, Path(folder))))
 

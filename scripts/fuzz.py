@@ -34,7 +34,7 @@ import torch
 import mnist_accel.config
 from mnist_accel.config.settings import EvaluateConfig, TrainConfig
 from mnist_accel.data import datasets as data
-from mnist_accel.data import idx
+from mnist_accel.data import digits, idx, named_sets
 from mnist_accel.errors import UserError
 from mnist_accel.files import checkpoint, weights
 from mnist_accel.files import pth as archive
@@ -91,9 +91,9 @@ class Fuzzer:
         settings = {"dataset": "mnist", "train_samples": 100, "epochs": 2, "cpu": True, "batch_size": 50}
         self.config = TrainConfig(output_dir=folder / "run", **settings)  # type: ignore[arg-type]
         hardware = start_hardware(cpu=True, mixed_precision="no", threads=None, timeout=600)
-        dataset = data.load("mnist", folder, print, lambda *_: None)
-        train, _ = data.split_off(dataset.train, 100, 0, "")
-        self.dataset = data.DataSet("mnist", train, train, dataset.class_names, "", {})
+        dataset = data.load("mnist", folder, print)
+        train, _ = digits.split_off(dataset.train, 100, 0, "")
+        self.dataset = digits.DataSet("mnist", train, train, dataset.class_names, "", {})
         self.training = prepare(self.config, hardware, self.dataset)
         self.who = state.identity(self.config, hardware, self.dataset)
         progress = Progress()
@@ -105,7 +105,7 @@ class Fuzzer:
         self.record = runlog.record_bytes(
             {
                 "model": "cnn",
-                "dataset": {"name": "mnist", "class_names": list(data.DIGITS)},
+                "dataset": {"name": "mnist", "class_names": list(named_sets.DIGITS)},
                 "weights_sha256": weights.sha256(self.weights),
             }
         )
@@ -217,7 +217,7 @@ class Fuzzer:
     def read_gz(self, content: bytes) -> None:
         """Read a packed data file in the data folder."""
         folder = self.write("FashionMNIST/raw/t10k-labels-idx1-ubyte.gz", content).parent
-        arrays, _, problems = data.read_idx_folder(folder, data.IDX_SOURCES["fashion-mnist"])
+        arrays, _, problems = named_sets.read_idx_folder(folder, named_sets.IDX_SOURCES["fashion-mnist"])
         if problems and not arrays:
             raise UserError(problems[0])
 

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--images", type=int, default=8_100_000)
     options = parser.parse_args()
-    dataset = data.load(options.dataset, options.data_dir, print, lambda *_: None)
+    dataset = data.load(options.dataset, options.data_dir, print)
     options.folder.mkdir(parents=True, exist_ok=True)
     for name, array in ((TEST_IMAGES, dataset.test.images), (TEST_LABELS, dataset.test.labels)):
         (options.folder / name).write_bytes(header(array.shape) + array.astype(np.uint8).tobytes())

@@ -19,7 +19,6 @@ import mnist_accel
 
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PACKAGED_MNIST = Path(mnist_accel.__file__).parent / "data" / "mnist_files"
-REAL_DATA = Path("data").absolute()  # used by tests/training/test_distributed.py until it takes `data_dir`
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -94,9 +93,3 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for packed in PACKAGED_MNIST.glob("*.gz"):
         (raw / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
     return folder
-
-
-@pytest.fixture
-def real_mnist(data_dir: Path) -> Path:
-    """The same as `data_dir`."""
-    return data_dir

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from mnist_accel.data.datasets import Digits
+from mnist_accel.data.digits import Digits
 from mnist_accel.hardware.cores import available_cores
 
 

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from mnist_accel.checks import baselines
 from mnist_accel.config.settings import TrainConfig
-from mnist_accel.data.datasets import DIGITS, DataSet, Digits
+from mnist_accel.data.digits import DataSet, Digits
+from mnist_accel.data.named_sets import DIGITS
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.reports.console import TrainingConsole
 from mnist_accel.training.guard import Guard

@@ -13,7 +13,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from mnist_accel.data import datasets as data
+from mnist_accel.data import named_sets as data
 from mnist_accel.errors import UserError
 from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
 from mnist_accel.hardware.cores import available_cores, cgroup_quota, launched_world_size, local_world_size

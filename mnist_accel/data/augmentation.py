@@ -30,15 +30,16 @@ class Augmentation:
         """Distort the images (B, 1, H, W) of the samples (B,) as in the given epoch."""
         if not self.is_on or not len(images):
             return images
-        angle, x_scale, y_scale, x_shift, y_shift = self._parameters(samples, epoch).to(images).unbind(dim=1)
+        parameters = self._parameters(samples, epoch).to(images)[:, :, None, None]
+        angle, x_scale, y_scale, x_shift, y_shift = parameters.unbind(dim=1)  # each (B, 1, 1)
         height, width = images.shape[2:]
         x = torch.arange(1 - width, width, 2, device=images.device, dtype=images.dtype) / width  # -1 … 1, pixel centres
-        y = torch.arange(1 - height, height, 2, device=images.device, dtype=images.dtype) / height
+        y = torch.arange(1 - height, height, 2, device=images.device, dtype=images.dtype)[:, None] / height
         cos, sin = angle.cos(), angle.sin()
         # The position in the original image of each pixel (B, H, W). Not computed by matrix products, because their
         # rounding may depend on the batch size.
-        x_from = _plane(cos * x_scale, x, -sin * x_scale, y, x_shift * 2 / width)
-        y_from = _plane(sin * y_scale, x, cos * y_scale, y, y_shift * 2 / height)
+        x_from = (cos * x_scale * x) + (-sin * x_scale * y) + x_shift * 2 / width
+        y_from = (sin * y_scale * x) + (cos * y_scale * y) + y_shift * 2 / height
         grid = torch.stack([x_from, y_from], dim=3)
         return grid_sample(images - self.background, grid, align_corners=False) + self.background
 
@@ -52,8 +53,3 @@ class Augmentation:
             self._draws = ((uniform * 2 - 1) * widths + torch.tensor([0, 1, 1, 0, 0])).to(samples.device)
             self._epoch = epoch
         return self._draws[samples]
-
-
-def _plane(x_slope: Tensor, x: Tensor, y_slope: Tensor, y: Tensor, offset: Tensor) -> Tensor:
-    """x_slope · x + y_slope · y + offset for all pixels; slopes and offset (B,), x (W,), y (H,) → (B, H, W)."""
-    return (x_slope[:, None, None] * x) + (y_slope[:, None, None] * y[:, None]) + offset[:, None, None]

@@ -19,14 +19,15 @@ class InputPipeline:
         dtype: of the batches. With uint8, pixels are not normalised, for models that normalise their input.
 
     Attributes:
-        home: the device that stores the data set and takes the indices. It is `device`, or the CPU if the data set
-            does not fit there or is mapped from a file.
+        home: the device that stores the data set and takes the indices. It is `device`, or the CPU if the images are
+            mapped from a file or take more than half of the device's free memory.
     """
 
     def __init__(self, digits: Digits, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
         is_mapped = isinstance(digits.images, np.memmap)
-        self.home = device if not is_mapped and _fits(digits.images.nbytes, device) else torch.device("cpu")
+        does_fit = device.type != "cuda" or digits.images.nbytes <= torch.cuda.mem_get_info(device)[0] // 2
+        self.home = device if does_fit and not is_mapped else torch.device("cpu")
         images = torch.from_numpy(digits.images) if is_mapped else torch.tensor(digits.images, device=self.home)
         self.images = images.unsqueeze(1)  # uint8 (M, 1, 28, 28)
         self.labels = torch.tensor(digits.labels, device=self.home)  # int64 (N,)
@@ -42,8 +43,3 @@ class InputPipeline:
         if self.home != self.device:
             images, labels = (part.pin_memory().to(self.device, non_blocking=True) for part in (images, labels))
         return images if self.dtype == torch.uint8 else normalise(images, self.dtype), labels
-
-
-def _fits(size: int, device: torch.device) -> bool:
-    """Whether `size` bytes take at most half of the device's free memory."""
-    return device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] // 2

@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from mnist_accel.data import idx_folder, named_sets
-from mnist_accel.data.digits import DataSet, Digits, fingerprint, select, split_off
-from mnist_accel.data.download import Progress
-from mnist_accel.data.named_sets import DIGITS, IDX_SOURCES, read_idx_folder
+from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import DataError, did_you_mean
 
-__all__ = [
-    "DIGITS",
-    "IDX_SOURCES",
-    "DataSet",
-    "Digits",
-    "fingerprint",
-    "load",
-    "read_idx_folder",
-    "select",
-    "split_off",
-]
 
-
-def load(name: str, data_dir: Path, notice: Callable[[str], None], progress: Progress) -> DataSet:
+def load(name: str, data_dir: Path, notice: Callable[[str], None]) -> DataSet:
     """Read a data set; download it if it is neither packaged nor in `data_dir`.
 
     Args:
         name: a key of `IDX_SOURCES`, "idx:DIR" for a folder of IDX files, or "folder:DIR" for a folder of pictures.
         data_dir: a folder in torchvision's layout (FashionMNIST/raw/…).
-        notice: called with one line about each unexpected event, for example a damaged file that is downloaded again.
-        progress: called with the number of bytes received during a download.
+        notice: called with one line about a download or a damaged file.
 
     Raises:
         DataError: the data set is unknown, missing, damaged or unreadable, and cannot be downloaded.
     """
     form, _, folder = name.partition(":")
-    if form not in ("idx", "folder") and name not in IDX_SOURCES:
-        raise DataError(f"unknown data set {name}", did_you_mean(name, (*IDX_SOURCES, "idx:DIR", "folder:DIR")))
     try:
+        if name in named_sets.IDX_SOURCES:
+            return named_sets.load(name, data_dir, notice)
+        if form not in ("idx", "folder"):
+            known = (*named_sets.IDX_SOURCES, "idx:DIR", "folder:DIR")
+            raise DataError(f"unknown data set {name}", did_you_mean(name, known))
+        if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises an error if the name is too long
+            raise DataError(f"{name}: {folder} is not a folder", "name a folder with IDX files or pictures")
         if form == "idx":
             return idx_folder.load(name, Path(folder))
-        if form == "folder":
-            from mnist_accel.data import picture_folder  # here, for the start-up time: it imports SciPy
+        from mnist_accel.data import picture_folder  # here, for the start-up time: it imports SciPy
 
-            return picture_folder.load(name, Path(folder))
-        return named_sets.load(name, data_dir, notice, progress)
+        return picture_folder.load(name, Path(folder))
     except OSError as error:  # such as a folder that may not be listed
         raise DataError(f"{name}: cannot read {error.filename}: {error.strerror or error}") from error

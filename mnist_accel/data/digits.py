@@ -17,8 +17,7 @@ class Digits:
     """Images uint8 (N, 28, 28) and their labels int64 (N,).
 
     Attributes:
-        rows: None if `images` holds exactly these digits. If `images` is a large mapped file of which they are a part:
-            their row numbers in it, int64 (N,).
+        rows: int64 (N,): the row numbers of these digits in `images`, if that is a larger mapped file; otherwise None.
     """
 
     images: npt.NDArray[np.uint8]
@@ -31,12 +30,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A training part, a test part, and their origin.
-
-    Attributes:
-        source: the folder or package from which the images were read.
-        checksums: of the files that were read, by file name ("md5:…" or "sha256:…").
-    """
+    """A training part, a test part, the folder or package they come from, and the checksums of its files by name."""
 
     name: str
     train: Digits
@@ -47,7 +41,7 @@ class DataSet:
 
 
 def fingerprint(data: DataSet) -> str:
-    """One line that is equal on two processes only if both loaded the same data: name, sizes and checksums."""
+    """One line that is equal on two processes only if both loaded the same data."""
     return json.dumps([data.name, len(data.train), len(data.test), dict(data.checksums)], sort_keys=True)
 
 
@@ -71,11 +65,8 @@ def select(digits: Digits, indices: npt.NDArray[np.int64]) -> Digits:
 def split_off(digits: Digits, size: int, seed: int, option: str) -> tuple[Digits, Digits]:
     """Divide into `size` random digits, balanced over the classes as far as possible, and the rest; order is kept.
 
-    Args:
-        option: the command-line option that gave `size`, for the error message.
-
     Raises:
-        DataError: there are fewer than `size` digits.
+        DataError: there are fewer than `size` digits; its text names `option`, the option that gave `size`.
     """
     if size > len(digits):
         raise DataError(f"{option} {size}: there are {len(digits)} training samples", f"give at most {len(digits)}")

@@ -11,7 +11,6 @@ import hashlib
 import io
 import math
 import mmap
-import stat
 import struct
 from pathlib import Path
 
@@ -33,12 +32,7 @@ BLOCK, BLOCKS = 2**16, 256
 
 
 def parse(content: bytes, name: str, dimensions: int) -> npt.NDArray[np.uint8]:
-    """The array of unsigned bytes in the content of an IDX file, without a copy.
-
-    Args:
-        content: the whole unpacked file.
-        name: the file's name, for the error message.
-        dimensions: 3 for images (N, rows, columns), 1 for labels (N,).
+    """The array in the unpacked content of an IDX file, without a copy: images (N, rows, columns) or labels (N,).
 
     Raises:
         ValueError: the header is wrong, or does not fit the size of the file.
@@ -48,23 +42,31 @@ def parse(content: bytes, name: str, dimensions: int) -> npt.NDArray[np.uint8]:
 
 
 def read(path: Path, dimensions: int) -> tuple[npt.NDArray[np.uint8], str]:
-    """The array in a file, packed (.gz) or not, and its checksum. A large file is mapped, not read.
+    """The array in a file, packed (.gz) or not, and its checksum. A large unpacked file is mapped, not read.
 
     Raises:
         ValueError: the file is not in this format, or is packed and too large.
         OSError, EOFError, zlib.error: the file cannot be read or unpacked.
     """
-    status = path.stat()
-    if path.suffix == ".gz":
-        with gzip.open(io.BytesIO(read_limited(path, LARGEST_PACKED))) as stream:
-            content = stream.read(LARGEST_PACKED + 1)
-        if len(content) > LARGEST_PACKED:
-            raise ValueError(f"{path.name} is too large to be used packed; unpack it (gunzip)")
-    elif stat.S_ISREG(status.st_mode) and status.st_size >= LARGE:
+    if path.suffix != ".gz" and path.is_file() and path.stat().st_size >= LARGE:
         return _map(path, dimensions)
-    else:
-        content = read_limited(path, LARGE)
+    content = read_unpacked(path, LARGEST_PACKED)
     return parse(content, path.name, dimensions), "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def read_unpacked(path: Path, limit: int) -> bytes:
+    """The content of a file, unpacked if it is a .gz file.
+
+    Raises:
+        ValueError, OSError, EOFError, zlib.error: it cannot be read or unpacked, or has more than `limit` bytes.
+    """
+    content = read_limited(path, limit)
+    if path.suffix == ".gz":
+        with gzip.open(io.BytesIO(content)) as stream:
+            content = stream.read(limit + 1)
+        if len(content) > limit:
+            raise ValueError(f"{path.name} is too large to be used packed; unpack it (gunzip)")
+    return content
 
 
 def _map(path: Path, dimensions: int) -> tuple[npt.NDArray[np.uint8], str]:
@@ -91,7 +93,6 @@ def _shape(header: bytes, size: int, name: str, dimensions: int) -> tuple[int, .
     if header[:4] != bytes([0, 0, UNSIGNED_BYTE, dimensions]):
         raise ValueError(f"{name} is not an IDX file of unsigned bytes in {dimensions} dimensions")
     shape = struct.unpack(f">{dimensions}I", header[4:])
-    expected = len(header) + math.prod(shape)
-    if size != expected:
-        raise ValueError(f"{name} has {size} bytes, but its header says {expected}")
+    if size != len(header) + math.prod(shape):
+        raise ValueError(f"{name} has {size} bytes, but its header says {len(header) + math.prod(shape)}")
     return shape

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from mnist_accel.data import idx
 from mnist_accel.data.digits import DataSet, Digits
 from mnist_accel.errors import DataError
 
-SIDE = 28
-"""Height and width of an image in pixels, as the networks take it."""
 PARTS = {"train": ("train",), "test": ("t10k", "test")}
 """Words in the file names of each part of a data set."""
 
@@ -28,14 +25,8 @@ def load(name: str, folder: Path) -> DataSet:
     checksums: dict[str, str] = {}
     parts = {part: _read_part(name, folder, part, checksums) for part in PARTS}
     classes = 1 + max(int(digits.labels.max()) for digits in parts.values())
-    return DataSet(
-        name=name,
-        train=parts["train"],
-        test=parts["test"],
-        class_names=tuple(map(str, range(max(2, classes)))),
-        source=str(folder),
-        checksums=checksums,
-    )
+    class_names = tuple(map(str, range(max(2, classes))))
+    return DataSet(name, class_names=class_names, source=str(folder), checksums=checksums, **parts)
 
 
 def _read_part(name: str, folder: Path, part: str, checksums: dict[str, str]) -> Digits:
@@ -48,22 +39,17 @@ def _read_part(name: str, folder: Path, part: str, checksums: dict[str, str]) ->
         reason = getattr(error, "strerror", None) or error
         names = f"{images_path.name} or {labels_path.name}"
         raise DataError(f"{name}: {names} is damaged or unreadable ({reason})", "replace the file") from error
-    if images.shape[1:] != (SIDE, SIDE):
-        raise DataError(
-            f"{name}: {images_path.name} contains images of {images.shape[1]} × {images.shape[2]} pixels",
-            f"give images of {SIDE} × {SIDE}",
-        )
+    if images.shape[1:] != (28, 28):
+        size = f"{images.shape[1]} × {images.shape[2]} pixels"
+        raise DataError(f"{name}: {images_path.name} contains images of {size}", "give images of 28 × 28")
     if len(images) != len(labels) or not len(images):
-        raise DataError(
-            f"{name}: {len(images)} {part} images but {len(labels)} labels", "give one label for each image"
-        )
+        counts = f"{len(images)} {part} images but {len(labels)} labels"
+        raise DataError(f"{name}: {counts}", "give one label for each image")
     return Digits(images, labels.astype(np.int64))
 
 
 def _find(name: str, folder: Path, part: str, kind: str, form: str) -> Path:
     """The only file of this part and kind, such as train-images-idx3-ubyte.gz. An unpacked file is preferred."""
-    if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises an error if the name is too long
-        raise DataError(f"{name}: {folder} is not a folder", "name a folder with IDX files")
     found = [
         path
         for path in sorted(folder.iterdir())

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,11 +13,9 @@ import numpy.typing as npt
 
 from mnist_accel.data import idx
 from mnist_accel.data.digits import DataSet, Digits
-from mnist_accel.data.download import LARGEST_FILE, Progress, fetch
+from mnist_accel.data.download import LARGEST_FILE, fetch
 from mnist_accel.errors import DataError
-from mnist_accel.files.untrusted import read_limited
 
-NUMBER_OF_CLASSES = 10
 DIGITS = tuple("0123456789")
 PACKAGED_MNIST = Path(__file__).parent / "mnist_files"
 
@@ -31,13 +26,13 @@ IDX_FILES = {TRAIN_IMAGES: (60000, 28, 28), TRAIN_LABELS: (60000,), TEST_IMAGES:
 
 @dataclass(frozen=True)
 class IdxSource:
-    """A data set of the four files in `IDX_FILES`.
+    """A data set of the four files in `IDX_FILES`. Addresses and checksums are those that torchvision lists.
 
     Attributes:
         torchvision_class: the class in torchvision.datasets; torchvision names the folder of the files after it.
         md5: of the unpacked files; empty if unknown. Then only the header and the size are checked.
-        url: the address of the packed files; empty if they are packaged.
-        packed_md5: of the packed files (.gz). Addresses and checksums are those that torchvision lists.
+        url: the address of the packed files (.gz); empty if they are packaged.
+        packed_md5: of the packed files.
     """
 
     torchvision_class: str
@@ -47,54 +42,34 @@ class IdxSource:
     packed_md5: Mapping[str, str]
 
 
-def _by_file(*checksums: str) -> dict[str, str]:
-    return dict(zip(IDX_FILES, checksums, strict=True))
+def _by_file(checksums: str) -> dict[str, str]:
+    return dict(zip(IDX_FILES, checksums.split(), strict=True))
 
 
+MNIST_MD5 = _by_file(
+    "6bbc9ace898e44ae57da46a324031adb a25bea736e30d166cdddb491f175f624 "
+    "2646ac647ad5339dbf082846283269ea 27ae3e4e09519cfbb04c329615203637"
+)
+FASHION_NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+FASHION_MD5 = _by_file(
+    "8d4fb7e6c68d591d4c3dfef9ec88bf0d 25c81989df183df01b3e8a0aad5dffbe "
+    "bef4ecab320f06d8554ea6380940ec79 bb300cfdad3c16e7a12a480ee83cd310"
+)
+KMNIST_NAMES = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+KMNIST_URL = "http://codh.rois.ac.jp/kmnist/dataset/kmnist/"
+KMNIST_MD5 = _by_file(
+    "bdb82020997e1d708af4cf47b453dcf7 e144d726b3acfaa3e44228e80efcd344 "
+    "5c965bf0a639b31b8f53240b1b52f4d7 7320c461ea6c1c855c0b718fb2a4b134"
+)
 IDX_SOURCES = {
-    "mnist": IdxSource(
-        torchvision_class="MNIST",
-        class_names=DIGITS,
-        md5=_by_file(
-            "6bbc9ace898e44ae57da46a324031adb",
-            "a25bea736e30d166cdddb491f175f624",
-            "2646ac647ad5339dbf082846283269ea",
-            "27ae3e4e09519cfbb04c329615203637",
-        ),
-        url="",
-        packed_md5={},
-    ),
-    "fashion-mnist": IdxSource(
-        torchvision_class="FashionMNIST",
-        class_names=(
-            *("T-shirt", "trouser", "pullover", "dress", "coat"),
-            *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
-        ),
-        md5={},
-        url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        packed_md5=_by_file(
-            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "25c81989df183df01b3e8a0aad5dffbe",
-            "bef4ecab320f06d8554ea6380940ec79",
-            "bb300cfdad3c16e7a12a480ee83cd310",
-        ),
-    ),
-    "kmnist": IdxSource(
-        torchvision_class="KMNIST",
-        class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-        md5={},
-        url="http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
-        packed_md5=_by_file(
-            "bdb82020997e1d708af4cf47b453dcf7",
-            "e144d726b3acfaa3e44228e80efcd344",
-            "5c965bf0a639b31b8f53240b1b52f4d7",
-            "7320c461ea6c1c855c0b718fb2a4b134",
-        ),
-    ),
+    "mnist": IdxSource("MNIST", DIGITS, md5=MNIST_MD5, url="", packed_md5={}),
+    "fashion-mnist": IdxSource("FashionMNIST", FASHION_NAMES, md5={}, url=FASHION_URL, packed_md5=FASHION_MD5),
+    "kmnist": IdxSource("KMNIST", KMNIST_NAMES, md5={}, url=KMNIST_URL, packed_md5=KMNIST_MD5),
 }
 
 
-def load(name: str, data_dir: Path, notice: Callable[[str], None], progress: Progress) -> DataSet:
+def load(name: str, data_dir: Path, notice: Callable[[str], None]) -> DataSet:
     """Read a complete copy in `data_dir`; otherwise read MNIST from the package and download the other sets.
 
     Raises:
@@ -103,28 +78,24 @@ def load(name: str, data_dir: Path, notice: Callable[[str], None], progress: Pro
     source = IDX_SOURCES[name]
     folder = data_dir / source.torchvision_class / "raw"
     arrays, checksums, problems = read_idx_folder(folder, source)
-    if damaged := [problem for problem in problems if not problem.endswith("is missing")]:
-        others = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-        remedy = "downloading again" if source.url else "using the MNIST files of the mnist-accel package"
-        notice(f"{damaged[0]}{others}; {remedy}")
     if problems:
+        damaged = [problem for problem in problems if not problem.endswith("is missing")]
+        remedy = f"downloading {name} from {source.url}" if source.url else "using the files of the mnist-accel package"
+        if damaged or source.url:
+            notice("; ".join([*damaged, remedy]))
         if source.url:
             missing = {f"{file}.gz": source.packed_md5[file] for file in IDX_FILES if file not in arrays}
-            fetch(name, source.url, missing, folder, lambda: not read_idx_folder(folder, source)[2], progress)
+            fetch(name, source.url, missing, folder, lambda: not read_idx_folder(folder, source)[2])
         else:
             folder = PACKAGED_MNIST
         arrays, checksums, problems = read_idx_folder(folder, source)
     if problems:
         remedy = f"delete the damaged files in {folder}" if source.url else "install mnist-accel again"
         raise DataError(f"{name}: {'; '.join(problems)}", remedy)
-    return DataSet(
-        name=name,
-        train=Digits(arrays[TRAIN_IMAGES], arrays[TRAIN_LABELS].astype(np.int64)),
-        test=Digits(arrays[TEST_IMAGES], arrays[TEST_LABELS].astype(np.int64)),
-        class_names=source.class_names,
-        source="the mnist-accel package" if folder == PACKAGED_MNIST else str(folder),
-        checksums=checksums,
-    )
+    train = Digits(arrays[TRAIN_IMAGES], arrays[TRAIN_LABELS].astype(np.int64))
+    test = Digits(arrays[TEST_IMAGES], arrays[TEST_LABELS].astype(np.int64))
+    origin = "the mnist-accel package" if folder == PACKAGED_MNIST else str(folder)
+    return DataSet(name, train, test, source.class_names, origin, checksums)
 
 
 def read_idx_folder(
@@ -142,38 +113,27 @@ def read_idx_folder(
         problem = f"{folder / file} is missing"
         for path in (folder / file, folder / f"{file}.gz"):
             try:
-                content = read_limited(path, LARGEST_FILE)
-                if path.suffix == ".gz":
-                    content = _unpack(content, file)
-                md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-                arrays[file] = _parse(file, content, md5, source)
+                arrays[file], checksums[file] = _read(path, file, source)
+                break
             except FileNotFoundError:
                 continue
             except (OSError, EOFError, ValueError, zlib.error) as error:
                 problem = f"{path} is damaged or unreadable ({getattr(error, 'strerror', None) or error})"
-                continue
-            checksums[file] = f"md5:{md5}"
-            break
         else:
             problems.append(problem)
     return arrays, checksums, problems
 
 
-def _unpack(packed: bytes, file: str) -> bytes:
-    """The content of a .gz file; at most a little more than an intact file has, so that it cannot fill the memory."""
-    with gzip.open(io.BytesIO(packed)) as stream:
-        return stream.read(math.prod(IDX_FILES[file]) + 64)
-
-
-def _parse(file: str, content: bytes, md5: str, source: IdxSource) -> npt.NDArray[np.uint8]:
-    """The array in `content`; ValueError if it is not the one that `file` must contain."""
-    expected = source.md5.get(file, md5)
-    if md5 != expected:
-        raise ValueError(f"{len(content):,} bytes with MD5 {md5}, expected {expected}")
+def _read(path: Path, file: str, source: IdxSource) -> tuple[npt.NDArray[np.uint8], str]:
+    """The array in a file and its checksum; ValueError if it is not the one that `file` must contain."""
+    content = idx.read_unpacked(path, LARGEST_FILE)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if md5 != source.md5.get(file, md5):
+        raise ValueError(f"{len(content):,} bytes with MD5 {md5}, expected {source.md5[file]}")
     shape = IDX_FILES[file]
     array = idx.parse(content, file, len(shape))
     if array.shape != shape:
         raise ValueError(f"shape {array.shape}, expected {shape}")
-    if len(shape) == 1 and array.max() >= NUMBER_OF_CLASSES:
-        raise ValueError(f"label {array.max()} is not below {NUMBER_OF_CLASSES}")
-    return array
+    if len(shape) == 1 and array.max() >= 10:
+        raise ValueError(f"label {array.max()} is not below 10")
+    return array, f"md5:{md5}"

@@ -13,8 +13,6 @@ from mnist_accel.errors import DataError
 from mnist_accel.pictures.one_character import read_character
 from mnist_accel.pictures.picture_file import SUFFIXES, PictureError
 
-MOST_CLASSES = 256
-"""A label is one byte."""
 TEST_SHARE = 6
 """One in this many pictures of a class is used for testing, if there is no test/."""
 
@@ -29,39 +27,20 @@ def load(name: str, folder: Path) -> DataSet:
         DataError: there are fewer than two classes, a class has no picture, or a picture cannot be read.
         OSError: a folder cannot be read.
     """
-    parts = [folder]
-    if _is_folder(folder / "train"):
-        parts = [folder / "train", folder / "test"]
-    for part in parts:
-        if not _is_folder(part):
-            raise DataError(f"{name}: {part} is not a folder", "name a folder with pictures")
+    parts = [folder / "train", folder / "test"] if (folder / "train").is_dir() else [folder]
     classes = _classes(parts[0])
-    if not 2 <= len(classes) <= MOST_CLASSES:
-        raise DataError(
-            f"{name}: {parts[0]} has {len(classes)} sub-folders, one for each class", f"make 2 to {MOST_CLASSES}"
-        )
+    if not 2 <= len(classes) <= 256:
+        raise DataError(f"{name}: {parts[0]} has {len(classes)} sub-folders, one for each class", "make 2 to 256")
     for part in parts[1:]:
         if unknown := sorted(set(_classes(part)) - set(classes)):
-            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
             raise DataError(
-                f"{name}: {', '.join(unknown[:3])}{more}: a class in {part} but not in {parts[0]}",
+                f"{name}: {', '.join(unknown[:3])}: a class in {part} but not in {parts[0]}",
                 "give each class training pictures, or delete its test pictures",
             )
     digest = hashlib.sha256()
     digits = [_read_part(name, folder, part, classes, digest) for part in parts]
     train, test = digits if len(digits) == 2 else _hold_out(name, digits[0])
-    return DataSet(
-        name=name,
-        train=train,
-        test=test,
-        class_names=tuple(classes),
-        source=str(folder),
-        checksums={"pictures": f"sha256:{digest.hexdigest()}"},
-    )
-
-
-def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112  # Path.is_dir raises an error if the name is too long
+    return DataSet(name, train, test, tuple(classes), str(folder), {"pictures": f"sha256:{digest.hexdigest()}"})
 
 
 def _classes(part: Path) -> list[str]:

@@ -19,12 +19,8 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
 def local_slices(batch: int, rank: int, world_size: int, accumulation_steps: int) -> list[slice]:
     """The part of a global batch that one process computes: one slice for each accumulation step.
 
-    The global batch is divided into accumulation_steps × world_size consecutive parts whose sizes differ by at most
-    one. Each sample is in exactly one part. Parts of a short batch may be empty.
-
-    Args:
-        batch: samples in the global batch.
+    The `batch` samples of the global batch are divided into accumulation_steps × world_size consecutive parts whose
+    sizes differ by at most one. Each sample is in exactly one part. Parts of a short batch may be empty.
     """
     parts = accumulation_steps * world_size
-    numbers = range(rank, parts, world_size)
-    return [slice(part * batch // parts, (part + 1) * batch // parts) for part in numbers]
+    return [slice(part * batch // parts, (part + 1) * batch // parts) for part in range(rank, parts, world_size)]

@@ -80,7 +80,7 @@ def export(source: Path, format_name: str, output: Path) -> ExportResult:
     if original.architecture is None:
         raise UserError(f"{source}: an ONNX graph cannot be exported", "export the .pth file that it was made of")
     atomic.require_writable(output.parent)
-    digits = datasets.load("mnist", Path(), Silence().notice, Silence().download).test.images[:SAMPLES]
+    digits = datasets.load("mnist", Path(), Silence().notice).test.images[:SAMPLES]
     expected = original.probabilities(digits)
     contiguous = original.model.to(memory_format=torch.contiguous_format)
     content = WRITERS[format_name](contiguous, _metadata(original, FORMATS[format_name].takes))

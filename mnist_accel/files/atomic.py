@@ -34,17 +34,13 @@ def publish(contents: Mapping[Path, bytes]) -> None:
     staged: dict[Path, Path] = {}
     try:
         for path, content in contents.items():
-            for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed here
-                leftover.unlink()
-            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-            staged[path] = Path(name)
-            with os.fdopen(descriptor, "wb") as file:
+            temporary = path.with_name(f".{path.name}.tmp")
+            temporary.unlink(missing_ok=True)  # left by a process that was killed here
+            with temporary.open("xb") as file:
+                staged[path] = temporary
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            staged[path].chmod(0o666 & ~umask)  # mkstemp creates files that only their owner can read
         for path, temporary in staged.items():
             temporary.replace(path)
         for folder in {path.parent for path in contents}:

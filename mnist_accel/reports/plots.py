@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from mnist_accel.data.datasets import Digits
+    from mnist_accel.data.digits import Digits
     from mnist_accel.training.events import EpochRecord
     from mnist_accel.training.metrics import Predictions
 

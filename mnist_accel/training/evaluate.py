@@ -12,7 +12,7 @@ import torch
 
 from mnist_accel.config.settings import DATA_SET, DATASETS, EvaluateConfig
 from mnist_accel.data.batches import InputPipeline
-from mnist_accel.data.datasets import DataSet
+from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import UserError, WeightsError, did_you_mean, printable
 from mnist_accel.files.run_record import read_record, record_path
 from mnist_accel.models import classifier

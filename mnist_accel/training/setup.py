@@ -14,7 +14,7 @@ from mnist_accel import speed
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data.augmentation import Augmentation
 from mnist_accel.data.batches import InputPipeline
-from mnist_accel.data.datasets import DataSet, Digits
+from mnist_accel.data.digits import DataSet, Digits
 from mnist_accel.data.sample_order import steps_per_epoch
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.models import architectures

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from torch import Tensor
 
 from mnist_accel.config.settings import TrainConfig, settings
-from mnist_accel.data.datasets import DataSet, fingerprint
+from mnist_accel.data.digits import DataSet, fingerprint
 from mnist_accel.errors import printable
 from mnist_accel.files.checkpoint import Checkpoint, CheckpointError
 from mnist_accel.hardware.accelerator import Hardware

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mnist_accel.config.settings import RunConfig, TrainConfig
-from mnist_accel.data import datasets
-from mnist_accel.data.datasets import DataSet, Digits
+from mnist_accel.data import datasets, digits
+from mnist_accel.data.digits import DataSet, Digits
 from mnist_accel.errors import DataError
 from mnist_accel.files import atomic, run_record, weights
 from mnist_accel.hardware.accelerator import Hardware, start_hardware
@@ -141,9 +141,9 @@ def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer)
     Raises:
         UserError: it is not available, or two machines found different ones.
     """
-    dataset = hardware.together(lambda: datasets.load(name, data_dir, observer.notice, observer.download))
+    dataset = hardware.together(lambda: datasets.load(name, data_dir, observer.notice))
     hardware.require_same(
-        {"data set": datasets.fingerprint(dataset)},
+        {"data set": digits.fingerprint(dataset)},
         f"put the same files into {data_dir} on each machine, or name another --dataset",
     )
     return dataset
@@ -153,9 +153,9 @@ def split(config: TrainConfig, dataset: DataSet) -> tuple[DataSet, Digits | None
     """The data set with the training samples that `config` asks for, and the held-out validation samples."""
     train, validation = dataset.train, None
     if config.validation_samples:
-        validation, train = datasets.split_off(train, config.validation_samples, config.seed, "--validation-samples")
+        validation, train = digits.split_off(train, config.validation_samples, config.seed, "--validation-samples")
     if config.train_samples:
-        train, _ = datasets.split_off(train, config.train_samples, config.seed, "--train-samples")
+        train, _ = digits.split_off(train, config.train_samples, config.seed, "--train-samples")
     if not len(train):
         raise DataError(f"--validation-samples {config.validation_samples}: no training samples are left", "give fewer")
     return dataclasses.replace(dataset, train=train), validation

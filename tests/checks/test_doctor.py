@@ -102,8 +102,8 @@ def test_results_are_on_stdout(run: Run) -> None:
     assert "No problems found." not in done.stderr
 
 
-def test_damaged_data_are_warned_of(monkeypatch: pytest.MonkeyPatch, real_mnist: Path, tmp_path: Path) -> None:
-    shutil.copytree(real_mnist / "MNIST", tmp_path / "MNIST")
+def test_damaged_data_are_warned_of(monkeypatch: pytest.MonkeyPatch, data_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_dir / "MNIST", tmp_path / "MNIST")
     path = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
     assert any(str(path) in text and "damaged" in text for text in warnings(monkeypatch, tmp_path))

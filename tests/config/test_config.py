@@ -11,7 +11,7 @@ import pytest
 
 from mnist_accel.config import recipe as recipes
 from mnist_accel.config.settings import DATASETS, MODELS, EvaluateConfig, TrainConfig, option_name, settings
-from mnist_accel.data.datasets import IDX_SOURCES
+from mnist_accel.data.named_sets import IDX_SOURCES
 from mnist_accel.errors import ConfigError, DataError, UserError
 from mnist_accel.hardware.cores import available_cores
 from mnist_accel.models import architectures as models

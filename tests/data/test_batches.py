@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from mnist_accel.data.batches import InputPipeline
-from mnist_accel.data.datasets import Digits
+from mnist_accel.data.digits import Digits
 
 
 def test_a_batch_is_the_chosen_images_normalised() -> None:

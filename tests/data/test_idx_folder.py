@@ -12,6 +12,7 @@ import pytest
 
 from mnist_accel.data import datasets as data
 from mnist_accel.data import idx, idx_folder
+from mnist_accel.data.digits import split_off
 from mnist_accel.data.named_sets import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from mnist_accel.errors import DataError
 from tests.conftest import Run
@@ -51,7 +52,7 @@ def test_a_large_file_is_mapped_and_stays_so_when_it_is_split(tmp_path: Path, mo
     monkeypatch.setattr(idx, "LARGE", 1)
     mapped = idx_folder.load("idx:x", tmp_path)
     assert isinstance(mapped.train.images, np.memmap)
-    for one, other in zip(data.split_off(mapped.train, 40, 0, ""), data.split_off(plain.train, 40, 0, ""), strict=True):
+    for one, other in zip(split_off(mapped.train, 40, 0, ""), split_off(plain.train, 40, 0, ""), strict=True):
         assert one.images.base is not None
         assert one.rows is not None
         np.testing.assert_array_equal(one.images[one.rows], other.images)
@@ -158,7 +159,7 @@ def test_a_path_that_is_no_readable_folder_is_refused_with_one_clear_error(
     if make == "file":
         path.write_text("")
     with pytest.raises(DataError, match="is not a folder"):
-        data.load(f"{form}:{path}", tmp_path, print, lambda *_: None)
+        data.load(f"{form}:{path}", tmp_path, print)
 
 
 @pytest.mark.parametrize("form", ["idx", "folder"])
@@ -170,4 +171,4 @@ def test_a_folder_that_may_not_be_listed_is_refused_with_one_clear_error(
 
     monkeypatch.setattr(Path, "iterdir", forbidden)  # permissions do not stop root, who may run the tests
     with pytest.raises(DataError, match=f"cannot read {tmp_path}: Permission denied"):
-        data.load(f"{form}:{tmp_path}", tmp_path, print, lambda *_: None)
+        data.load(f"{form}:{tmp_path}", tmp_path, print)

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from mnist_accel.data import datasets as data
+from mnist_accel.data.digits import DataSet, fingerprint
 from mnist_accel.data.named_sets import IDX_FILES, IDX_SOURCES
 from mnist_accel.errors import DataError
 from tests.conftest import clean_environment
@@ -97,31 +98,16 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     gc.collect()  # connections that pooch leaves open after an error; their warnings belong to this module
 
 
-class Listener:
-    """Remembers the notices and the progress of `data.load`."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-        self.received: dict[str, int] = {}
-
-    def tell(self, text: str) -> None:
-        self.told.append(text)
-
-    def progress(self, file: str, received: int, total: int | None) -> None:
-        assert total is None or received <= total
-        self.received[file] = received
-
-
-def load(name: str, folder: Path, listener: Listener | None = None) -> data.DataSet:
-    listener = listener or Listener()
-    return data.load(name, folder, listener.tell, listener.progress)
+def load(name: str, folder: Path, told: list[str] | None = None) -> DataSet:
+    """Load a data set; the notices are added to `told`."""
+    return data.load(name, folder, (told if told is not None else []).append)
 
 
 def test_a_missing_data_set_is_fetched_once_into_torchvisions_layout(server: Server, tmp_path: Path) -> None:
-    listener = Listener()
-    first = load("fashion-mnist", tmp_path, listener)
+    told: list[str] = []
+    first = load("fashion-mnist", tmp_path, told)
     assert (len(first.train), len(first.test), len(first.class_names)) == (60000, 10000, 10)
-    assert listener.received == {name: len(content) for name, content in server.files.items()}
+    assert told == [f"downloading fashion-mnist from {server.address}"]
     assert (tmp_path / FASHION / "raw" / "train-images-idx3-ubyte").read_bytes() == idx_file("train-images-idx3-ubyte")
     assert len(server.requests) == 4
     assert sorted(path.name for path in (tmp_path / FASHION / "raw").iterdir()) == sorted(IDX_FILES)  # no lock file
@@ -141,10 +127,10 @@ def test_a_damaged_file_is_named_and_fetched_again(server: Server, tmp_path: Pat
         ]
     )
     server.requests.clear()
-    listener = Listener()
-    load("fashion-mnist", tmp_path, listener)
+    told: list[str] = []
+    load("fashion-mnist", tmp_path, told)
     assert server.requests == ["t10k-labels-idx1-ubyte.gz"]
-    assert "t10k-labels-idx1-ubyte is damaged" in listener.told[0]
+    assert "t10k-labels-idx1-ubyte is damaged" in told[0]
     assert path.read_bytes() == good
 
 
@@ -213,7 +199,7 @@ serve_fashion_from(url, json.loads(checksums))
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    print(len(data.load("fashion-mnist", Path(folder), print, lambda *_: None).train))
+    print(len(data.load("fashion-mnist", Path(folder), lambda _: None).train))
 except DataError as error:
     print(error)
 """
@@ -267,9 +253,9 @@ def copy(data_dir: Path, tmp_path: Path) -> Path:
 
 
 def test_mnist_is_read_from_the_package_without_a_copy_elsewhere(tmp_path: Path) -> None:
-    listener = Listener()
-    dataset = load("mnist", tmp_path / "missing", listener)
-    assert (len(dataset.train), len(dataset.test), listener.told) == (60000, 10000, [])
+    told: list[str] = []
+    dataset = load("mnist", tmp_path / "missing", told)
+    assert (len(dataset.train), len(dataset.test), told) == (60000, 10000, [])
     assert dataset.source == "the mnist-accel package"
     assert np.bincount(dataset.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert list(tmp_path.iterdir()) == []
@@ -278,7 +264,7 @@ def test_mnist_is_read_from_the_package_without_a_copy_elsewhere(tmp_path: Path)
 def test_a_complete_copy_of_mnist_in_the_data_directory_is_used(data_dir: Path, tmp_path: Path) -> None:
     dataset, packaged = load("mnist", data_dir), load("mnist", tmp_path)
     assert dataset.source == str(data_dir / "MNIST" / "raw")
-    assert data.fingerprint(dataset) == data.fingerprint(packaged)
+    assert fingerprint(dataset) == fingerprint(packaged)
     assert np.array_equal(dataset.train.images, packaged.train.images)
 
 
@@ -300,12 +286,12 @@ def test_a_damaged_copy_of_mnist_is_named_and_the_packaged_one_is_used(copy: Pat
             file.truncate(8 * 2**30)
     else:
         path.mkdir()
-    listener = Listener()
-    dataset = load("mnist", copy, listener)
+    told: list[str] = []
+    dataset = load("mnist", copy, told)
     assert dataset.source == "the mnist-accel package"
-    assert len(listener.told) == 1
-    assert f"{path} is damaged" in listener.told[0]
-    assert "using the MNIST files of the mnist-accel package" in listener.told[0]
+    assert len(told) == 1
+    assert f"{path} is damaged" in told[0]
+    assert "using the files of the mnist-accel package" in told[0]
 
 
 def test_an_incomplete_copy_of_mnist_is_not_used(copy: Path) -> None:
@@ -328,7 +314,7 @@ def test_damaged_packaged_files_are_refused(tmp_path: Path, monkeypatch: pytest.
 def test_reading_mnist_imports_neither_torch_nor_other_slow_packages(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from mnist_accel.data import datasets\n"
-        "datasets.load('mnist', Path('.'), print, print)\n"
+        "datasets.load('mnist', Path('.'), print)\n"
         "print([name for name in ('torch', 'torchvision', 'scipy', 'pooch', 'requests') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)

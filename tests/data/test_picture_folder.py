@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_accel.data import datasets as data
-from mnist_accel.data import picture_folder
+from mnist_accel.data import datasets, picture_folder
+from mnist_accel.data.digits import fingerprint
 from mnist_accel.errors import DataError
 from tests.conftest import Run
 
@@ -40,7 +40,7 @@ def test_a_folder_of_pictures_is_split_by_class_and_always_in_the_same_way(tmp_p
     assert np.bincount(found.test.labels).tolist() == [2, 2]
     assert found.train.images[0].max() > 200 > found.train.images[0].mean()  # white on black
     again = picture_folder.load("folder:x", tmp_path)
-    assert data.fingerprint(again) == data.fingerprint(found)
+    assert fingerprint(again) == fingerprint(found)
     np.testing.assert_array_equal(again.test.images, found.test.images)
 
 
@@ -54,7 +54,7 @@ def test_train_and_test_folders_are_kept_apart(tmp_path: Path) -> None:
 def test_an_unusable_folder_of_pictures_is_refused_with_the_reason(tmp_path: Path) -> None:
     def refused(message: str) -> None:
         with pytest.raises(DataError, match=message):
-            picture_folder.load("folder:x", tmp_path / "mine")
+            datasets.load(f"folder:{tmp_path / 'mine'}", tmp_path, print)
 
     refused("is not a folder")
     draw(tmp_path / "mine", 2)

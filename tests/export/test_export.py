@@ -56,7 +56,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
             dataset=SMALL_MNIST, train_samples=1000, epochs=2, cpu=True, mixed_precision="no", output_dir=folder
         )
     )
-    images = data.load("mnist", folder, Silence().notice, Silence().download).test.images[:1000]
+    images = data.load("mnist", folder, Silence().notice).test.images[:1000]
     return Exports(folder, agreement(folder / "mnist_cnn_model.pth", images, folder))
 
 

@@ -21,6 +21,7 @@ from rich.console import Console
 from mnist_accel import TrainConfig, train
 from mnist_accel import predict as predict_function
 from mnist_accel.data import datasets as data
+from mnist_accel.data.digits import Digits
 from mnist_accel.errors import UserError
 from mnist_accel.models import classifier
 from mnist_accel.models.classifier import Classifier
@@ -89,18 +90,18 @@ def texts(model: Classifier, *images: Image.Image) -> list[str]:
 
 
 @pytest.fixture
-def digits() -> data.Digits:
-    return data.load(SMALL_MNIST, Path("data"), print, lambda *_: None).test
+def digits() -> Digits:
+    return data.load(SMALL_MNIST, Path("data"), print).test
 
 
-def test_pictures_in_mnists_form_are_used_unchanged(model: Classifier, digits: data.Digits) -> None:
+def test_pictures_in_mnists_form_are_used_unchanged(model: Classifier, digits: Digits) -> None:
     conventional = [image for image in digits.images if mnist_form.is_conventional(image)]
     assert len(conventional) > 0.8 * len(digits)
     found = prediction.read_pictures(conventional, model)
     assert all(np.array_equal(result.digits[0].image, image) for result, image in zip(found, conventional, strict=True))
 
 
-def test_inverted_enlarged_and_moved_digits_are_read_like_the_originals(model: Classifier, digits: data.Digits) -> None:
+def test_inverted_enlarged_and_moved_digits_are_read_like_the_originals(model: Classifier, digits: Digits) -> None:
     images, labels = digits.images[::5], digits.labels[::5]
     expected = model.probabilities(images).argmax(axis=1)
     assert (expected == labels).mean() > 0.9

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mnist_accel.data.datasets import DIGITS, Digits
+from mnist_accel.data.digits import Digits
+from mnist_accel.data.named_sets import DIGITS
 from mnist_accel.reports import plots
 from mnist_accel.training.metrics import Predictions
 from tests.reports.examples import record

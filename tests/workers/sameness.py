@@ -15,9 +15,9 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from mnist_accel.config.settings import TrainConfig
-from mnist_accel.data import datasets
+from mnist_accel.data import datasets, digits
 from mnist_accel.data.batches import InputPipeline
-from mnist_accel.data.datasets import DataSet
+from mnist_accel.data.digits import DataSet
 from mnist_accel.hardware.accelerator import stop
 from mnist_accel.training.events import Silence, StepSums
 from mnist_accel.training.guard import Guard
@@ -73,8 +73,8 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet, **setting
     hardware = start(config)
     small = DataSet(
         name=dataset.name,
-        train=datasets.split_off(dataset.train, samples, 0, "")[0],
-        test=datasets.split_off(dataset.test, 11, 0, "")[0],
+        train=digits.split_off(dataset.train, samples, 0, "")[0],
+        test=digits.split_off(dataset.test, 11, 0, "")[0],
         class_names=dataset.class_names,
         source=dataset.source,
         checksums=dataset.checksums,
@@ -124,7 +124,7 @@ def evaluations(dataset: DataSet) -> list[dict[str, int]]:
 def main() -> None:
     """Everything in turn, in one process group."""
     output = Path(sys.argv[1])
-    dataset = datasets.load("mnist", Path("data"), print, lambda *_: None)
+    dataset = datasets.load("mnist", Path("data"), print)
     found = {
         "float64": curve("float64", 30, 1, dataset),
         "float64 accumulated": curve("float64", 30, 3, dataset),
