@@ -5,56 +5,67 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from mnist_accel.config import recipe
-from mnist_accel.config.fields import MISTAKEN, Bool, File, MaybeWhole, OneOf, Setting, Whole, describe, reason, setting
+from mnist_accel.config.fields import MISTAKEN, Setting, describe, setting
 from mnist_accel.errors import ConfigError, Problem, did_you_mean, printable
 from mnist_accel.hardware.cores import available_cores, launched_world_size, local_world_size
-
-PRECISION = OneOf(("auto", "no", "bf16", "fp16"), aliases=(("fp32", "no"),))
 
 
 class RunConfig(BaseModel):
     """The settings that training and evaluation share: data, hardware, output."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    data_dir: File = setting(Path("data"), "Folder of the data sets, in torchvision's layout (MNIST/raw/…).")
-    batch_size: Whole = setting(
+    data_dir: Path = setting(Path("data"), "Folder of the data sets, in torchvision's layout (MNIST/raw/…).")
+    batch_size: int = setting(
         128, "Samples in one optimizer step, over all processes and accumulation steps.", ge=1, decides_result=True
     )
-    mixed_precision: Annotated[str, BeforeValidator(PRECISION)] = setting(
+    mixed_precision: str = setting(
         "auto",
         "Precision of the forward pass. no or fp32: float32. auto: the precision that Accelerate was configured with, "
         "else bf16 if the device supports it natively, else no.",
+        choices=("auto", "no", "bf16", "fp16"),
     )
-    cpu: Bool = setting(False, "Use the CPU even if there is a GPU.")
-    threads: MaybeWhole = setting(
+    cpu: bool = setting(False, "Use the CPU even if there is a GPU.")
+    threads: int | None = setting(
         None, "CPU threads of each process. Default: the cores divided by the local processes.", ge=1, le=4096
     )
-    processes: MaybeWhole = setting(None, "Start this many processes on this machine.", ge=1)
-    timeout: Whole = setting(
+    processes: int | None = setting(None, "Start this many processes on this machine.", ge=1)
+    timeout: int = setting(
         300, "Seconds to wait for a process that does not answer, before the run fails.", ge=1, le=10**7
     )
-    output_dir: File = setting(Path(), "Folder for the results.")
+    output_dir: Path = setting(Path(), "Folder for the results.")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _prepared(cls, value: Any, info: ValidationInfo) -> Any:
+        return describe(cls.model_fields[str(info.field_name)]).prepared(value)
 
     def __init__(self, **given: Any) -> None:
-        given = {name: value for name, value in given.items() if value is not None}
-        from_recipe, problems = _from_recipe(given, settings(type(self)))
-        values = {**from_recipe, **given}
+        known = settings(type(self))
+        problems = [
+            Problem(printable(name, 50), f"is not a setting; {did_you_mean(MISTAKEN.get(name, name), known)}")
+            for name in given
+            if name not in known
+        ]
+        given = {name: value for name, value in given.items() if name in known and value is not None}
+        values = given
+        if isinstance(given.get("recipe"), (str, os.PathLike)):
+            given["recipe"] = recipe.canonical(str(given["recipe"]))
+            from_recipe, found = recipe.load(given["recipe"], known)
+            values = {**from_recipe, **given}
+            problems += found
         try:
             super().__init__(**values)
         except ValidationError as invalid:
             errors = {str(error["loc"][0]): error for error in invalid.errors(include_url=False)}
             for name, error in errors.items():
-                text = f"is not a setting; {did_you_mean(MISTAKEN.get(name, name), type(self).model_fields)}"
-                if name in type(self).model_fields:
-                    text = reason(error, settings(type(self))[name])
-                source = "" if name in given else given.get("recipe", "")
-                problems.append(Problem(printable(name, 50), text, source=source))
+                source = "" if name in given else given["recipe"]
+                problems.append(Problem(name, known[name].reason(error), source=source))
             # The other values are complete, so that the checks below find the remaining problems.
             super().__init__(**{name: value for name, value in values.items() if name not in errors})
         self.model_fields_set.intersection_update(given)
@@ -111,22 +122,10 @@ class RunConfig(BaseModel):
         return problems + _folder_problems(self.output_dir)
 
 
-def _from_recipe(given: dict[str, Any], known: Mapping[str, Setting]) -> tuple[Mapping[str, Any], list[Problem]]:
-    """The recipe's settings and the problems in it. The name of a recipe in `given` becomes the canonical one."""
-    name = given.get("recipe", known["recipe"].default) if "recipe" in known else None
-    if not isinstance(name, (str, os.PathLike)):
-        return {}, []
-    name = recipe.canonical(os.fspath(name))
-    if "recipe" in given:
-        given["recipe"] = name
-    return recipe.load(name, known)
-
-
 def _folder_problems(output_dir: Path) -> list[Problem]:
-    folder = output_dir.absolute()
+    path = output_dir.absolute()
     try:
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
+        folder = next(part for part in (path, *path.parents) if part.exists())
         if not folder.is_dir():
             text = f"{folder} is not a folder"
         elif not os.access(folder, os.W_OK | os.X_OK):
