@@ -43,7 +43,7 @@ class RunConfig(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _prepared(cls, value: Any, info: ValidationInfo) -> Any:
-        return describe(cls.model_fields[str(info.field_name)]).prepared(value)
+        return describe(cls.model_fields[info.field_name or ""]).prepared(value)
 
     def __init__(self, **given: Any) -> None:
         known = settings(type(self))
@@ -62,10 +62,9 @@ class RunConfig(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as invalid:
-            errors = {str(error["loc"][0]): error for error in invalid.errors(include_url=False)}
-            for name, error in errors.items():
-                source = "" if name in given else given["recipe"]
-                problems.append(Problem(name, known[name].reason(error), source=source))
+            errors = {str(error["loc"][0]): known[str(error["loc"][0])].reason(error) for error in invalid.errors()}
+            for name, text in errors.items():
+                problems.append(Problem(name, text, source="" if name in given else given["recipe"]))
             # The other values are complete, so that the checks below find the remaining problems.
             super().__init__(**{name: value for name, value in values.items() if name not in errors})
         self.model_fields_set.intersection_update(given)
@@ -109,32 +108,29 @@ class RunConfig(BaseModel):
 
     def _conflicts(self) -> list[Problem]:
         """Problems between settings, or between a setting and this machine."""
-        problems, launched, cores = [], launched_world_size(), available_cores()
+        found, launched, cores = {}, launched_world_size(), available_cores()
         if self.processes and launched and self.processes != launched:
-            text = f"{self.processes}: a launcher has already started {launched}; leave the setting out"
-            problems.append(Problem("processes", text))
+            found["processes"] = f"{self.processes}: a launcher has already started {launched}; leave the setting out"
         elif self.processes and self.cpu and not launched and self.processes > cores:
             # Without `cpu`, only torch knows whether there are GPUs; the launch then checks the number.
             text = f"{self.processes}: this machine has {count(cores, 'CPU core')}; give at most {cores}"
-            problems.append(Problem("processes", text))
+            found["processes"] = text
         if self.mixed_precision == "fp16" and self.cpu:
-            problems.append(Problem("mixed_precision", "fp16: a CPU cannot train in fp16; give bf16 or no"))
-        return problems + _folder_problems(self.output_dir)
+            found["mixed_precision"] = "fp16: a CPU cannot train in fp16; give bf16 or no"
+        if fault := _folder_fault(self.output_dir.absolute()):
+            found["output_dir"] = f"{self.output_dir}: {fault}; give another folder"
+        return [Problem(name, text) for name, text in found.items()]
 
 
-def _folder_problems(output_dir: Path) -> list[Problem]:
-    path = output_dir.absolute()
+def _folder_fault(path: Path) -> str:
+    """The reason why no file can be written in a folder that may have to be created; empty if there is none."""
     try:
         folder = next(part for part in (path, *path.parents) if part.exists())
-        if not folder.is_dir():
-            text = f"{folder} is not a folder"
-        elif not os.access(folder, os.W_OK | os.X_OK):
-            text = f"cannot write in {folder}"
-        else:
-            return []
     except OSError as error:  # for example a name that is too long
-        text = error.strerror or str(error)
-    return [Problem("output_dir", f"{output_dir}: {text}; give another folder")]
+        return error.strerror or str(error)
+    if not folder.is_dir():
+        return f"{folder} is not a folder"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"cannot write in {folder}"
 
 
 def count(number: int, noun: str, plural: str = "s") -> str:

@@ -32,14 +32,10 @@ def setting(
     **limits: Any,
 ) -> Any:
     """A field of a configuration. `limits` are those of pydantic's Field: ge, gt, le, lt; each number has some."""
-    extra: dict[str, Any] = {
-        "choices": choices,
-        "limits": " and ".join(f"{LIMITS[key]} {limit}" for key, limit in limits.items()),
-        "on_command_line": on_command_line,
-        "decides_result": decides_result,
-    }
-    if limits:
-        limits = {"le": LARGEST_NUMBER} | limits
+    words = " and ".join(f"{LIMITS[key]} {limit}" for key, limit in limits.items())
+    limits = {"le": LARGEST_NUMBER} | limits if limits else {}
+    extra: dict[str, Any] = {"choices": choices, "limits": words}
+    extra |= {"on_command_line": on_command_line, "decides_result": decides_result}
     return Field(default, description=meaning, json_schema_extra=extra, **limits)
 
 
@@ -97,9 +93,9 @@ class Setting:
         if error["type"] == "value_error":
             return f"{text}: {error['ctx']['error']}"
         number = "whole number" if self.kind is int else "number"
-        if set(LIMITS) & set(error.get("ctx", {})):
-            return f"{text}: out of range; give a {number} {self.limits}".rstrip()
-        return f"{text}: not a {number}; give one {self.limits}".rstrip()
+        is_outside = LIMITS.keys() & error.get("ctx", {}).keys()
+        wrong = f"out of range; give a {number}" if is_outside else f"not a {number}; give one"
+        return f"{text}: {wrong} {self.limits}"
 
 
 def describe(field: FieldInfo) -> Setting:

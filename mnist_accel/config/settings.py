@@ -1,8 +1,7 @@
 """The settings of a training run and of an evaluation: each is stated once, with meaning, default and limits.
 
 A value is taken from the caller, else from the recipe, else from the default. Values may be texts, as on a command
-line. All problems are raised together, before any work. This module does not import torch, so that errors appear at
-once.
+line. All problems are raised together, before any work: this module does not import torch.
 """
 
 from __future__ import annotations
@@ -113,12 +112,9 @@ class TrainConfig(RunConfig):
 
     def _conflicts(self) -> list[Problem]:
         problems = super()._conflicts()
-        if not self.validation_samples:
-            problems += [
-                Problem(name, f"{value}: needs held-out samples", see="validation_samples")
-                for name, value in (("early_stop", self.early_stop), ("select", self.select))
-                if value not in (None, "last")
-            ]
+        for name, value in (("early_stop", self.early_stop), ("select", self.select)):
+            if value not in (None, "last") and not self.validation_samples:
+                problems.append(Problem(name, f"{value}: needs held-out samples", see="validation_samples"))
         if self.max_restarts and not self.processes and not launched_world_size():
             problems.append(Problem("max_restarts", f"{self.max_restarts}: works only with processes", see="processes"))
         parts = self.world_size * self.gradient_accumulation_steps
