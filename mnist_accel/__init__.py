@@ -12,12 +12,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mnist_accel.api import evaluate, predict, train
-    from mnist_accel.config.settings import EvaluateConfig, TrainConfig
-    from mnist_accel.errors import UserError
-    from mnist_accel.pictures.predict import PictureResult
-    from mnist_accel.training.evaluate import EvaluateResult
-    from mnist_accel.training.train import TrainResult
+    from mnist_accel.api import evaluate as evaluate
+    from mnist_accel.api import predict as predict
+    from mnist_accel.api import train as train
+    from mnist_accel.config.settings import EvaluateConfig as EvaluateConfig
+    from mnist_accel.config.settings import TrainConfig as TrainConfig
+    from mnist_accel.errors import UserError as UserError
+    from mnist_accel.pictures.predict import PictureResult as PictureResult
+    from mnist_accel.training.evaluate import EvaluateResult as EvaluateResult
+    from mnist_accel.training.train import TrainResult as TrainResult
 
 __version__ = "0.1.0"
 
@@ -29,18 +32,7 @@ _HOMES = {
     "training.evaluate": ("EvaluateResult",),
     "training.train": ("TrainResult",),
 }
-
-__all__ = [
-    "EvaluateConfig",
-    "EvaluateResult",
-    "PictureResult",
-    "TrainConfig",
-    "TrainResult",
-    "UserError",
-    "evaluate",
-    "predict",
-    "train",
-]
+__all__ = [name for names in _HOMES.values() for name in names]
 
 
 def __getattr__(name: str) -> Any:

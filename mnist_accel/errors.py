@@ -6,18 +6,12 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Self
 
-EXIT_FAILED: Final = 1
-"""The run failed and would fail again, for example because the disk is full."""
-EXIT_REFUSED: Final = 2
-"""The command line, a file or the machine does not allow the run."""
-EXIT_BELOW_TARGET: Final = 3
-"""Training finished, but the final test accuracy is below `--target-accuracy`."""
-EXIT_BUG: Final = 70
-"""Unexpected error (EX_SOFTWARE in sysexits.h)."""
-EXIT_LOST: Final = 75
-"""Another process ended or does not answer; a new attempt may succeed (EX_TEMPFAIL in sysexits.h)."""
-EXIT_INTERRUPTED: Final = 130
-"""Stopped by Ctrl-C (128 + SIGINT)."""
+EXIT_FAILED: Final = 1  # The run failed and would fail again, for example because the disk is full
+EXIT_REFUSED: Final = 2  # The command line, a file or the machine does not allow the run
+EXIT_BELOW_TARGET: Final = 3  # Training finished, but the final test accuracy is below `--target-accuracy`
+EXIT_BUG: Final = 70  # Unexpected error (EX_SOFTWARE in sysexits.h)
+EXIT_LOST: Final = 75  # Another process was lost; a new attempt may succeed (EX_TEMPFAIL in sysexits.h)
+EXIT_INTERRUPTED: Final = 130  # Stopped by Ctrl-C (128 + SIGINT)
 
 
 class UserError(Exception):
@@ -100,9 +94,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: the most similar known names, or all known names if none is similar."""
     known = sorted(known)
     nearest = difflib.get_close_matches(name[:100].lower(), known, n=3, cutoff=0.5)
-    if nearest:
-        return f"did you mean {' or '.join(nearest)}?"
-    return f"known are {', '.join(known)}"
+    return f"did you mean {' or '.join(nearest)}?" if nearest else f"known are {', '.join(known)}"
 
 
 def printable(text: object, longest: int = 300) -> str:

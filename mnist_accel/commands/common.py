@@ -11,14 +11,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from mnist_accel.config import recipe
-from mnist_accel.config.settings import EvaluateConfig, RunConfig, TrainConfig, option_name, settings
-from mnist_accel.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_REFUSED, ConfigError, UserError, printable
+from mnist_accel.config.fields import Setting
+from mnist_accel.config.settings import RunConfig, TrainConfig, option_name, settings
+from mnist_accel.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, UserError, printable
 from mnist_accel.hardware.cores import launched_rank, launched_world_size
 
 MAIN_PROCESS_SPEAKS_SECONDS = 2.0
@@ -33,59 +33,54 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback o
 
 def completing(choices: Iterable[str]) -> Callable[[str], list[str]]:
     """The values that a shell offers for an option; if there are none, shells offer files."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [choice for choice in choices if choice.startswith(incomplete)]
-
-    return complete
-
-
-def option(config: type[RunConfig], name: str) -> Any:
-    """The command-line option of a setting; for use in `Annotated`."""
-    known = settings(config)[name]
-    return typer.Option(
-        option_name(name),
-        help=known.meaning,
-        metavar=None if known.kind is bool else known.metavar,
-        autocompletion=completing(recipe.names() if name == "recipe" else known.choices),
-    )
-
-
-CpuOption = Annotated[bool, option(RunConfig, "cpu")]
-DataDirOption = Annotated[Path, option(RunConfig, "data_dir")]
-OutputDirOption = Annotated[Path, option(RunConfig, "output_dir")]
-RecipeOption = Annotated[str, option(TrainConfig, "recipe")]
-WeightsOption = Annotated[Path, option(EvaluateConfig, "weights")]
+    return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
 
 
 def configured_by(config: type[RunConfig]) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """A command with one option for each setting of `config`. It is called with the finished configuration.
+    """A command with one option for each setting of `config`. The first argument is the configuration.
 
-    Options are read as text and checked by the configuration, so that all problems are reported together.
+    Options are read as text and checked by the configuration, so that all problems are reported together. With
+    `processes`, the same command line runs in that many processes.
     """
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
-        own = inspect.signature(command, eval_str=True).parameters
-        parameters = []
-        for name, known in settings(config).items():
-            if known.on_command_line:
-                made = option(config, name)
-                has_default = known.default not in (None, False)
-                made.help += f" [default: {known.default}]" if has_default else ""
-                made.show_default = False
-                parameters.append(
-                    _parameter(name, None, Annotated[bool | None if known.kind is bool else str | None, made])
-                )
-        parameters += [_parameter(name, own[name].default, own[name].annotation) for name in own if name != "config"]
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        options = [_option(name, known) for name, known in settings(config).items() if known.on_command_line]
 
         @functools.wraps(command)
         def run(**values: Any) -> int:
-            extras = {name: values.pop(name) for name in own if name != "config"}
-            return command(config(**values), **extras)
+            extras = {known.name: values.pop(known.name) for known in own}
+            checked = config(**values)
+            restarts = checked.max_restarts if isinstance(checked, TrainConfig) else 0
+            if not checked.processes or launched_world_size() or checked.processes + restarts == 1:
+                return command(checked, **extras)
+            from mnist_accel.hardware.launch import run_processes
 
-        return _with_parameters(run, parameters)
+            return run_processes(
+                checked.processes,
+                sys.argv[1:],
+                on_cpu=checked.cpu,
+                max_restarts=restarts,
+                output_dir=checked.output_dir,
+            )
+
+        return _with_parameters(run, [*options, *own])
 
     return decorate
+
+
+def _option(name: str, known: Setting) -> inspect.Parameter:
+    """The command-line option of a setting."""
+    default = f" [default: {known.default}]" if known.default not in (None, False) else ""
+    choices = [choice for choice in known.choices if ":" not in choice]
+    option = typer.Option(
+        option_name(name),
+        help=known.meaning + default,
+        show_default=False,
+        metavar=None if known.kind is bool else known.metavar,
+        autocompletion=completing(recipe.names() if name == "recipe" else choices),
+    )
+    return _parameter(name, None, Annotated[bool | None if known.kind is bool else str | None, option])
 
 
 def with_debug(command: Callable[..., Any]) -> Callable[..., None]:
@@ -100,7 +95,7 @@ def with_debug(command: Callable[..., Any]) -> Callable[..., None]:
 
 
 def _parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
 
 
 def _with_parameters(command: Callable[..., Any], parameters: list[inspect.Parameter]) -> Callable[..., Any]:
@@ -108,17 +103,6 @@ def _with_parameters(command: Callable[..., Any], parameters: list[inspect.Param
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
-
-
-def launch(config: RunConfig) -> int:
-    """Run the same command line in `config.processes` processes."""
-    from mnist_accel.hardware.launch import run_processes
-
-    assert config.processes
-    restarts = config.max_restarts if isinstance(config, TrainConfig) else 0
-    return run_processes(
-        config.processes, sys.argv[1:], on_cpu=config.cpu, max_restarts=restarts, output_dir=config.output_dir
-    )
 
 
 def print_json(values: dict[str, Any] | list[dict[str, Any]]) -> None:
@@ -156,11 +140,10 @@ def guarded(work: Callable[[], int], *, debug: bool) -> int:
         # Python flushes stdout once more when it ends, and would report the error then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_OUTPUT
-    except ConfigError as error:
-        problem, code = error, EXIT_REFUSED
-        lines = [found.shown(option_name) for found in error.problems]
     except UserError as error:
         problem, lines, code, is_shared = error, [str(error)], error.exit_code, error.is_shared
+        if isinstance(error, ConfigError):
+            lines = [found.shown(option_name) for found in error.problems]
     except Exception as error:
         problem = error
         lines, code = _unexpected(error)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mnist_accel.commands.common import JsonOption, configured_by, launch, print_json
+from mnist_accel.commands.common import JsonOption, configured_by, print_json
 from mnist_accel.config.settings import EvaluateConfig
-from mnist_accel.hardware.cores import launched_rank, launched_world_size
+from mnist_accel.hardware.cores import launched_rank
 
 
 @configured_by(EvaluateConfig)
@@ -17,8 +17,6 @@ def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
 
       mnist-accel evaluate --weights other.pth --dataset mnist --mixed-precision no --json
     """
-    if config.processes and config.processes > 1 and launched_world_size() is None:
-        return launch(config)
     from mnist_accel import api
     from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
     from mnist_accel.reports.tables import print_report

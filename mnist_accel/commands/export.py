@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import DebugOption, JsonOption, completing, guarded, print_json
+from mnist_accel.commands.common import JsonOption, completing, print_json
 from mnist_accel.export import formats
 
 NAMES = tuple(formats.FORMATS)
@@ -22,8 +22,7 @@ def export(
         Path | None, typer.Option(help="File to write; by default beside the weights.", show_default=False)
     ] = None,
     json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> int:
     """Write trained weights for other programs. The file appears only if it gives the same probabilities.
 
     onnx and torch-export (.pt2) hold the whole model: it takes any number N of images, uint8 (N, 28, 28), white on
@@ -35,19 +34,15 @@ def export(
 
       mnist-accel export --format safetensors --weights other.pth --output other.safetensors --json
     """
-    raise SystemExit(guarded(lambda: _export(weights, format_name, output, json), debug=debug))
-
-
-def _export(source: Path, format_name: str, output: Path | None, as_json: bool) -> int:
-    output = formats.target(format_name, source, output)
+    output = formats.target(format_name, weights, output)
     from dataclasses import asdict
 
     from mnist_accel.export.write import export
     from mnist_accel.reports.console import result_console
     from mnist_accel.reports.tables import print_export
 
-    result = export(source, format_name, output)
-    print_export(result_console(to_stderr=as_json), result)
-    if as_json:
+    result = export(weights, format_name, output)
+    print_export(result_console(to_stderr=json), result)
+    if json:
         print_json(asdict(result))
     return 0

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import DebugOption, JsonOption, guarded, print_json
+from mnist_accel.commands.common import JsonOption, print_json
 from mnist_accel.errors import EXIT_FAILED, UserError
 from mnist_accel.files import atomic as files
 
@@ -15,8 +15,7 @@ from mnist_accel.files import atomic as files
 def inspect(
     file: Annotated[Path, typer.Argument(help="Weights, exported model, checkpoint, or folder with checkpoints.")],
     json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> int:
     """Show what a file or checkpoint holds and whether it is complete. Nothing in it is run. Exit code 1 with warnings.
 
     For example:
@@ -25,20 +24,16 @@ def inspect(
 
       mnist-accel inspect checkpoints --json
     """
-    raise SystemExit(guarded(lambda: _inspect(file, json), debug=debug))
-
-
-def _inspect(path: Path, as_json: bool) -> int:
-    if not files.exists(path):
-        raise UserError(f"{path}: no such file", "name weights, an exported model or a checkpoint")
+    if not files.exists(file):
+        raise UserError(f"{file}: no such file", "name weights, an exported model or a checkpoint")
     from dataclasses import asdict
 
     from mnist_accel.export.inspection import inspect
     from mnist_accel.reports.console import result_console
     from mnist_accel.reports.tables import print_inspection
 
-    found = inspect(path)
-    print_inspection(result_console(to_stderr=as_json), found)
-    if as_json:
+    found = inspect(file)
+    print_inspection(result_console(to_stderr=json), found)
+    if json:
         print_json(asdict(found))
     return EXIT_FAILED if found.problems else 0

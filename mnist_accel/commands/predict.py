@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import DebugOption, guarded, print_errors, print_json
+from mnist_accel.commands.common import print_errors, print_json
 from mnist_accel.errors import EXIT_FAILED, printable
 
 
@@ -26,8 +26,7 @@ def predict(
     json: Annotated[
         bool, typer.Option("--json", help="Print a JSON list with an object for each picture as the last line.")
     ] = False,
-    debug: DebugOption = False,
-) -> None:
+) -> int:
     """Read the digits in photos, scans and drawings; one digit or a number. Exit code 1 if a picture failed.
 
     For example:
@@ -38,7 +37,7 @@ def predict(
 
       cat form.png | mnist-accel predict - --save-input seen
     """
-    raise SystemExit(guarded(lambda: _predict(images, weights, top_k, save_input, json), debug=debug))
+    return _predict(images, weights, top_k, save_input, json)
 
 
 def _predict(images: list[str], weights: Path, top_k: int, save_input: Path | None, as_json: bool) -> int:

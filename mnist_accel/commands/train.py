@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
-from mnist_accel.commands.common import JsonOption, QuietOption, configured_by, launch, print_errors, print_json
+from mnist_accel.commands.common import JsonOption, QuietOption, configured_by, print_errors, print_json
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import EXIT_BELOW_TARGET
-from mnist_accel.hardware.cores import launched_rank, launched_world_size
+from mnist_accel.hardware.cores import launched_rank
 
 
 @configured_by(TrainConfig)
@@ -26,8 +26,6 @@ def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = Fa
 
       accelerate launch -m mnist_accel train
     """
-    if config.processes and (config.processes > 1 or config.max_restarts) and launched_world_size() is None:
-        return launch(config)
     from mnist_accel import api
     from mnist_accel.hardware.signals import StopRequests
     from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console

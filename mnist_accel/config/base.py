@@ -5,56 +5,66 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from mnist_accel.config import recipe
-from mnist_accel.config.fields import MISTAKEN, Bool, File, MaybeWhole, OneOf, Setting, Whole, describe, reason, setting
+from mnist_accel.config.fields import MISTAKEN, Setting, describe, setting
 from mnist_accel.errors import ConfigError, Problem, did_you_mean, printable
 from mnist_accel.hardware.cores import available_cores, launched_world_size, local_world_size
-
-PRECISION = OneOf(("auto", "no", "bf16", "fp16"), aliases=(("fp32", "no"),))
 
 
 class RunConfig(BaseModel):
     """The settings that training and evaluation share: data, hardware, output."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    data_dir: File = setting(Path("data"), "Folder of the data sets, in torchvision's layout (MNIST/raw/…).")
-    batch_size: Whole = setting(
+    data_dir: Path = setting(Path("data"), "Folder of the data sets, in torchvision's layout (MNIST/raw/…).")
+    batch_size: int = setting(
         128, "Samples in one optimizer step, over all processes and accumulation steps.", ge=1, decides_result=True
     )
-    mixed_precision: Annotated[str, BeforeValidator(PRECISION)] = setting(
+    mixed_precision: str = setting(
         "auto",
         "Precision of the forward pass. no or fp32: float32. auto: the precision that Accelerate was configured with, "
         "else bf16 if the device supports it natively, else no.",
+        choices=("auto", "no", "bf16", "fp16"),
     )
-    cpu: Bool = setting(False, "Use the CPU even if there is a GPU.")
-    threads: MaybeWhole = setting(
+    cpu: bool = setting(False, "Use the CPU even if there is a GPU.")
+    threads: int | None = setting(
         None, "CPU threads of each process. Default: the cores divided by the local processes.", ge=1, le=4096
     )
-    processes: MaybeWhole = setting(None, "Start this many processes on this machine.", ge=1)
-    timeout: Whole = setting(
+    processes: int | None = setting(None, "Start this many processes on this machine.", ge=1)
+    timeout: int = setting(
         300, "Seconds to wait for a process that does not answer, before the run fails.", ge=1, le=10**7
     )
-    output_dir: File = setting(Path(), "Folder for the results.")
+    output_dir: Path = setting(Path(), "Folder for the results.")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _prepared(cls, value: Any, info: ValidationInfo) -> Any:
+        return describe(cls.model_fields[info.field_name or ""]).prepared(value)
 
     def __init__(self, **given: Any) -> None:
-        given = {name: value for name, value in given.items() if value is not None}
-        from_recipe, problems = _from_recipe(given, settings(type(self)))
-        values = {**from_recipe, **given}
+        known = settings(type(self))
+        problems = [
+            Problem(printable(name, 50), f"is not a setting; {did_you_mean(MISTAKEN.get(name, name), known)}")
+            for name in given
+            if name not in known
+        ]
+        given = {name: value for name, value in given.items() if name in known and value is not None}
+        values = given
+        if isinstance(given.get("recipe"), (str, os.PathLike)):
+            given["recipe"] = recipe.canonical(str(given["recipe"]))
+            from_recipe, found = recipe.load(given["recipe"], known)
+            values = {**from_recipe, **given}
+            problems += found
         try:
             super().__init__(**values)
         except ValidationError as invalid:
-            errors = {str(error["loc"][0]): error for error in invalid.errors(include_url=False)}
-            for name, error in errors.items():
-                text = f"is not a setting; {did_you_mean(MISTAKEN.get(name, name), type(self).model_fields)}"
-                if name in type(self).model_fields:
-                    text = reason(error, settings(type(self))[name])
-                source = "" if name in given else given.get("recipe", "")
-                problems.append(Problem(printable(name, 50), text, source=source))
+            errors = {str(error["loc"][0]): known[str(error["loc"][0])].reason(error) for error in invalid.errors()}
+            for name, text in errors.items():
+                problems.append(Problem(name, text, source="" if name in given else given["recipe"]))
             # The other values are complete, so that the checks below find the remaining problems.
             super().__init__(**{name: value for name, value in values.items() if name not in errors})
         self.model_fields_set.intersection_update(given)
@@ -98,44 +108,29 @@ class RunConfig(BaseModel):
 
     def _conflicts(self) -> list[Problem]:
         """Problems between settings, or between a setting and this machine."""
-        problems, launched, cores = [], launched_world_size(), available_cores()
+        found, launched, cores = {}, launched_world_size(), available_cores()
         if self.processes and launched and self.processes != launched:
-            text = f"{self.processes}: a launcher has already started {launched}; leave the setting out"
-            problems.append(Problem("processes", text))
+            found["processes"] = f"{self.processes}: a launcher has already started {launched}; leave the setting out"
         elif self.processes and self.cpu and not launched and self.processes > cores:
             # Without `cpu`, only torch knows whether there are GPUs; the launch then checks the number.
             text = f"{self.processes}: this machine has {count(cores, 'CPU core')}; give at most {cores}"
-            problems.append(Problem("processes", text))
+            found["processes"] = text
         if self.mixed_precision == "fp16" and self.cpu:
-            problems.append(Problem("mixed_precision", "fp16: a CPU cannot train in fp16; give bf16 or no"))
-        return problems + _folder_problems(self.output_dir)
+            found["mixed_precision"] = "fp16: a CPU cannot train in fp16; give bf16 or no"
+        if fault := _folder_fault(self.output_dir.absolute()):
+            found["output_dir"] = f"{self.output_dir}: {fault}; give another folder"
+        return [Problem(name, text) for name, text in found.items()]
 
 
-def _from_recipe(given: dict[str, Any], known: Mapping[str, Setting]) -> tuple[Mapping[str, Any], list[Problem]]:
-    """The recipe's settings and the problems in it. The name of a recipe in `given` becomes the canonical one."""
-    name = given.get("recipe", known["recipe"].default) if "recipe" in known else None
-    if not isinstance(name, (str, os.PathLike)):
-        return {}, []
-    name = recipe.canonical(os.fspath(name))
-    if "recipe" in given:
-        given["recipe"] = name
-    return recipe.load(name, known)
-
-
-def _folder_problems(output_dir: Path) -> list[Problem]:
-    folder = output_dir.absolute()
+def _folder_fault(path: Path) -> str:
+    """The reason why no file can be written in a folder that may have to be created; empty if there is none."""
     try:
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        if not folder.is_dir():
-            text = f"{folder} is not a folder"
-        elif not os.access(folder, os.W_OK | os.X_OK):
-            text = f"cannot write in {folder}"
-        else:
-            return []
+        folder = next(part for part in (path, *path.parents) if part.exists())
     except OSError as error:  # for example a name that is too long
-        text = error.strerror or str(error)
-    return [Problem("output_dir", f"{output_dir}: {text}; give another folder")]
+        return error.strerror or str(error)
+    if not folder.is_dir():
+        return f"{folder} is not a folder"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"cannot write in {folder}"
 
 
 def count(number: int, noun: str, plural: str = "s") -> str:

@@ -1,4 +1,4 @@
-"""Describes one setting: its type, default, meaning and limits, and the wording of errors about it."""
+"""Describes one setting: its default, meaning and limits, and the wording of errors about it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, cast, get_args
 
-from pydantic import BeforeValidator, Field, JsonValue, StrictBool
+from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from mnist_accel.errors import did_you_mean, printable
@@ -18,50 +18,24 @@ LARGEST_NUMBER = 10**12
 LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
 MISTAKEN = {"learning_rate": "lr", "device": "cpu", "gpu": "cpu", "workers": "processes"}
 """Names that other programs use."""
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """Checks a name against `choices` in any case, and against forms such as idx:DIR, with a folder after the colon."""
-
-    choices: tuple[str, ...]
-    forms: tuple[str, ...] = ()
-    aliases: tuple[tuple[str, str], ...] = ()
-
-    def __call__(self, value: Any) -> str:
-        head, colon, folder = _named(value).partition(":")
-        name = dict(self.aliases).get(head.lower(), head.lower()) + colon + folder
-        if name not in self.choices and not (folder and f"{name.partition(':')[0]}:DIR" in self.forms):
-            raise ValueError(f"unknown; {did_you_mean(name, self.choices + self.forms)}")
-        return name
-
-
-def _not_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("not a number; give one")
-    return value
-
-
-def _named(value: Any) -> str:
-    if not isinstance(value, (str, os.PathLike)) or not str(value) or "\0" in str(value):
-        raise ValueError("not a name; give a text that is not empty")
-    return str(value)
-
-
-NOT_BOOL = BeforeValidator(_not_bool)
-Whole = Annotated[int, NOT_BOOL, Field(le=LARGEST_NUMBER)]
-MaybeWhole = Annotated[int | None, NOT_BOOL, Field(le=LARGEST_NUMBER)]
-Real = Annotated[float, NOT_BOOL]
-Name = Annotated[str, BeforeValidator(_named)]
-File = Annotated[Path, BeforeValidator(_named)]
-Bool = StrictBool
+SYNONYMS = {"fp32": "no"}
+"""Values that other programs use, and the choices that they stand for."""
 
 
 def setting(
-    default: Any, meaning: str, *, on_command_line: bool = True, decides_result: bool = False, **limits: Any
+    default: Any,
+    meaning: str,
+    *,
+    choices: tuple[str, ...] = (),
+    on_command_line: bool = True,
+    decides_result: bool = False,
+    **limits: Any,
 ) -> Any:
-    """A field of a configuration. `limits` are those of pydantic's Field: ge, gt, le, lt."""
-    extra: dict[str, JsonValue] = {"on_command_line": on_command_line, "decides_result": decides_result}
+    """A field of a configuration. `limits` are those of pydantic's Field: ge, gt, le, lt; each number has some."""
+    words = " and ".join(f"{LIMITS[key]} {limit}" for key, limit in limits.items())
+    limits = {"le": LARGEST_NUMBER} | limits if limits else {}
+    extra: dict[str, Any] = {"choices": choices, "limits": words}
+    extra |= {"on_command_line": on_command_line, "decides_result": decides_result}
     return Field(default, description=meaning, json_schema_extra=extra, **limits)
 
 
@@ -71,7 +45,7 @@ class Setting:
 
     Attributes:
         kind: the type of a value that is not None.
-        forms: values such as idx:DIR that are allowed besides `choices`.
+        choices: the allowed names, in lower case; "idx:DIR" allows any folder after "idx:". Empty: any name.
         limits: for people, for example "of at least 1"; empty if there are none.
         decides_result: whether a checkpoint with another value belongs to another run.
     """
@@ -80,7 +54,6 @@ class Setting:
     meaning: str
     kind: type
     choices: tuple[str, ...]
-    forms: tuple[str, ...]
     limits: str
     on_command_line: bool
     decides_result: bool
@@ -88,39 +61,45 @@ class Setting:
     @property
     def metavar(self) -> str:
         """The values for help texts: the choices, or the kind of value."""
-        return "|".join(self.choices + self.forms) or {int: "N", float: "X", Path: "PATH"}.get(self.kind, "NAME")
+        return "|".join(self.choices) or {int: "N", float: "X", Path: "PATH"}.get(self.kind, "NAME")
+
+    def prepared(self, value: Any) -> Any:
+        """`value` for pydantic, which reads numbers from text; a choice in its canonical form.
+
+        Raises:
+            ValueError: the value has the wrong kind, or is none of the choices.
+        """
+        if self.kind is bool and not isinstance(value, bool):
+            raise ValueError("give true or false")
+        if self.kind in (int, float) and isinstance(value, bool):
+            raise ValueError("not a number; give one")
+        if self.kind not in (str, Path):
+            return value
+        if not isinstance(value, (str, os.PathLike)) or not str(value) or "\0" in str(value):
+            raise ValueError("not a name; give a text that is not empty")
+        if not self.choices:
+            return str(value)
+        head, colon, folder = str(value).partition(":")
+        name = SYNONYMS.get(head.lower(), head.lower()) + colon
+        if name + (folder and "DIR") not in self.choices:
+            raise ValueError(f"unknown; {did_you_mean(name + folder, self.choices)}")
+        return name + folder
+
+    def reason(self, error: Mapping[str, Any]) -> str:
+        """One error of pydantic in words: the value, what is wrong with it, and what to give."""
+        value = error["input"]
+        is_huge = isinstance(value, int) and abs(value) > LARGEST_NUMBER  # Python refuses to print the largest ones
+        text = "a huge number" if is_huge else printable(value, 100)
+        if error["type"] == "value_error":
+            return f"{text}: {error['ctx']['error']}"
+        number = "whole number" if self.kind is int else "number"
+        is_outside = LIMITS.keys() & error.get("ctx", {}).keys()
+        wrong = f"out of range; give a {number}" if is_outside else f"not a {number}; give one"
+        return f"{text}: {wrong} {self.limits}"
 
 
 def describe(field: FieldInfo) -> Setting:
     """The description of a field that `setting` made."""
     kind = next(part for part in get_args(field.annotation) or (field.annotation,) if part is not type(None))
-    choice = next((part.func for part in field.metadata if isinstance(getattr(part, "func", None), OneOf)), OneOf(()))
-    found = [(word, getattr(part, key, None)) for key, word in LIMITS.items() for part in field.metadata]
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    return Setting(
-        default=field.default,
-        meaning=field.description or "",
-        kind=kind,
-        choices=choice.choices,
-        forms=choice.forms,
-        limits=" and ".join(f"{word} {limit}" for word, limit in found if limit not in (None, LARGEST_NUMBER)),
-        on_command_line=bool(extra.get("on_command_line")),
-        decides_result=bool(extra.get("decides_result")),
-    )
-
-
-def reason(error: Mapping[str, Any], known: Setting) -> str:
-    """One error of pydantic in words: the value, what is wrong with it, and what to give."""
-    value = error["input"]
-    is_huge = isinstance(value, int) and abs(value) > LARGEST_NUMBER  # Python refuses to print the largest ones
-    text = "a huge number" if is_huge else printable(value, 100)
-    number = f"{'whole ' if known.kind is int else ''}number"
-    if error["type"] == "value_error":
-        return f"{text}: {error['ctx']['error']}"
-    if known.kind is bool:
-        return f"{text}: give true or false"
-    if known.kind not in (int, float):
-        return f"{text}: not a name; give one"
-    if set(LIMITS) & set(error.get("ctx", {})):
-        return f"{text}: out of range; give a {number} {known.limits}".rstrip()
-    return f"{text}: not a {number}; give one {known.limits}".rstrip()
+    extra = cast(dict[str, Any], field.json_schema_extra)
+    return Setting(default=field.default, meaning=field.description or "", kind=kind, **extra)

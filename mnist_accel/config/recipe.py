@@ -36,9 +36,10 @@ def load(name: str, known: Mapping[str, Setting]) -> tuple[Mapping[str, Any], li
         known: the settings by name.
     """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    shown = printable(name)
     if path.parent == FOLDER and name not in names():
         hint = did_you_mean(name, names())
-        return {}, [Problem("recipe", f"{printable(name)}: unknown; {hint}, or give the path of a .toml file")]
+        return {}, [Problem("recipe", f"{shown}: unknown; {hint}, or give the path of a .toml file")]
     try:
         text = read_limited(path, MAX_BYTES).decode()
         if max(map(len, text.split("\n"))) > MAX_LINE:
@@ -46,23 +47,20 @@ def load(name: str, known: Mapping[str, Setting]) -> tuple[Mapping[str, Any], li
         values = tomllib.loads(text)
     except FileNotFoundError:
         hint = f"give the path of a .toml file, or one of {', '.join(names())}"
-        return {}, [Problem("recipe", f"{printable(name)}: no such file; {hint}")]
+        return {}, [Problem("recipe", f"{shown}: no such file; {hint}")]
     except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not TOML, or a huge number
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        hint = "correct it or give another recipe"
-        return {}, [
-            Problem("recipe", f"{printable(name)}: not a readable TOML file ({printable(reason, 100)}); {hint}")
-        ]
+        reason = printable((isinstance(error, OSError) and error.strerror) or error, 100)
+        text = f"{shown}: not a readable TOML file ({reason}); correct it or give another recipe"
+        return {}, [Problem("recipe", text)]
     values.pop("about", None)
-    problems = []
-    for key in list(values):
+    problems, sound = [], {}
+    for key, value in values.items():
         if key not in known or key == "recipe":
             hint = did_you_mean(MISTAKEN.get(key, key), known.keys() - {"recipe"})
             problems.append(Problem("recipe", f"{name}: unknown key {printable(repr(key), 60)}; {hint}"))
-        elif isinstance(values[key], str) and known[key].kind in (int, float):
-            text = f'"{printable(values[key], 100)}": not a number; write it without quotes'
+        elif isinstance(value, str) and known[key].kind in (int, float):
+            text = f'"{printable(value, 100)}": not a number; write it without quotes'
             problems.append(Problem(key, text, source=name))
         else:
-            continue
-        del values[key]
-    return values, problems
+            sound[key] = value
+    return sound, problems

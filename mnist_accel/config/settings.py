@@ -1,41 +1,28 @@
 """The settings of a training run and of an evaluation: each is stated once, with meaning, default and limits.
 
 A value is taken from the caller, else from the recipe, else from the default. Values may be texts, as on a command
-line. All problems are raised together, before any work. This module does not import torch, so that errors appear at
-once.
+line. All problems are raised together, before any work: this module does not import torch.
 """
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import BeforeValidator
 
 from mnist_accel.config.base import RunConfig, count, option_name, settings
-from mnist_accel.config.fields import NOT_BOOL, Bool, File, MaybeWhole, Name, OneOf, Real, Whole, setting
+from mnist_accel.config.fields import setting
 from mnist_accel.errors import Problem
 from mnist_accel.files.atomic import exists
 from mnist_accel.hardware.cores import launched_world_size
 
-__all__ = [
-    "DATASETS",
-    "DATASET_FORMS",
-    "MODELS",
-    "EvaluateConfig",
-    "RunConfig",
-    "TrainConfig",
-    "option_name",
-    "settings",
-]
+__all__ = ["DATASETS", "MODELS", "EvaluateConfig", "RunConfig", "TrainConfig", "option_name", "settings"]
 
 DATASETS = ("mnist", "fashion-mnist", "kmnist")
-DATASET_FORMS = ("idx:DIR", "folder:DIR")
-DATA_SET = OneOf(DATASETS, DATASET_FORMS)
+DATASET_CHOICES = (*DATASETS, "idx:DIR", "folder:DIR")
 MODELS = ("cnn", "small-cnn", "normalised-cnn")
 result_setting = partial(setting, decides_result=True)
 """A checkpoint with another value of such a setting belongs to another run."""
+recipe_setting = partial(result_setting, on_command_line=False)
 
 
 class TrainConfig(RunConfig):
@@ -45,93 +32,89 @@ class TrainConfig(RunConfig):
         ConfigError: with all problems of all settings.
     """
 
-    recipe: Name = setting("classic", "Recipe by name, or a .toml file of settings. Single options win over it.")
-    dataset: Annotated[str, BeforeValidator(DATA_SET)] = setting(
-        "mnist", "Data set. idx:DIR: your own IDX files. folder:DIR: pictures, one sub-folder per class."
+    recipe: str = setting("classic", "Recipe by name, or a .toml file of settings. Single options win over it.")
+    dataset: str = setting(
+        "mnist",
+        "Data set. idx:DIR: your own IDX files. folder:DIR: pictures, one sub-folder per class.",
+        choices=DATASET_CHOICES,
     )
-    model: Annotated[str, BeforeValidator(OneOf(MODELS))] = result_setting("cnn", "Network architecture.")
-    epochs: Whole = result_setting(5, "Passes over the training set.", ge=1)
-    lr: Real = result_setting(
+    model: str = result_setting("cnn", "Network architecture.", choices=MODELS)
+    epochs: int = result_setting(5, "Passes over the training set.", ge=1)
+    lr: float = result_setting(
         0.001, "Learning rate of Adam; the highest one if the recipe has a schedule.", gt=0, le=1000
     )
-    seed: Whole = result_setting(0, "Seed of initial weights, sample order and dropout.", ge=0, le=2**31 - 1)
-    train_samples: MaybeWhole = result_setting(
+    seed: int = result_setting(0, "Seed of initial weights, sample order and dropout.", ge=0, le=2**31 - 1)
+    train_samples: int | None = result_setting(
         None, "Train on this many samples: a class-balanced subset, chosen by the seed. Default: all.", ge=1
     )
-    validation_samples: MaybeWhole = result_setting(
+    validation_samples: int | None = result_setting(
         None,
         "Hold out this many training samples, class-balanced, for --select and --early-stop. The test set is then "
         "used once, after training.",
         ge=1,
     )
-    early_stop: MaybeWhole = result_setting(
+    early_stop: int | None = result_setting(
         None, "Stop after this many epochs in a row without a lower validation loss.", ge=1
     )
-    select: Annotated[str, BeforeValidator(OneOf(("last", "best")))] = result_setting(
-        "last", "Final weights: those of the last epoch, or of the epoch with the lowest validation loss."
+    select: str = result_setting(
+        "last",
+        "Final weights: those of the last epoch, or of the epoch with the lowest validation loss.",
+        choices=("last", "best"),
     )
-    gradient_accumulation_steps: Whole = result_setting(
+    gradient_accumulation_steps: int = result_setting(
         1,
         "Compute each step in this many parts, to save memory. The gradient stays that of the whole batch; only batch "
         "normalisation sees the smaller parts.",
         ge=1,
     )
-    dropout: Real = result_setting(
-        0.5, "Probability that dropout zeroes a hidden unit.", ge=0, le=0.9, on_command_line=False
+    dropout: float = recipe_setting(0.5, "Probability that dropout zeroes a hidden unit.", ge=0, le=0.9)
+    schedule: str = recipe_setting(
+        "constant",
+        "Learning rate: constant, or one cycle up and down over the whole run.",
+        choices=("constant", "one-cycle"),
     )
-    schedule: Annotated[str, BeforeValidator(OneOf(("constant", "one-cycle")))] = result_setting(
-        "constant", "Learning rate: constant, or one cycle up and down over the whole run.", on_command_line=False
-    )
-    warmup: Real = result_setting(
-        0.3, "Share of all steps in which a one-cycle learning rate rises.", gt=0, lt=1, on_command_line=False
-    )
-    beta1: Real = result_setting(0.9, "Decay of Adam's mean gradient.", ge=0, lt=1, on_command_line=False)
-    beta2: Real = result_setting(0.999, "Decay of Adam's mean squared gradient.", ge=0, lt=1, on_command_line=False)
-    average: Real = result_setting(
+    warmup: float = recipe_setting(0.3, "Share of all steps in which a one-cycle learning rate rises.", gt=0, lt=1)
+    beta1: float = recipe_setting(0.9, "Decay of Adam's mean gradient.", ge=0, lt=1)
+    beta2: float = recipe_setting(0.999, "Decay of Adam's mean squared gradient.", ge=0, lt=1)
+    average: float = recipe_setting(
         0.0,
         "Decay per step of the moving average of the weights, which is then tested and saved. 0: no average.",
         ge=0,
         lt=1,
-        on_command_line=False,
     )
-    rotation: Real = result_setting(
-        0.0, "Augmentation: largest rotation in degrees.", ge=0, le=180, on_command_line=False
+    rotation: float = recipe_setting(0.0, "Augmentation: largest rotation in degrees.", ge=0, le=180)
+    shift: float = recipe_setting(0.0, "Augmentation: largest shift in pixels.", ge=0, le=28)
+    scale: float = recipe_setting(0.0, "Augmentation: largest relative change of width and of height.", ge=0, lt=1)
+    dtype: str = recipe_setting(
+        "float32",
+        "Type of the weights. float64 serves to compare runs without rounding.",
+        choices=("float32", "float64"),
     )
-    shift: Real = result_setting(0.0, "Augmentation: largest shift in pixels.", ge=0, le=28, on_command_line=False)
-    scale: Real = result_setting(
-        0.0, "Augmentation: largest relative change of width and of height.", ge=0, lt=1, on_command_line=False
-    )
-    dtype: Annotated[str, BeforeValidator(OneOf(("float32", "float64")))] = result_setting(
-        "float32", "Type of the weights. float64 serves to compare runs without rounding.", on_command_line=False
-    )
-    checkpoint_every: MaybeWhole = setting(
+    checkpoint_every: int | None = setting(
         None, "Optimizer steps between two checkpoints. Default: one checkpoint after each epoch.", ge=1
     )
-    keep: Whole = setting(2, "Number of checkpoints to keep.", ge=1)
-    resume: Name = setting(
+    keep: int = setting(2, "Number of checkpoints to keep.", ge=1)
+    resume: str = setting(
         "never",
         "auto: resume from the newest valid checkpoint in the output folder, if there is one. Or the path of a "
         "checkpoint, or never.",
     )
-    max_restarts: Whole = setting(
+    max_restarts: int = setting(
         0, "With --processes: restart this many times from the last checkpoint after a process crashes.", ge=0
     )
-    target_accuracy: Annotated[float | None, NOT_BOOL] = setting(
+    target_accuracy: float | None = setting(
         None, "Exit with code 3 if the final test accuracy is below this value (0 to 1).", gt=0, le=1
     )
-    compile: Bool = setting(False, "Compile the model with torch.compile; on one GPU with CUDA graphs.")
-    speedups: Bool = setting(
+    compile: bool = setting(False, "Compile the model with torch.compile; on one GPU with CUDA graphs.")
+    speedups: bool = setting(
         True, "Use the faster kernels, memory and gradient exchange of mnist_accel/speed.", on_command_line=False
     )
 
     def _conflicts(self) -> list[Problem]:
         problems = super()._conflicts()
-        if not self.validation_samples:
-            problems += [
-                Problem(name, f"{value}: needs held-out samples", see="validation_samples")
-                for name, value in (("early_stop", self.early_stop), ("select", self.select))
-                if value not in (None, "last")
-            ]
+        for name, value in (("early_stop", self.early_stop), ("select", self.select)):
+            if value not in (None, "last") and not self.validation_samples:
+                problems.append(Problem(name, f"{value}: needs held-out samples", see="validation_samples"))
         if self.max_restarts and not self.processes and not launched_world_size():
             problems.append(Problem("max_restarts", f"{self.max_restarts}: works only with processes", see="processes"))
         parts = self.world_size * self.gradient_accumulation_steps
@@ -152,13 +135,13 @@ class EvaluateConfig(RunConfig):
         ConfigError: with all problems of all settings.
     """
 
-    weights: File = setting(
+    weights: Path = setting(
         Path("mnist_cnn_model.pth"), "Weights file (.pth), or an exported one (.onnx, .safetensors, .pt2)."
     )
-    dataset: Annotated[str | None, BeforeValidator(DATA_SET)] = setting(
-        None, "Data set. Default: the one that the JSON beside the weights names."
+    dataset: str | None = setting(
+        None, "Data set. Default: the one that the JSON beside the weights names.", choices=DATASET_CHOICES
     )
-    batch_size: Whole = setting(1000, "Samples in one forward pass, over all processes.", ge=1)
+    batch_size: int = setting(1000, "Samples in one forward pass, over all processes.", ge=1)
 
     def _conflicts(self) -> list[Problem]:
         problems = super()._conflicts()

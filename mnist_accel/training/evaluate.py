@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mnist_accel.config.settings import DATA_SET, DATASETS, EvaluateConfig
+from mnist_accel.config.settings import DATASETS, EvaluateConfig, settings
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import UserError, WeightsError, did_you_mean, printable
@@ -106,7 +106,7 @@ def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
             f"give --dataset {'|'.join(DATASETS)}",
         )
     try:
-        return DATA_SET(name)
+        return str(settings(EvaluateConfig)["dataset"].prepared(name))
     except ValueError as error:
         raise WeightsError(
             f"{record_path(config.weights)} names an unknown data set {printable(name, 60)!r}",
@@ -117,8 +117,8 @@ def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
 def data_folder(config: EvaluateConfig) -> Path:
     """`--data-dir`; without it, the folder that the record of the weights names, if that is there."""
     record = None if "data_dir" in config.model_fields_set else read_record(config.weights)
-    settings = record.get("config") if record else None
-    recorded = settings.get("data_dir") if isinstance(settings, dict) else None
+    written = record.get("config") if record else None
+    recorded = written.get("data_dir") if isinstance(written, dict) else None
     if isinstance(recorded, str) and len(recorded) < 1000 and "\0" not in recorded and Path(recorded).is_dir():
         return Path(recorded)
     return config.data_dir
