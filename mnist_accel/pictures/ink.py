@@ -93,9 +93,7 @@ def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:
 def _quadratic(height: int, width: int) -> tuple[tuple[Any, Any], Floats, Floats, Floats]:
     """The terms 1, y, x, y², xy, x² for a picture of this size, whose light is measured at up to 16 × 16 points.
 
-    Returns:
-        The index of the points; the terms there (points, 6); (1, y, y²) of all rows (H, 3); (1, x, x²) of all
-        columns (3, W).
+    The index of the points; the terms there (points, 6); (1, y, y²) of all rows (H, 3); (1, x, x²) of columns (3, W).
     """
     y, x = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
     rows, columns = (np.linspace(0, side - 1, min(side, 16)).round().astype(np.intp) for side in (height, width))
@@ -154,13 +152,9 @@ def _pen(flat: Floats) -> tuple[bool, int]:
 
 
 def _stroke_area(darks: list[Floats], lights: list[Floats]) -> tuple[int, float, tuple[slice, slice]]:
-    """Where most of the strokes are.
+    """The index of the first size from which on strokes get hardly stronger, their strength, rows and columns.
 
-    Args:
-        darks: what closings with squares of growing size remove; `lights`: the same for the negative picture.
-
-    Returns:
-        The index of the first size from which on strokes get hardly stronger, their strength, rows and columns.
+    `darks` is removed by closings with squares of growing size; `lights` is the same for the negative picture.
     """
     both = [np.maximum(dark, light) for dark, light in zip(darks, lights, strict=True)]
     rank = max(20, both[0].size // 3000)

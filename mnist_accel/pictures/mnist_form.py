@@ -67,8 +67,7 @@ def to_mnist(ink: Ink) -> Ink:
 
 def _redrawn(ink: Ink, level: int, width: float) -> Ink:
     """The digit with strokes of MNIST's width: from each pixel's distance to the edges of strokes, on a finer grid."""
-    target = min(max(width, THINNEST + 0.5), THICKEST - 0.5)
-    grow = (target - width) / 2 * FINE  # outwards on each side
+    grow = (min(max(width, THINNEST + 0.5), THICKEST - 0.5) - width) / 2 * FINE  # outwards on each side
     margin = max(0.0, grow)
     fine = _fit(ink, round(BOX * FINE - 2 * margin))
     pad = int(np.ceil(margin)) + 1
@@ -92,7 +91,7 @@ def _cut(values: npt.NDArray[Pixel], mask: npt.NDArray[np.bool_]) -> npt.NDArray
 
 def _fit(values: Ink, side: int) -> Ink:
     """Scaled so that the longer side is `side`."""
-    height, width = values.shape
-    scale = side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BICUBIC))
+    image = Image.fromarray(values)
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))

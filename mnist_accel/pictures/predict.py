@@ -92,13 +92,7 @@ def read_files(names: Iterable[str], model: Model, top_k: int = 3) -> Iterator[P
 def read_pictures(
     sources: Sequence[npt.NDArray[np.uint8] | Image.Image], model: Model, top_k: int = 3
 ) -> list[PictureResult]:
-    """The results of pictures in memory.
-
-    Args:
-        sources: uint8 (H, W), (H, W, 3) or (H, W, 4) each, or Pillow images.
-        model: it gets the digits of all pictures at once.
-        top_k: number of labels for each digit.
-    """
+    """The results of pictures in memory: uint8 (H, W), (H, W, 3) or (H, W, 4) each, or Pillow images."""
     return _labelled([_find(source) for source in sources], model, top_k)
 
 
@@ -116,11 +110,7 @@ def _find(source: str | npt.NDArray[np.uint8] | Image.Image) -> PictureResult:
 
 
 def _digits(picture: Picture) -> list[Digit]:
-    """The digits of a picture without labels.
-
-    Raises:
-        PictureError: there are none, or too many.
-    """
+    """The digits of a picture without labels; PictureError if there are none, or too many."""
     pixels = picture.pixels
     if mnist_form.is_conventional(pixels):
         return [Digit("", 0.0, [], (0, 0, *picture.size), pixels)]
@@ -154,20 +144,17 @@ def _labelled(found: list[PictureResult], model: Model, top_k: int) -> list[Pict
     if not images:
         return found
     rows = iter(model.probabilities(np.stack(images)))
-    return [
-        replace(one, digits=[_named(digit, next(rows), model.class_names, top_k) for digit in one.digits])
-        for one in found
-    ]
+    names = model.class_names
 
+    def named(digit: Digit) -> Digit:
+        probabilities = next(rows)
+        order = np.argsort(-probabilities, kind="stable")
+        top = [(names[index], float(probabilities[index])) for index in order[: max(1, top_k)]]
+        label, probability = top[0]
+        doubt = digit.doubt or (f"not sure: {label} or {names[order[1]]}" if probability < SURE else "")
+        return replace(digit, label=label, probability=probability, top=top, doubt=doubt)
 
-def _named(digit: Digit, probabilities: npt.NDArray[np.float32], names: Sequence[str], top_k: int) -> Digit:
-    order = np.argsort(-probabilities, kind="stable")
-    top = [(names[index], float(probabilities[index])) for index in order[: max(1, top_k)]]
-    label, probability = top[0]
-    doubt = digit.doubt
-    if probability < SURE and not doubt:
-        doubt = f"not sure: {label} or {names[order[1]]}"
-    return replace(digit, label=label, probability=probability, top=top, doubt=doubt)
+    return [replace(one, digits=[named(digit) for digit in one.digits]) for one in found]
 
 
 def read_character(path: Path) -> npt.NDArray[np.uint8]:

@@ -22,8 +22,6 @@ FAINT, STRONG = 0.35, 0.5
 """Of the usual strength of ink. A stroke consists of faint pixels that are connected to a strong one."""
 SPECK = 0.13
 """Of the tallest digit's height. A piece that is smaller on both sides is dirt."""
-MOST_PIECES = 1000
-"""Only the largest pieces of a picture are examined; a number has far fewer."""
 MOST_MARKS = 60
 """In one picture; more are text or texture."""
 
@@ -59,7 +57,6 @@ class _Pieces:
 
     @property
     def sizes(self) -> Integers:
-        """The longer side of each."""
         return np.maximum(self.widths, self.heights)
 
 
@@ -97,9 +94,8 @@ def _pieces(mask: Mask, is_strong: Mask) -> tuple[npt.NDArray[np.int32], _Pieces
     places = ndimage.find_objects(labelled)
     boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in places], dtype=np.int64).reshape(-1, 4)
     pieces = _Pieces(boxes, areas, np.arange(1, count + 1)).keep((strong > 0) & (areas >= 4))
-    if len(pieces.labels) > MOST_PIECES:
-        pieces = pieces.keep(np.sort(np.argsort(-pieces.sizes, kind="stable")[:MOST_PIECES]))
-    return labelled, pieces
+    largest = np.argsort(-pieces.sizes, kind="stable")[:1000]  # a number has far fewer
+    return labelled, pieces.keep(np.sort(largest))
 
 
 def _without_underlines(pieces: _Pieces) -> _Pieces:
