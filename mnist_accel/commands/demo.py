@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import DebugOption, guarded
 from mnist_accel.errors import WeightsError
 from mnist_accel.files import atomic
 
@@ -20,8 +19,7 @@ def demo(
         str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines as well.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 7860,
-    debug: DebugOption = False,
-) -> None:
+) -> int:
     """Draw digits in the browser and see how the network reads them. Needs pip install "mnist-accel[demo]".
 
     For example:
@@ -30,10 +28,6 @@ def demo(
 
       mnist-accel demo --weights other.pth --port 8080
     """
-    raise SystemExit(guarded(lambda: _demo(weights, host, port), debug=debug))
-
-
-def _demo(weights: Path, host: str, port: int) -> int:
     from mnist_accel.demo import server  # starts without torch, so that a wrong port is reported at once
 
     with server.listen(host, port) as listener:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import DebugOption, guarded, print_errors, print_json
+from mnist_accel.commands.common import print_errors, print_json
 from mnist_accel.errors import EXIT_FAILED, printable
 
 
@@ -26,8 +26,7 @@ def predict(
     json: Annotated[
         bool, typer.Option("--json", help="Print a JSON list with an object for each picture as the last line.")
     ] = False,
-    debug: DebugOption = False,
-) -> None:
+) -> int:
     """Read the digits in photos, scans and drawings; one digit or a number. Exit code 1 if a picture failed.
 
     For example:
@@ -38,10 +37,6 @@ def predict(
 
       cat form.png | mnist-accel predict - --save-input seen
     """
-    raise SystemExit(guarded(lambda: _predict(images, weights, top_k, save_input, json), debug=debug))
-
-
-def _predict(images: list[str], weights: Path, top_k: int, save_input: Path | None, as_json: bool) -> int:
     from mnist_accel.files.atomic import require_writable
     from mnist_accel.models import classifier
     from mnist_accel.pictures import picture_file
@@ -53,7 +48,7 @@ def _predict(images: list[str], weights: Path, top_k: int, save_input: Path | No
     if save_input:
         require_writable(save_input, "--save-input")
     inputs = SavedInputs(save_input) if save_input else None
-    table = None if as_json else PredictionsTable(pictures=len(names))
+    table = None if json else PredictionsTable(pictures=len(names))
     results = []
     for result in read_files(names, classifier.load(weights), top_k):
         results.append(result)
@@ -63,6 +58,6 @@ def _predict(images: list[str], weights: Path, top_k: int, save_input: Path | No
             table.show(result)
         if inputs:
             inputs.save(result)
-    if as_json:
+    if json:
         print_json([result.as_json() for result in results])
     return EXIT_FAILED if any(result.error is not None for result in results) else 0
