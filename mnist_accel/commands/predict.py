@@ -37,10 +37,6 @@ def predict(
 
       cat form.png | mnist-accel predict - --save-input seen
     """
-    return _predict(images, weights, top_k, save_input, json)
-
-
-def _predict(images: list[str], weights: Path, top_k: int, save_input: Path | None, as_json: bool) -> int:
     from mnist_accel.files.atomic import require_writable
     from mnist_accel.models import classifier
     from mnist_accel.pictures import picture_file
@@ -52,7 +48,7 @@ def _predict(images: list[str], weights: Path, top_k: int, save_input: Path | No
     if save_input:
         require_writable(save_input, "--save-input")
     inputs = SavedInputs(save_input) if save_input else None
-    table = None if as_json else PredictionsTable(pictures=len(names))
+    table = None if json else PredictionsTable(pictures=len(names))
     results = []
     for result in read_files(names, classifier.load(weights), top_k):
         results.append(result)
@@ -62,6 +58,6 @@ def _predict(images: list[str], weights: Path, top_k: int, save_input: Path | No
             table.show(result)
         if inputs:
             inputs.save(result)
-    if as_json:
+    if json:
         print_json([result.as_json() for result in results])
     return EXIT_FAILED if any(result.error is not None for result in results) else 0

@@ -10,8 +10,8 @@ import numpy as np
 
 from mnist_accel.data.digits import DataSet, Digits, occurrence, select
 from mnist_accel.errors import DataError
-from mnist_accel.pictures.one_character import read_character
 from mnist_accel.pictures.picture_file import SUFFIXES, PictureError
+from mnist_accel.pictures.predict import read_character
 
 TEST_SHARE = 6
 """One in this many pictures of a class is used for testing, if there is no test/."""

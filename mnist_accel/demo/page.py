@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from mnist_accel.pictures import picture_file
 from mnist_accel.pictures.predict import Digit, read_pictures
 
 if TYPE_CHECKING:
@@ -48,10 +47,9 @@ def answer(pixels: npt.NDArray[np.uint8], model: Classifier) -> str:
         return _verdict(result.text, text) + _seen(result.digits, "The network's input for each digit.")
     [digit] = result.digits
     sure = "over 99%" if digit.probability > 0.995 else f"{digit.probability:.0%}"
-    text = sentence(digit.doubt or f"the network is {sure} sure")
+    verdict = _verdict(_reading(digit), sentence(digit.doubt or f"the network is {sure} sure"))
     caption = "The network's input: 28 × 28 pixels, centred, like the pictures that it was trained on."
-    reading = f"{digit.label}?" if digit.doubt else digit.label
-    return _verdict(reading, text) + _bars(model, dict(digit.top)) + _seen([digit], caption)
+    return verdict + _bars(model, dict(digit.top)) + _seen([digit], caption)
 
 
 def sentence(text: str) -> str:
@@ -61,9 +59,11 @@ def sentence(text: str) -> str:
 
 def png_url(image: Image.Image) -> str:
     """The image as a data URL."""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return PNG_URL + base64.b64encode(file.getvalue()).decode()
+    return PNG_URL + base64.b64encode(picture_file.png(image)).decode()
+
+
+def _reading(digit: Digit) -> str:
+    return f"{digit.label}?" if digit.doubt else digit.label
 
 
 def _verdict(reading: str, text: str) -> str:
@@ -74,18 +74,17 @@ def _bars(model: Classifier, probabilities: dict[str, float]) -> str:
     """A bar for each class, in the order of the classes, so that no bar moves while someone draws."""
     rows = []
     for name in model.class_names:
-        share = probabilities.get(name)
-        width, shown = ("0", "") if share is None else (f"{share:.1%}", f"{share:.0%}")
-        bar = f"<span class='bar'><i style='width: {width}'></i></span>"
-        rows.append(f"<span>{escape(name)}</span>{bar}<span>{shown}</span>")
+        share = probabilities.get(name, 0.0)
+        bar = f"<span class='bar'><i style='width: {share:.1%}'></i></span>"
+        rows.append(f"<span>{escape(name)}</span>{bar}<span>{f'{share:.0%}' if probabilities else ''}</span>")
     return f"<div class='bars'>{''.join(rows)}</div>"
 
 
-def _seen(digits: Sequence[Digit], caption: str) -> str:
+def _seen(digits: list[Digit], caption: str) -> str:
     figures = []
     for digit in digits:
         image = f"<img src='{png_url(Image.fromarray(digit.image))}' alt='{escape(digit.label)} for the network'>"
-        below = escape(f"{digit.label}{'?' if digit.doubt else ''} {digit.probability:.0%}")
+        below = escape(f"{_reading(digit)} {digit.probability:.0%}")
         figures.append(f"<figure title='{escape(digit.doubt)}'>{image}<figcaption>{below}</figcaption></figure>")
     several = "several" if len(digits) > 1 else ""
     return f"<div class='seen {several}'>{''.join(figures)}<p class='small'>{escape(caption)}</p></div>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import importlib.util
 import os
@@ -20,13 +21,10 @@ from mnist_accel.pictures import picture_file
 from mnist_accel.pictures.picture_file import PictureError
 
 if TYPE_CHECKING:
-    import gradio
-
     from mnist_accel.models.classifier import Classifier
 
 FILES = Path(__file__).parent
-"""Holds the drawing area and the style of the page."""
-SHOWN_SIDE = 560
+SIDE = 560
 """The side of the drawing area in pixels; an opened picture is reduced to it."""
 INVITATION = "Draw, and the answer appears here."
 
@@ -54,20 +52,14 @@ def serve(model: Classifier, listener: socket.socket) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is removed
     with tempfile.TemporaryDirectory(prefix="mnist-accel-demo-") as folder:
         # Gradio and huggingface_hub read these when they are imported. Opened pictures are deleted with the folder.
-        os.environ |= {
-            "GRADIO_ANALYTICS_ENABLED": "False",
-            "GRADIO_TEMP_DIR": folder,
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_OFFLINE": "1",
-        }
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
+        os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
         import uvicorn
 
         # An open page keeps a connection open; it is closed after a second.
         config = uvicorn.Config(_app(model), log_level="critical", timeout_graceful_shutdown=1)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
-        except KeyboardInterrupt:
-            return
 
 
 def _app(model: Classifier) -> Any:
@@ -80,12 +72,7 @@ def _app(model: Classifier) -> Any:
         _build(model),
         path="/",
         footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        ssr_mode=False,
-        pwa=False,
-        show_error=False,
+        **dict.fromkeys(("run_history", "enable_monitoring", "mcp_server", "ssr_mode", "pwa", "show_error"), False),
         max_file_size=picture_file.LARGEST_FILE,
         # The default theme's fonts may come from Google.
         theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
@@ -93,18 +80,16 @@ def _app(model: Classifier) -> Any:
     )
 
 
-def _build(model: Classifier) -> gradio.Blocks:
-    """The page."""
+def _build(model: Classifier) -> Any:
     import gradio
 
     title, heading = page.heading(model)
-    blocks = gradio.Blocks(title=title, analytics_enabled=False)
-    with blocks:
+    with gradio.Blocks(title=title) as blocks:
         gradio.HTML(heading)
         with gradio.Row():
             with gradio.Column():
                 drawing = gradio.HTML(
-                    html_template=(FILES / "drawing.html").read_text(encoding="utf-8"),
+                    html_template=f"<canvas width={SIDE} height={SIDE} role=img aria-label='Drawing area'></canvas>",
                     js_on_load=(FILES / "drawing.js").read_text(encoding="utf-8"),
                     elem_id="drawing",
                 )
@@ -134,5 +119,5 @@ def _read_upload(content: bytes, model: Classifier) -> tuple[str, str]:
     except PictureError as error:
         return "", page.message(model, page.sentence(f"this file: {error}"))
     shown = Image.fromarray(pixels)
-    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    shown.thumbnail((SIDE, SIDE))
     return page.png_url(shown), page.answer(pixels, model)

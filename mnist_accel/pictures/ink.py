@@ -9,29 +9,23 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from mnist_accel.pictures.picture_file import PictureError
+
 Floats = npt.NDArray[np.float32]
 
-GRID = 16
-"""The light over the picture is measured at up to GRID × GRID points."""
-FITS, FAR = 3, 60.0
-"""Number of fits of the light; the first one uses the points within `FAR` of the median brightness."""
 RIDGE = np.diag([0, 1, 1, 1, 1, 1]).astype(np.float32) / 2
-MOSTLY = 0.6
-"""In a small picture the fitted surface is the paper if at least this share of the points lies on it."""
+"""Keeps the fitted surface of the light flat where few points lie on it."""
 WIDEST_STROKE = 0.45
 """As a share of the picture's shorter side."""
 SMALL = 120
 """Pixels. A picture with a shorter side below this holds one digit or a few, and little else."""
-LEAST_CONTRAST = 14.0
-"""Of 255. A pixel that differs less from its surroundings is paper."""
-LEAST_CONTRAST_TO_NOISE = 6.0
 USUAL = 170
 """The strength of the usual ink, of 255; ink that is darker than the printed lines of the paper has room above."""
 DARK_SHARE = 24.0
 """Added to the paper's brightness before dividing by it, so that noise in black shadows does not become ink."""
 
 
-def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
+def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Measure the ink of a picture.
 
     Most of a picture is paper; therefore white on black works as well. A smooth change of light is removed by fitting
@@ -41,20 +35,21 @@ def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
         pixels: uint8 (H, W) or (H, W, 3).
 
     Returns:
-        uint8 (H, W): 0 for paper, `USUAL` for the usual strength of ink and printed lines; None if there is no ink.
+        uint8 (H, W): 0 for paper, `USUAL` for the usual strength of ink and printed lines.
+
+    Raises:
+        PictureError: no ink stands out from the paper.
     """
     levels = _difference_from_paper(pixels)
     counts = np.bincount(levels.ravel(), minlength=256)
-    offset = _quantile(counts, 0.5)
-    noise = 1.4826 * max(0, offset - _quantile(counts, 0.16)) if offset else 0.0
-    least = offset + max(LEAST_CONTRAST, LEAST_CONTRAST_TO_NOISE * noise)
-    counts[: min(256, int(least))] = 0
+    offset = quantile(counts, 0.5)
+    noise = 1.4826 * max(0, offset - quantile(counts, 0.16)) if offset else 0.0
+    counts[: int(offset + max(14.0, 6.0 * noise))] = 0  # a pixel that differs less from its surroundings is paper
     if counts.sum() < max(6, 2e-5 * levels.size):
-        return None
-    usual = _quantile(counts, 0.7)
+        raise PictureError("blank: no ink stands out from the paper")
+    usual = quantile(counts, 0.7)
     scale = np.clip((np.arange(256) - offset) * (USUAL / max(1, usual - offset)), 0, 255).astype(np.uint8)
-    result: npt.NDArray[np.uint8] = scale[levels]
-    return result
+    return np.take(scale, levels)
 
 
 def _difference_from_paper(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -72,8 +67,7 @@ def _difference_from_paper(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint
     ink = paper - grey
     if is_brightness:  # ink absorbs a share of the light, in shadows too
         ink *= (float(surface.mean()) + DARK_SHARE) / (np.maximum(paper, 0) + DARK_SHARE)
-    levels: npt.NDArray[np.uint8] = np.clip(ink + 0.5, 0, 255).astype(np.uint8)
-    return levels
+    return np.asarray(np.clip(ink + 0.5, 0, 255), dtype=np.uint8)
 
 
 def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:
@@ -87,8 +81,7 @@ def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:
     step = max(1, min(pixels.shape[:2]) // 256)
     sample = ndimage.uniform_filter(colours[::step, ::step], size=(3, 3, 1)) if step > 1 else colours[::step, ::step]
     window = max(3, min(sample.shape[:2]) // 3)
-    difference = sample - ndimage.uniform_filter(sample, size=(window, window, 1), mode="nearest")
-    difference = difference.reshape(-1, 3)
+    difference = (sample - ndimage.uniform_filter(sample, size=(window, window, 1), mode="nearest")).reshape(-1, 3)
     directions = np.linalg.eigh(difference.T @ difference)[1]
     weights = directions[:, -1] * np.sign(directions[:, -1].sum() or 1.0)
     is_brightness = bool((weights > -0.05).all())
@@ -98,15 +91,12 @@ def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:
 
 @functools.lru_cache(maxsize=16)
 def _quadratic(height: int, width: int) -> tuple[tuple[Any, Any], Floats, Floats, Floats]:
-    """The terms 1, y, x, y², xy, x² for a picture of this size.
+    """The terms 1, y, x, y², xy, x² for a picture of this size, whose light is measured at up to 16 × 16 points.
 
-    Returns:
-        The index of the grid's points; the terms there (points, 6); (1, y, y²) of all rows (H, 3); (1, x, x²) of all
-        columns (3, W).
+    The index of the points; the terms there (points, 6); (1, y, y²) of all rows (H, 3); (1, x, x²) of columns (3, W).
     """
     y, x = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
-    rows = np.linspace(0, height - 1, min(height, GRID)).round().astype(np.intp)
-    columns = np.linspace(0, width - 1, min(width, GRID)).round().astype(np.intp)
+    rows, columns = (np.linspace(0, side - 1, min(side, 16)).round().astype(np.intp) for side in (height, width))
     grid_y, grid_x = (part.ravel() for part in np.meshgrid(y[rows], x[columns], indexing="ij"))
     terms = np.stack([np.ones_like(grid_y), grid_y, grid_x, grid_y**2, grid_x * grid_y, grid_x**2], axis=-1)
     of_rows, of_columns = np.stack([np.ones_like(y), y, y * y], axis=1), np.stack([np.ones_like(x), x, x * x])
@@ -114,25 +104,23 @@ def _quadratic(height: int, width: int) -> tuple[tuple[Any, Any], Floats, Floats
 
 
 def _smooth_light(grey: Floats) -> tuple[Floats, bool]:
-    """Fit a quadratic surface to the paper; each fit uses the points near the surface of the last one.
+    """A quadratic surface fitted to the paper (H, W); each fit uses the points near the surface of the last one.
 
-    Returns:
-        The surface (H, W), and whether it can serve as the paper's brightness: in a small picture, when most points
-        lie on it.
+    Also whether it can serve as the paper's brightness: in a small picture, when most points lie on it.
     """
     grid, terms, of_rows, of_columns = _quadratic(*grey.shape)
     values = grey[grid].ravel()
     middle = len(values) // 2
-    near = np.abs(values - np.partition(values, middle)[middle]) < FAR
-    for _ in range(FITS):
+    near = np.abs(values - np.partition(values, middle)[middle]) < 60
+    for _ in range(3):
         weighted = (terms * near[:, None]).T
         fit = np.linalg.solve(weighted @ terms + RIDGE, weighted @ values)
         residual = np.abs(values - terms @ fit)
         near = residual <= 2.5 * np.partition(residual, middle)[middle] + 3
     one, y, x, yy, xy, xx = fit
     factors = np.array([[one, x, xx], [y, xy, 0], [yy, 0, 0]], dtype=np.float32)
-    surface: Floats = np.asarray(of_rows @ factors @ of_columns, dtype=np.float32)
-    return surface, min(grey.shape) < SMALL and float(near.mean()) > MOSTLY
+    surface = np.asarray(of_rows @ factors @ of_columns, dtype=np.float32)
+    return surface, min(grey.shape) < SMALL and float(near.mean()) > 0.6
 
 
 def _pen(flat: Floats) -> tuple[bool, int]:
@@ -164,13 +152,9 @@ def _pen(flat: Floats) -> tuple[bool, int]:
 
 
 def _stroke_area(darks: list[Floats], lights: list[Floats]) -> tuple[int, float, tuple[slice, slice]]:
-    """Where most of the strokes are.
+    """The index of the first size from which on strokes get hardly stronger, their strength, rows and columns.
 
-    Args:
-        darks: what closings with squares of growing size remove; `lights`: the same for the negative picture.
-
-    Returns:
-        The index of the first size from which on strokes get hardly stronger, their strength, rows and columns.
+    `darks` is removed by closings with squares of growing size; `lights` is the same for the negative picture.
     """
     both = [np.maximum(dark, light) for dark, light in zip(darks, lights, strict=True)]
     rank = max(20, both[0].size // 3000)
@@ -179,19 +163,18 @@ def _stroke_area(darks: list[Floats], lights: list[Floats]) -> tuple[int, float,
     strokes = both[number] > 0.4 * strongest[number]
     places = []
     for axis, length in enumerate(strokes.shape):
-        total = np.cumsum(strokes.sum(axis=1 - axis))
-        first, last = np.searchsorted(total, (0.05 * total[-1], 0.95 * total[-1]))
+        counts = strokes.sum(axis=1 - axis)
+        first, last = quantile(counts, 0.05), quantile(counts, 0.95)
         margin = max(8, 0.5 * (last - first))
         places.append(slice(max(0, int(first - margin)), min(length, int(last + margin) + 1)))
     return number, strongest[number], (places[0], places[1])
 
 
 def _closing(values: Floats, size: int) -> Floats:
-    closed: Floats = ndimage.grey_closing(values, size=(size, size), mode="nearest")
-    return closed
+    return np.asarray(ndimage.grey_closing(values, size=(size, size), mode="nearest"))
 
 
-def _quantile(counts: npt.NDArray[np.int64], share: float) -> int:
-    """The lowest level that at least this share of the counted pixels does not exceed."""
+def quantile(counts: npt.NDArray[np.int64], share: float) -> int:
+    """The lowest index up to which there is at least this share of all that is counted."""
     total = np.cumsum(counts)
     return int(np.searchsorted(total, share * total[-1]))

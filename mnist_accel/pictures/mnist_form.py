@@ -13,6 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
+from mnist_accel.pictures.ink import quantile
+
 Ink = npt.NDArray[np.uint8]
 Pixel = TypeVar("Pixel", np.uint8, np.bool_)
 
@@ -21,8 +23,6 @@ MIDDLE = 14.5
 """Row and column of MNIST's centres of mass, counted from the edge of the image."""
 THINNEST, THICKEST = 1.7, 4.2
 """Pixels of the 20×20 box. MNIST's strokes are 2.5 wide on average, 90% of them 1.7 to 3.9. Others are redrawn."""
-MARGIN = 0.5
-"""A redrawn stroke is this many pixels within the limits."""
 FINE = 4
 """Strokes are redrawn on a grid this many times finer than MNIST's."""
 
@@ -31,8 +31,7 @@ def is_conventional(pixels: Ink) -> bool:
     """Whether a picture, uint8 (H, W) or (H, W, 3), is in MNIST's form already and is used unchanged."""
     if pixels.shape != (SIDE, SIDE) or not pixels.any():
         return False
-    inner = pixels[2:-2, 2:-2]
-    if np.count_nonzero(inner) != np.count_nonzero(pixels):  # ink in the two outer rows or columns
+    if np.count_nonzero(pixels[2:-2, 2:-2]) != np.count_nonzero(pixels):  # ink in the outer rows or columns
         return False
     y, x = ndimage.center_of_mass(pixels)
     longest = max(_cut(pixels, pixels > 0).shape)
@@ -41,22 +40,16 @@ def is_conventional(pixels: Ink) -> bool:
 
 def stroke_width(ink: npt.NDArray[np.bool_]) -> float:
     """The mean width of strokes in pixels: twice the area divided by the length of the outline."""
-    padded = np.zeros((ink.shape[0] + 2, ink.shape[1] + 2), dtype=np.bool_)
-    padded[1:-1, 1:-1] = ink
+    padded = np.pad(ink, 1)
     edges = np.count_nonzero(padded[1:] != padded[:-1]) + np.count_nonzero(padded[:, 1:] != padded[:, :-1])
     return 2 * float(np.count_nonzero(ink)) / max(1.0, edges * np.pi / 4)
 
 
 def to_mnist(ink: Ink) -> Ink:
-    """Bring one digit to MNIST's form.
-
-    Args:
-        ink: uint8 (H, W), 0 where nothing is drawn.
-
-    Returns:
-        uint8 (28, 28).
-    """
-    level = _usual(ink)
+    """One digit, uint8 (H, W), 0 where nothing is drawn, in MNIST's form, uint8 (28, 28)."""
+    counts = np.bincount(ink.ravel(), minlength=256)
+    counts[0] = 0
+    level = max(1, quantile(counts, 0.75))  # of most of the ink; soft edges are below
     mask = ink >= level // 2
     ink, mask = _cut(ink, mask), _cut(mask, mask)
     width = stroke_width(mask) * BOX / max(mask.shape)
@@ -66,19 +59,15 @@ def to_mnist(ink: Ink) -> Ink:
     else:
         small = _redrawn(ink, level, width)
     result = np.zeros((SIDE, SIDE), dtype=np.uint8)
-    middle = ndimage.center_of_mass(small)
-    row, column = (
-        min(max(0, round(MIDDLE - (centre + 0.5))), SIDE - side)
-        for centre, side in zip(middle, small.shape, strict=True)
-    )
+    centres = zip(ndimage.center_of_mass(small), small.shape, strict=True)
+    row, column = (min(max(0, round(MIDDLE - (centre + 0.5))), SIDE - side) for centre, side in centres)
     result[row : row + small.shape[0], column : column + small.shape[1]] = small
     return result
 
 
 def _redrawn(ink: Ink, level: int, width: float) -> Ink:
     """The digit with strokes of MNIST's width: from each pixel's distance to the edges of strokes, on a finer grid."""
-    target = min(max(width, THINNEST + MARGIN), THICKEST - MARGIN)
-    grow = (target - width) / 2 * FINE  # outwards on each side
+    grow = (min(max(width, THINNEST + 0.5), THICKEST - 0.5) - width) / 2 * FINE  # outwards on each side
     margin = max(0.0, grow)
     fine = _fit(ink, round(BOX * FINE - 2 * margin))
     pad = int(np.ceil(margin)) + 1
@@ -102,15 +91,7 @@ def _cut(values: npt.NDArray[Pixel], mask: npt.NDArray[np.bool_]) -> npt.NDArray
 
 def _fit(values: Ink, side: int) -> Ink:
     """Scaled so that the longer side is `side`."""
-    height, width = values.shape
-    scale = side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BICUBIC))
-
-
-def _usual(ink: Ink) -> int:
-    """The strength of most of a digit's ink, 1 … 255; its soft edges are below."""
-    counts = np.bincount(ink.ravel(), minlength=256)
-    counts[0] = 0
-    total = np.cumsum(counts)
-    return max(1, int(np.searchsorted(total, 0.75 * total[-1])))
+    image = Image.fromarray(values)
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import io
 import os
 import sys
@@ -28,20 +30,9 @@ LARGEST_PIXELS = 120_000_000
 LARGEST_SIDE = 1600
 """Pixels; larger pictures are reduced to it. A handwritten digit on a page of A4 then still has about 20."""
 SMALLEST_SIDE = 4
-LIGHT = 160
-"""Of 255. A drawing on transparent paper is light if it is brighter on average."""
+TOO_MANY = f"more than {LARGEST_PIXELS // 10**6} million pixels, not decoded"
 ORIENTATION = 0x0112
 """The EXIF tag."""
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""The operation that turns a picture of this orientation upright."""
 
 
 class PictureError(UserError):
@@ -69,25 +60,22 @@ def find(names: Sequence[str]) -> list[str]:
     found: list[str] = []
     for name in names:
         inside: list[str] = []
-        try:
+        with contextlib.suppress(OSError, ValueError):  # reading the name reports it
             if os.path.isdir(name):  # noqa: PTH112 Path.is_dir raises an error for a name that is too long
-                inside = _in_folder(Path(name))
+                inside = _in_folder(name)
             elif _is_pattern(name):
-                path = Path(name)
-                pattern = path.relative_to(path.anchor) if path.anchor else path
-                inside = sorted(str(file) for file in Path(path.anchor).glob(str(pattern)) if file.is_file())
-        except (OSError, ValueError):  # reading the name reports it
-            inside = []
+                files = glob.glob(name, recursive=True, include_hidden=True)  # noqa: PTH207 takes any pattern
+                inside = sorted(str(Path(file)) for file in files if os.path.isfile(file))  # noqa: PTH113
         found += inside or [name]
     return found
 
 
-def _in_folder(folder: Path) -> list[str]:
-    return sorted(str(file) for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+def _in_folder(folder: str) -> list[str]:
+    return sorted(str(file) for file in Path(folder).iterdir() if file.suffix.lower() in SUFFIXES)
 
 
 def _is_pattern(name: str) -> bool:
-    return any(mark in name for mark in "*?[") and not os.path.lexists(name)
+    return glob.has_magic(name) and not os.path.lexists(name)
 
 
 def read(name: str) -> Picture:
@@ -99,25 +87,16 @@ def read(name: str) -> Picture:
     if name == STDIN:
         return decode(sys.stdin.buffer.read(LARGEST_FILE + 1))
     try:
+        if os.path.isdir(name) and not _in_folder(name):  # noqa: PTH112 as above
+            raise PictureError("a folder without pictures", f"pictures end in {', '.join(sorted(SUFFIXES))}")
         return decode(read_limited(Path(name), LARGEST_FILE))
     except OSError as error:
-        raise _unreadable(name, error) from error
-
-
-def _unreadable(name: str, error: OSError) -> PictureError:
-    """The reason why a name cannot be read as a file."""
-    if name.lower().startswith(("http://", "https://", "ftp://")):
-        return PictureError("a web address, not a file", "download the picture first")
-    if _is_pattern(name):
-        return PictureError("no file matches this pattern", "check the folder and the spelling")
-    if os.path.isdir(name):  # noqa: PTH112 as above
-        try:
-            if not _in_folder(Path(name)):
-                return PictureError("a folder without pictures", f"pictures end in {', '.join(sorted(SUFFIXES))}")
-        except OSError as folder_error:
-            error = folder_error
-    reason = printable(error.strerror or error)
-    return PictureError(f"cannot be read: {reason[0].lower()}{reason[1:]}")
+        if name.lower().startswith(("http://", "https://", "ftp://")):
+            raise PictureError("a web address, not a file", "download the picture first") from error
+        if _is_pattern(name):
+            raise PictureError("no file matches this pattern", "check the folder and the spelling") from error
+        reason = printable(error.strerror or error)
+        raise PictureError(f"cannot be read: {reason[0].lower()}{reason[1:]}") from error
 
 
 def decode(content: bytes) -> Picture:
@@ -138,14 +117,11 @@ def decode(content: bytes) -> Picture:
     except UnidentifiedImageError as error:
         raise PictureError("not a picture, or of a kind that Pillow cannot read", "save it as PNG or JPEG") from error
     except Image.DecompressionBombError as error:
-        raise _too_many_pixels() from error
-    except MemoryError as error:
-        raise PictureError("needs more memory than there is", "reduce it") from error
+        raise PictureError(TOO_MANY, "reduce it") from error
     except PictureError:
         raise
     except Exception as error:  # Pillow's readers raise errors of many kinds on damaged files
-        reason = printable(error) or type(error).__name__
-        raise PictureError(f"damaged: {reason}", "save or copy it again") from error
+        raise PictureError(f"damaged: {printable(error) or type(error).__name__}", "save or copy it again") from error
 
 
 def from_image(image: Image.Image) -> Picture:
@@ -156,7 +132,7 @@ def from_image(image: Image.Image) -> Picture:
     """
     width, height = image.size
     if width * height > LARGEST_PIXELS:
-        raise _too_many_pixels(f"{width} × {height}: ")
+        raise PictureError(f"{width} × {height}: {TOO_MANY}", "reduce it")
     if min(width, height) < SMALLEST_SIDE:
         raise PictureError(f"only {width} × {height} pixels, too few for a digit")
     if image.format == "EPS":
@@ -170,14 +146,21 @@ def from_image(image: Image.Image) -> Picture:
     if longest > LARGEST_SIDE:
         reduced = tuple(max(SMALLEST_SIDE, round(side * LARGEST_SIDE / longest)) for side in image.size)
         image = image.resize((reduced[0], reduced[1]), Image.Resampling.BOX)
-    if orientation in UPRIGHT:
-        image = image.transpose(UPRIGHT[orientation])
-    is_turned = orientation in (5, 6, 7, 8)
-    return Picture(np.asarray(image), (height, width) if is_turned else (width, height))
+    pixels = np.asarray(image)
+    if is_turned := orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return Picture(np.ascontiguousarray(pixels), (height, width) if is_turned else (width, height))
 
 
-def _too_many_pixels(size: str = "") -> PictureError:
-    return PictureError(f"{size}more than {LARGEST_PIXELS // 10**6} million pixels, not decoded", "reduce it")
+def png(image: Image.Image) -> bytes:
+    """The image as a PNG file."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -193,9 +176,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _on_opaque_paper(image: Image.Image) -> Image.Image:
-    """A transparent picture on white paper; on black paper if the drawing is light."""
+    """A transparent picture on white paper; on black paper if the drawing is light: brighter than 160 of 255."""
     alpha = np.asarray(image.getchannel("A"), dtype=np.float32)
     light = np.asarray(image.convert("RGB").convert("L"), dtype=np.float32)
-    is_light = float((light * alpha).sum()) > LIGHT * float(alpha.sum())
-    paper = Image.new("RGBA", image.size, (0, 0, 0, 255) if is_light else (255, 255, 255, 255))
+    is_light = float((light * alpha).sum()) > 160 * float(alpha.sum())
+    paper = Image.new("RGBA", image.size, "black" if is_light else "white")
     return Image.alpha_composite(paper, image).convert("RGB")

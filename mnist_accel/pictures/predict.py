@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,12 +20,6 @@ PICTURES_AT_ONCE = 256
 """The digits of so many pictures go through the network together."""
 SURE = 0.8
 """An answer of lower probability is doubtful."""
-MOST_PIECES = 4
-WIDEST = 1.5
-"""Width by height of a digit."""
-FULLEST = 0.8
-"""The largest share of its box that a digit's ink covers, unless it is narrow like a 1."""
-NARROW = 0.45
 
 
 class Model(Protocol):
@@ -35,7 +30,6 @@ class Model(Protocol):
 
     def probabilities(self, images: npt.NDArray[np.uint8], /) -> npt.NDArray[np.float32]:
         """Of uint8 images (N, 28, 28), white on black; float32 (N, classes)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -60,13 +54,8 @@ class Digit:
 
     def as_json(self) -> dict[str, Any]:
         top = [{"label": label, "probability": probability} for label, probability in self.top]
-        return {
-            "label": self.label,
-            "probability": self.probability,
-            "top": top,
-            "box": list(self.box),
-            "doubt": self.doubt,
-        }
+        named = {"label": self.label, "probability": self.probability, "top": top}
+        return named | {"box": list(self.box), "doubt": self.doubt}
 
 
 @dataclass(frozen=True)
@@ -103,13 +92,7 @@ def read_files(names: Iterable[str], model: Model, top_k: int = 3) -> Iterator[P
 def read_pictures(
     sources: Sequence[npt.NDArray[np.uint8] | Image.Image], model: Model, top_k: int = 3
 ) -> list[PictureResult]:
-    """The results of pictures in memory.
-
-    Args:
-        sources: uint8 (H, W), (H, W, 3) or (H, W, 4) each, or Pillow images.
-        model: it gets the digits of all pictures at once.
-        top_k: number of labels for each digit.
-    """
+    """The results of pictures in memory: uint8 (H, W), (H, W, 3) or (H, W, 4) each, or Pillow images."""
     return _labelled([_find(source) for source in sources], model, top_k)
 
 
@@ -118,26 +101,20 @@ def _find(source: str | npt.NDArray[np.uint8] | Image.Image) -> PictureResult:
     file = source if isinstance(source, str) else ""
     try:
         if isinstance(source, str):
-            return PictureResult(file, _digits(picture_file.read(source)))
-        image = Image.fromarray(source) if isinstance(source, np.ndarray) else source
-        return PictureResult(file, _digits(picture_file.from_image(image)))
+            picture = picture_file.read(source)
+        else:
+            picture = picture_file.from_image(source if isinstance(source, Image.Image) else Image.fromarray(source))
+        return PictureResult(file, _digits(picture))
     except PictureError as error:
         return PictureResult(file, error=str(error))
 
 
 def _digits(picture: Picture) -> list[Digit]:
-    """The digits of a picture without labels.
-
-    Raises:
-        PictureError: there are none, or too many.
-    """
+    """The digits of a picture without labels; PictureError if there are none, or too many."""
     pixels = picture.pixels
     if mnist_form.is_conventional(pixels):
         return [Digit("", 0.0, [], (0, 0, *picture.size), pixels)]
-    strength = ink.strength(pixels)
-    if strength is None:
-        raise PictureError("blank: no ink stands out from the paper")
-    marks = strokes.find_marks(strength)
+    marks = strokes.find_marks(ink.strength(pixels))
     if not marks:
         raise PictureError("no digit found: specks, lines or an edge at most")
     across, down = picture.size[0] / pixels.shape[1], picture.size[1] / pixels.shape[0]
@@ -153,31 +130,47 @@ def _shape_doubt(mark: Mark) -> str:
     """Why a mark does not have the shape of one digit, or ""."""
     height, width = mark.ink.shape
     fill = float((mark.ink >= strokes.FAINT * ink.USUAL).mean())
-    if width > WIDEST * height:
+    if width > 1.5 * height:
         return "does not look like one digit: too wide; several that touch?"
-    if fill > FULLEST and width > NARROW * height:
+    if fill > 0.8 and width > 0.45 * height:  # a 1 may fill its box
         return "does not look like one digit: a blot, or too much ink"
-    if mark.pieces > MOST_PIECES:
+    if mark.pieces > 4:
         return f"does not look like one digit: {mark.pieces} pieces"
     return ""
 
 
-def _labelled(found: Sequence[PictureResult], model: Model, top_k: int) -> list[PictureResult]:
+def _labelled(found: list[PictureResult], model: Model, top_k: int) -> list[PictureResult]:
     images = [digit.image for one in found for digit in one.digits]
     if not images:
-        return list(found)
-    probabilities = iter(model.probabilities(np.stack(images)))
-    return [
-        replace(one, digits=[_named(digit, next(probabilities), model.class_names, top_k) for digit in one.digits])
-        for one in found
-    ]
+        return found
+    rows = iter(model.probabilities(np.stack(images)))
+    names = model.class_names
+
+    def named(digit: Digit) -> Digit:
+        probabilities = next(rows)
+        order = np.argsort(-probabilities, kind="stable")
+        top = [(names[index], float(probabilities[index])) for index in order[: max(1, top_k)]]
+        label, probability = top[0]
+        doubt = digit.doubt or (f"not sure: {label} or {names[order[1]]}" if probability < SURE else "")
+        return replace(digit, label=label, probability=probability, top=top, doubt=doubt)
+
+    return [replace(one, digits=[named(digit) for digit in one.digits]) for one in found]
 
 
-def _named(digit: Digit, probabilities: npt.NDArray[np.float32], names: Sequence[str], top_k: int) -> Digit:
-    order = np.argsort(-probabilities, kind="stable")
-    top = [(names[index], float(probabilities[index])) for index in order[: max(1, top_k)]]
-    label, probability = top[0]
-    doubt = digit.doubt
-    if probability < SURE and not doubt:
-        doubt = f"not sure: {label} or {names[order[1]] if len(names) > 1 else 'none'}"
-    return replace(digit, label=label, probability=probability, top=top, doubt=doubt)
+def read_character(path: Path) -> npt.NDArray[np.uint8]:
+    """The picture of one character of a data set as uint8 (28, 28), white on black, prepared as by `read_files`.
+
+    All ink is taken for the one character, however many strokes it has.
+
+    Raises:
+        PictureError: the file cannot be read, or the picture is blank.
+    """
+    pixels = picture_file.read(str(path)).pixels
+    if mnist_form.is_conventional(pixels):
+        return pixels
+    strength = ink.strength(pixels)
+    try:
+        marks = strokes.find_marks(strength)
+    except PictureError:  # texture, in a data set of other things than characters
+        marks = []
+    return mnist_form.to_mnist(marks[0].ink if len(marks) == 1 else strength)

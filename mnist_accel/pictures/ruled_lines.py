@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from mnist_accel.pictures.ink import quantile
+
 Mask = npt.NDArray[np.bool_]
 
 SMALLEST_SIDE = 100
@@ -14,26 +16,17 @@ THICKEST = 0.02
 """Of the picture's shorter side."""
 SHORTEST = 0.5
 """Of the picture's width (height)."""
-WHOLE = 0.85
-"""Of the height of a form's box: the least length of its sides."""
 STEEPEST = 0.1
 """The largest slope of lines, in pixels down for each pixel across."""
-SLOPES = 61
 BEYOND, BEYOND_AT_EDGE = 0.25, 0.1
 """A line extends beyond all other ink on both sides by this share of the other ink's extent; by less where it reaches
 the edge of the picture. The bar or stem of a digit does not."""
-LONGER = 1.6
-"""A line under a number is this many times longer than the other ink is tall."""
-PASSES = 3
 
 
 def erase(mask: Mask) -> Mask:
-    """The ink without long straight lines; strokes that cross a line stay complete.
-
-    Args:
-        mask: (H, W), True where ink is.
-    """
-    across, down = _lines(mask, _thickest(mask), SHORTEST), _lines(mask.T, _thickest(mask), SHORTEST).T
+    """The mask of ink (H, W) without long straight lines; strokes that cross a line stay complete."""
+    thickest = max(4, round(THICKEST * min(mask.shape)))
+    across, down = _lines(mask, thickest, SHORTEST), _lines(mask.T, thickest, SHORTEST).T
     lines = across | down
     if not lines.any():
         return mask
@@ -41,31 +34,27 @@ def erase(mask: Mask) -> Mask:
     if not rest.any():
         return mask
     result = mask
-    if across.any() and (_goes_beyond(across, rest) or _extent(across)[2] >= LONGER * _extent(rest.T)[2]):
-        result = result & ~across
-        result &= ~_sides(mask, np.flatnonzero(across.any(axis=1)))
+    # A line under a number is longer than the number is tall.
+    if across.any() and (_goes_beyond(across, rest) or _extent(across)[2] >= 1.6 * _extent(rest.T)[2]):
+        result = result & ~across & ~_sides(mask, np.flatnonzero(across.any(axis=1)), thickest)
     if down.any() and _goes_beyond(down.T, rest.T):
         result = result & ~down
     return result
 
 
-def _sides(mask: Mask, rows: npt.NDArray[np.int64]) -> Mask:
+def _sides(mask: Mask, rows: npt.NDArray[np.int64], thickest: int) -> Mask:
     """Vertical lines from the uppermost to the lowest of the horizontal ones: the sides of a form's boxes."""
     found = np.zeros(mask.shape, dtype=np.bool_)
     strip = slice(int(rows[0]), int(rows[-1]) + 1)
     if strip.stop - strip.start > 2 * THICKEST * max(mask.shape):
-        found[strip] = _lines(mask[strip].T, _thickest(mask), WHOLE).T
+        found[strip] = _lines(mask[strip].T, thickest, 0.85).T
     return found
-
-
-def _thickest(mask: Mask) -> int:
-    return max(4, round(THICKEST * float(min(mask.shape))))
 
 
 def _extent(mask: Mask) -> tuple[int, int, int]:
     """The first and the last column, and their distance; 1% of the pixels may lie outside on each side."""
-    counts = np.cumsum(mask.sum(axis=0))
-    first, last = (int(column) for column in np.searchsorted(counts, (0.01 * counts[-1], 0.99 * counts[-1])))
+    counts = mask.sum(axis=0)
+    first, last = quantile(counts, 0.01), quantile(counts, 0.99)
     return first, last, last - first + 1
 
 
@@ -83,14 +72,10 @@ def _goes_beyond(lines: Mask, rest: Mask) -> bool:
 def _lines(mask: Mask, thickest: int, shortest: float) -> Mask:
     """The pixels of roughly horizontal lines: vertical runs of ink that are short, and aligned with many others.
 
-    Args:
-        thickest: in pixels.
-        shortest: as a share of the width.
+    `thickest` is in pixels, `shortest` a share of the width.
     """
     height, width = mask.shape
-    padded = np.zeros((width, height + 1), dtype=np.int8)
-    padded[:, :height] = mask.T
-    change = np.diff(padded.ravel(), prepend=0)
+    change = np.diff(np.pad(mask.T.astype(np.int8), ((0, 0), (0, 1))).ravel(), prepend=0)
     starts, ends = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
     thin = ends - starts <= thickest
     starts, ends = starts[thin], ends[thin]
@@ -99,11 +84,9 @@ def _lines(mask: Mask, thickest: int, shortest: float) -> Mask:
     middle = (top + bottom - 1) / 2
     found = np.zeros(mask.shape, dtype=np.bool_)
     left = np.ones(len(x), dtype=np.bool_)
-    for _ in range(PASSES):
-        if left.sum() < shortest * width:
-            break
+    for _ in range(3):
         on_line = _aligned(x[left], middle[left], width, thickest, shortest)
-        if on_line is None:
+        if not on_line.any():
             break
         chosen = np.flatnonzero(left)[on_line]
         left[chosen] = False
@@ -118,20 +101,16 @@ def _lines(mask: Mask, thickest: int, shortest: float) -> Mask:
 
 def _aligned(
     x: npt.NDArray[np.int64], y: npt.NDArray[np.float64], width: int, tolerance: int, shortest: float
-) -> npt.NDArray[np.bool_] | None:
-    """Which points lie on long lines, by a Hough transform; None if there are none. All lines have one slope."""
+) -> npt.NDArray[np.bool_]:
+    """Which points lie on long lines, by a Hough transform. All lines have one slope."""
     step = max(2, tolerance // 2)
-    best, best_score, best_bins = None, 0.0, None
-    for slope in np.linspace(-STEEPEST, STEEPEST, SLOPES):
+    best, best_score = np.zeros(len(x), dtype=np.bool_), 0.0
+    three = np.ones(3, dtype=np.int64)  # neighbouring bins are counted together
+    for slope in np.linspace(-STEEPEST, STEEPEST, 61):
         bins = np.floor((y - slope * x + STEEPEST * width) / step).astype(np.int64) + 2
-        counts = np.bincount(bins, minlength=int(bins.max()) + 3)
-        spread = counts[:-2] + counts[1:-1] + counts[2:]  # three neighbouring bins, about the middle one
-        long = spread >= shortest * width
-        score = float((spread[long].astype(np.float64) ** 2).sum())
+        counts = np.convolve(np.bincount(bins, minlength=int(bins.max(initial=0)) + 3), three, "valid")
+        is_line = counts >= shortest * width
+        score = float((counts[is_line].astype(np.float64) ** 2).sum())
         if score > best_score:
-            is_line = np.zeros(len(counts), dtype=np.bool_)
-            middles = np.flatnonzero(long) + 1
-            for neighbour in (-1, 0, 1):
-                is_line[middles + neighbour] = True
-            best, best_score, best_bins = is_line, score, bins
-    return None if best is None or best_bins is None else best[best_bins]
+            best, best_score = (np.convolve(is_line, three) > 0)[bins], score
+    return best

@@ -22,35 +22,18 @@ FAINT, STRONG = 0.35, 0.5
 """Of the usual strength of ink. A stroke consists of faint pixels that are connected to a strong one."""
 SPECK = 0.13
 """Of the tallest digit's height. A piece that is smaller on both sides is dirt."""
-SMALLEST_DIGIT = 0.4
-"""Of the tallest one's height."""
-NEAR = 0.3
-"""Of the tallest one's height: the largest distance between a bar and the digit that it belongs to."""
-LINE = 4
-"""Width by height from which a piece may be a line under a number."""
-MOST_PIECES = 1000
-"""Only the largest pieces of a picture are examined; a number has far fewer."""
 MOST_MARKS = 60
 """In one picture; more are text or texture."""
 
 
-class TooManyMarksError(PictureError):
-    """A picture of text or texture."""
-
-
 @dataclass(frozen=True)
 class Mark:
-    """A possible digit.
-
-    Attributes:
-        box: its place in the picture.
-        ink: uint8 (H, W), the box without the ink of other marks.
-        pieces: number of strokes that do not touch each other.
-    """
+    """A possible digit: its ink, uint8 (H, W), without the ink of other marks in its box."""
 
     box: Box
     ink: npt.NDArray[np.uint8]
     pieces: int
+    """Number of strokes that do not touch each other."""
 
 
 @dataclass
@@ -64,9 +47,6 @@ class _Pieces:
     def keep(self, chosen: Mask | Integers) -> _Pieces:
         return _Pieces(self.boxes[chosen], self.areas[chosen], self.labels[chosen])
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     @property
     def widths(self) -> Integers:
         return self.boxes[:, 2] - self.boxes[:, 0]
@@ -77,18 +57,14 @@ class _Pieces:
 
     @property
     def sizes(self) -> Integers:
-        """The longer side of each."""
         return np.maximum(self.widths, self.heights)
 
 
 def find_marks(strength: npt.NDArray[np.uint8]) -> list[Mark]:
-    """The possible digits in reading order: rows from the top, in each row from the left.
-
-    Args:
-        strength: uint8 (H, W), the result of `ink.strength`.
+    """The possible digits in a result of `ink.strength`: rows from the top, in each row from the left.
 
     Raises:
-        TooManyMarksError: there are more than `MOST_MARKS`.
+        PictureError: there are more than `MOST_MARKS`.
     """
     level = float(USUAL)
     mask = strength >= FAINT * level
@@ -98,7 +74,7 @@ def find_marks(strength: npt.NDArray[np.uint8]) -> list[Mark]:
             level = max(level, float(np.quantile(strength[without_lines], 0.7)))  # ink may be darker than the lines
             mask = without_lines & (strength >= FAINT * level)
     labelled, pieces = _pieces(mask, strength >= STRONG * level)
-    if len(pieces) > 1:
+    if len(pieces.labels) > 1:
         pieces = _without_edges(_without_frames(_without_underlines(pieces)), strength.shape)
     marks = []
     for group in _groups(pieces):
@@ -118,14 +94,13 @@ def _pieces(mask: Mask, is_strong: Mask) -> tuple[npt.NDArray[np.int32], _Pieces
     places = ndimage.find_objects(labelled)
     boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in places], dtype=np.int64).reshape(-1, 4)
     pieces = _Pieces(boxes, areas, np.arange(1, count + 1)).keep((strong > 0) & (areas >= 4))
-    if len(pieces) > MOST_PIECES:
-        pieces = pieces.keep(np.sort(np.argsort(-pieces.sizes, kind="stable")[:MOST_PIECES]))
-    return labelled, pieces
+    largest = np.argsort(-pieces.sizes, kind="stable")[:1000]  # a number has far fewer
+    return labelled, pieces.keep(np.sort(largest))
 
 
 def _without_underlines(pieces: _Pieces) -> _Pieces:
     while True:
-        is_line = (pieces.widths > LINE * pieces.heights) & (pieces.widths > 1.2 * pieces.heights.max())
+        is_line = (pieces.widths > 4 * pieces.heights) & (pieces.widths > 1.2 * pieces.heights.max())
         if not is_line.any() or is_line.all():
             return pieces
         pieces = pieces.keep(~is_line)
@@ -135,9 +110,8 @@ def _without_frames(pieces: _Pieces) -> _Pieces:
     """Without pieces that enclose others, such as the boxes of a form."""
     left, top, right, bottom = pieces.boxes.T
     heights, sizes = pieces.heights, pieces.sizes
-    inside = (
-        (left[:, None] < left) & (top[:, None] < top) & (right[:, None] > right) & (bottom[:, None] > bottom)
-    )  # [a, b]: b lies in a's box
+    # [a, b]: b lies in a's box
+    inside = (left[:, None] < left) & (top[:, None] < top) & (right[:, None] > right) & (bottom[:, None] > bottom)
     is_part = (heights >= 0.3 * heights[:, None]) | (sizes >= 0.5 * sizes[:, None])
     several = (inside & (sizes >= 0.08 * sizes[:, None])).sum(axis=1) >= 3
     fill = pieces.areas / (pieces.widths * heights)
@@ -158,8 +132,8 @@ def _without_edges(pieces: _Pieces, shape: tuple[int, ...]) -> _Pieces:
 
 def _groups(pieces: _Pieces) -> list[Integers]:
     """The indices of the pieces of each digit, in reading order."""
-    if len(pieces) < 2:
-        return [np.arange(1)] * len(pieces)
+    if len(pieces.labels) < 2:
+        return [np.arange(1)] * len(pieces.labels)
     upright = pieces.heights >= 0.5 * pieces.widths
     tallest = int(pieces.heights[upright if upright.any() else slice(None)].max())
     large = np.flatnonzero(pieces.sizes > SPECK * tallest)
@@ -170,14 +144,14 @@ def _groups(pieces: _Pieces) -> list[Integers]:
     if len(bodies) and len(bars):
         distances = _distances(boxes[bars], boxes[bodies])
         nearest = distances.argmin(axis=1)
-        near = distances.min(axis=1) <= NEAR * tallest
+        near = distances.min(axis=1) <= 0.3 * tallest
         linked[bars[near], bodies[nearest[near]]] = True
     count, numbers = csgraph.connected_components(linked, directed=False)
     groups = [np.flatnonzero(numbers == number) for number in range(count)]
     outlines = np.array([[*boxes[group, :2].min(axis=0), *boxes[group, 2:].max(axis=0)] for group in groups])
-    kept = np.flatnonzero(outlines[:, 3] - outlines[:, 1] >= SMALLEST_DIGIT * tallest)
+    kept = np.flatnonzero(outlines[:, 3] - outlines[:, 1] >= 0.4 * tallest)
     if len(kept) > MOST_MARKS:
-        raise TooManyMarksError(f"more than {MOST_MARKS} separate marks: this looks like text or texture, not a number")
+        raise PictureError(f"more than {MOST_MARKS} separate marks: this looks like text or texture, not a number")
     return [large[groups[kept[number]]] for number in _reading_order(outlines[kept])]
 
 
@@ -187,16 +161,14 @@ def _are_stacked(boxes: Integers) -> Mask:
     overlap, gap = (high - low)[..., 0], (low - high)[..., 1]
     sides = boxes[:, 2:] - boxes[:, :2]
     narrower, shorter = np.moveaxis(np.minimum(sides[:, None], sides), -1, 0)
-    stacked: Mask = (overlap >= 0.5 * narrower) & (gap < 0.15 * shorter)
-    return stacked
+    return np.asarray((overlap >= 0.5 * narrower) & (gap < 0.15 * shorter))
 
 
 def _distances(bars: Integers, bodies: Integers) -> npt.NDArray[np.float64]:
     """Between boxes, (bars, bodies). Sideways counts twice, because the next digit is there."""
     gaps = np.maximum(bars[:, None, :2], bodies[:, :2]) - np.minimum(bars[:, None, 2:], bodies[:, 2:])
     across, down = np.moveaxis(np.maximum(gaps, 0), -1, 0)
-    distances: npt.NDArray[np.float64] = np.hypot(2.0 * across, down)
-    return distances
+    return np.asarray(np.hypot(2.0 * across, down))
 
 
 def _reading_order(boxes: Integers) -> list[int]:

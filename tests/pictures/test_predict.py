@@ -27,8 +27,8 @@ from mnist_accel.models import classifier
 from mnist_accel.models.classifier import Classifier
 from mnist_accel.pictures import mnist_form, picture_file
 from mnist_accel.pictures import predict as prediction
-from mnist_accel.pictures.one_character import read_character
 from mnist_accel.pictures.picture_file import PictureError
+from mnist_accel.pictures.predict import read_character
 from mnist_accel.reports.predictions_table import PredictionsTable
 from tests.conftest import SMALL_MNIST, Run, clean_environment
 
