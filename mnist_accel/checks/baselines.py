@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from mnist_accel.data.datasets import Digits
 from mnist_accel.hardware.cores import available_cores
@@ -64,14 +64,15 @@ def _script_batches(digits: Digits, batch_size: int) -> Iterator[tuple[Tensor, T
 
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
 
-    class Samples:
-        """Samples in the form of torchvision.datasets.MNIST."""
-
-        def __len__(self) -> int:
-            return len(digits)
-
-        def __getitem__(self, index: int) -> tuple[Tensor, int]:
-            return transform(Image.fromarray(digits.images[index])), int(digits.labels[index])
+    def collate(batch: list[int]) -> tuple[Tensor, Tensor]:
+        samples = [(transform(Image.fromarray(digits.images[i])), int(digits.labels[i])) for i in batch]
+        return tuple(default_collate(samples))
 
     while True:
-        yield from DataLoader(Samples(), batch_size=batch_size, shuffle=True, drop_last=True)  # type: ignore[arg-type]
+        yield from DataLoader(
+            range(len(digits)),  # type: ignore[arg-type]  # a sequence of indices is a data set
+            batch_size=batch_size,
+            shuffle=True,
+            drop_last=True,
+            collate_fn=collate,
+        )

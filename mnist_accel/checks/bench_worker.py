@@ -33,7 +33,6 @@ class Candidate:
     """One way to train.
 
     Attributes:
-        title: its name for people.
         kind: "ours" for this package's loop; "bare loop" and "plain script" are in `baselines.py`.
         batch_size: samples of one optimizer step, over all processes.
         mixed_precision: no (fp32), bf16 or fp16.
