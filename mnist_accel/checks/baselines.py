@@ -22,10 +22,10 @@ def plain_cnn() -> nn.Module:
     )
 
 
-def training_step(
-    digits: Digits, device: torch.device, batch_size: int, *, is_script: bool, is_bf16: bool
+def training_burst(
+    digits: Digits, device: torch.device, batch_size: int, steps: int, *, is_script: bool, is_bf16: bool
 ) -> Callable[[], None]:
-    """A function that trains `plain_cnn` for one step.
+    """A function that trains `plain_cnn` for `steps` steps.
 
     Args:
         is_script: the script of most tutorials: DataLoader, one PIL image and torchvision's transforms per sample.
@@ -39,15 +39,16 @@ def training_step(
     optimizer = torch.optim.Adam(model.parameters(), fused=None if is_script else True)
     batches = _script_batches(digits, batch_size) if is_script else _gathered_batches(digits, batch_size, device)
 
-    def step() -> None:
-        images, labels = (part.to(device) for part in next(batches))
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
-            loss = cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    def burst() -> None:
+        for _ in range(steps):
+            images, labels = (part.to(device) for part in next(batches))
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+                loss = cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
-    return step
+    return burst
 
 
 def _gathered_batches(digits: Digits, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -18,7 +18,7 @@ from mnist_accel.hardware.cores import available_cores, cgroup_quota, launched_w
 from mnist_accel.hardware.cpu import cpu_name
 from mnist_accel.hardware.precision import accelerate_configuration, choose_precision
 
-OLDEST_TORCH = Version("2.10")
+OLDEST_TORCH = "2.10"
 PACKAGES = ("mnist-accel", "torch", "torchvision", "accelerate", "numpy")
 VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
@@ -55,10 +55,9 @@ def _versions(findings: Findings) -> None:
             findings.warnings.append(f"{name} is not installed; pip install {name}")
     findings.facts["system"] = f"{platform.platform()}, Python {platform.python_version()}"
     findings.facts["packages"] = ", ".join(f"{name} {version}" for name, version in versions.items())
-    torch_version = Version(torch.__version__)
-    if torch_version < OLDEST_TORCH:
+    if Version(torch.__version__) < Version(OLDEST_TORCH):
         findings.warnings.append(
-            f"torch {torch_version} is older than {OLDEST_TORCH}, which loads weights safely; pip install -U torch"
+            f"torch {torch.__version__} is older than {OLDEST_TORCH}, which loads weights safely; pip install -U torch"
         )
 
 
