@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from mnist_accel.data.digits import Digits
 from mnist_accel.hardware.cores import available_cores
@@ -22,10 +22,10 @@ def plain_cnn() -> nn.Module:
     )
 
 
-def training_step(
-    digits: Digits, device: torch.device, batch_size: int, *, is_script: bool, is_bf16: bool
+def training_burst(
+    digits: Digits, device: torch.device, batch_size: int, steps: int, *, is_script: bool, is_bf16: bool
 ) -> Callable[[], None]:
-    """A function that trains `plain_cnn` for one step.
+    """A function that trains `plain_cnn` for `steps` steps.
 
     Args:
         is_script: the script of most tutorials: DataLoader, one PIL image and torchvision's transforms per sample.
@@ -39,15 +39,16 @@ def training_step(
     optimizer = torch.optim.Adam(model.parameters(), fused=None if is_script else True)
     batches = _script_batches(digits, batch_size) if is_script else _gathered_batches(digits, batch_size, device)
 
-    def step() -> None:
-        images, labels = (part.to(device) for part in next(batches))
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
-            loss = cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    def burst() -> None:
+        for _ in range(steps):
+            images, labels = (part.to(device) for part in next(batches))
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+                loss = cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
-    return step
+    return burst
 
 
 def _gathered_batches(digits: Digits, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -64,14 +65,15 @@ def _script_batches(digits: Digits, batch_size: int) -> Iterator[tuple[Tensor, T
 
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
 
-    class Samples:
-        """Samples in the form of torchvision.datasets.MNIST."""
-
-        def __len__(self) -> int:
-            return len(digits)
-
-        def __getitem__(self, index: int) -> tuple[Tensor, int]:
-            return transform(Image.fromarray(digits.images[index])), int(digits.labels[index])
+    def collate(batch: list[int]) -> tuple[Tensor, Tensor]:
+        samples = [(transform(Image.fromarray(digits.images[i])), int(digits.labels[i])) for i in batch]
+        return tuple(default_collate(samples))
 
     while True:
-        yield from DataLoader(Samples(), batch_size=batch_size, shuffle=True, drop_last=True)  # type: ignore[arg-type]
+        yield from DataLoader(
+            range(len(digits)),  # type: ignore[arg-type]  # a sequence of indices is a data set
+            batch_size=batch_size,
+            shuffle=True,
+            drop_last=True,
+            collate_fn=collate,
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from multiprocessing import connection
@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, cast
 
 import torch
+from rich.text import Text
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,7 +25,7 @@ from mnist_accel.hardware.cpu import cpu_name
 from mnist_accel.hardware.precision import choose_precision
 from mnist_accel.models import architectures
 
-MATRIX_SIDE, MATRIX_PRODUCTS, MATRIX_ROUNDS = 2048, 5, 4
+MATRIX_SIDE = 2048
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -36,7 +37,6 @@ class Measured:
         images_per_second: median over the rounds.
         peak_share: arithmetic operations per second, as a share of those in large matrix products of this precision.
         ratios: speed relative to the reference's burst of the same round, one number per round.
-        failure: empty for a candidate that was measured.
     """
 
     candidate: Candidate
@@ -44,6 +44,15 @@ class Measured:
     peak_share: float = 0.0
     ratios: list[float] = field(default_factory=list)
     failure: str = ""
+
+    def as_line(self) -> Text:
+        """The result for people."""
+        line = Text(f"{self.candidate.title:<30}", style="bold")
+        if self.failure:
+            return line.append(f"failed: {self.failure}", style="red")
+        low, middle, high = min(self.ratios), median(self.ratios), max(self.ratios)
+        speeds = f"{self.images_per_second:>10,.0f} images/s, {self.peak_share:.0%} of the peak"
+        return line.append(f"{speeds}, {middle:.2f} × the default ({low:.2f} to {high:.2f})", style="not bold")
 
 
 class Worker:
@@ -54,21 +63,16 @@ class Worker:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         context = multiprocessing.get_context("spawn")
-        pipes = [context.Pipe() for _ in range(candidate.processes)]
-        self.pipes = [here for here, _ in pipes]
-        self.processes = []
-        for rank, (_, there) in enumerate(pipes):
-            process = context.Process(target=serve, args=(candidate, rank, port, there), daemon=True)
-            process.start()
+        self.pipes, self.processes = [], []
+        for rank in range(candidate.processes):
+            here, there = context.Pipe()
+            self.pipes.append(here)
+            self.processes.append(context.Process(target=serve, args=(candidate, rank, port, there), daemon=True))
+            self.processes[-1].start()
             there.close()  # so that the end of the process is noticed
-            self.processes.append(process)
 
     def burst(self) -> float:
-        """Run one burst; images per second.
-
-        Raises:
-            LaunchError: a process could not set up the candidate, or ended.
-        """
+        """Run one burst; images per second. Raises LaunchError if a process cannot set up the candidate, or ends."""
         answers: list[float] = []
         try:
             for pipe in self.pipes:
@@ -84,7 +88,6 @@ class Worker:
         return min(answers)
 
     def end(self) -> None:
-        """End the processes."""
         for process in self.processes:
             process.kill()
             process.join()
@@ -102,9 +105,9 @@ def candidates(config: TrainConfig) -> list[Candidate]:
     if (available_cores() if on_cpu else gpu_count()) > 1:
         found.append(replace(default, title=f"{name}, 2 processes", processes=2))
     if config.model == "cnn":  # the only model of the hand-written loops
-        for kind, dtype in (("bare loop", "bf16"), ("bare loop", "fp32"), ("plain script", "fp32")):
-            its_precision = "no" if dtype == "fp32" else dtype
-            found.append(replace(default, title=f"{kind}, {dtype}", kind=kind, mixed_precision=its_precision))
+        found.append(replace(default, title="bare loop, bf16", kind="bare loop", mixed_precision="bf16"))
+        plain = replace(default, mixed_precision="no")
+        found += [replace(plain, title=f"{kind}, fp32", kind=kind) for kind in ("bare loop", "plain script")]
     return found
 
 
@@ -113,8 +116,7 @@ def run_bench(
     rounds: int,
     facts: dict[str, Any],
     running: Callable[[str], AbstractContextManager[object]],
-    tell: Callable[[Measured], None],
-) -> list[Measured]:
+) -> Iterator[Measured]:
     """Measure each candidate for `rounds` bursts, each followed by a burst of the first candidate, the reference.
 
     The reference is compared with itself as well, in a process of its own: its spread is the noise of this machine.
@@ -122,30 +124,27 @@ def run_bench(
     Args:
         facts: from `machine_facts`.
         running: called with a candidate's title; the context lasts as long as its measurement.
-        tell: called with each result as soon as it is known.
 
     Raises:
         LaunchError: the reference failed. Any other candidate that fails is reported and the others go on.
     """
-    results = []
     reference = Worker(compared[0])
     try:
         reference.burst()
         for candidate in compared:
             with running(candidate.title):
-                results.append(_compare(candidate, reference, rounds))
-            its_peak = facts["matrix_flop_per_second"].get(candidate.mixed_precision, float("inf"))
-            speed = results[-1].images_per_second / (1 if candidate.cpu else candidate.processes)
-            results[-1].peak_share = speed * facts["flop_per_image"] / its_peak
-            tell(results[-1])
+                measured = _compare(candidate, reference, rounds)
+            flop_per_second = measured.images_per_second * facts["flop_per_image"]
+            peak = facts["matrix_flop_per_second"][candidate.mixed_precision]
+            measured.peak_share = flop_per_second / peak / (1 if candidate.cpu else candidate.processes)
+            yield measured
     finally:
         reference.end()
-    return results
 
 
 def _compare(candidate: Candidate, reference: Worker, rounds: int) -> Measured:
-    speeds: list[float] = []
-    ratios: list[float] = []
+    measured = Measured(candidate)
+    speeds = []
     worker = Worker(candidate)
     try:
         for _ in range(rounds):
@@ -153,24 +152,23 @@ def _compare(candidate: Candidate, reference: Worker, rounds: int) -> Measured:
                 speeds.append(worker.burst())
             except LaunchError as error:
                 return Measured(candidate, failure=printable(error))
-            ratios.append(speeds[-1] / reference.burst())
+            measured.ratios.append(speeds[-1] / reference.burst())
     finally:
         worker.end()
-    return Measured(candidate, median(speeds), ratios=ratios)
+    measured.images_per_second = median(speeds)
+    return measured
 
 
-def machine_facts(model: str, device: torch.device) -> dict[str, Any]:
+def machine_facts(model: str, compared: Sequence[Candidate]) -> dict[str, Any]:
     """The device, the floating-point operations to train on one image, and the highest speed of matrix products."""
+    device = compared[0].device
     with FlopCounterMode(display=False) as counter:
         architectures.build(model, dropout=0.0).eval()(torch.zeros(1, 1, 28, 28)).sum().backward()
     peaks = {}
-    for precision, dtype in DTYPES.items():
-        if precision == "fp16" and device.type == "cpu":
-            continue  # no candidate trains in fp16 on a CPU
-        matrix = torch.ones(MATRIX_SIDE, MATRIX_SIDE, dtype=dtype, device=device)
+    for precision in {candidate.mixed_precision for candidate in compared}:
+        matrix = torch.ones(MATRIX_SIDE, MATRIX_SIDE, dtype=DTYPES[precision], device=device)
         timer = Timer("matrix @ matrix", globals={"matrix": matrix}, num_threads=available_cores())
-        best = min(timer.timeit(MATRIX_PRODUCTS).mean for _ in range(MATRIX_ROUNDS))
-        peaks[precision] = 2 * MATRIX_SIDE**3 / best
+        peaks[precision] = 2 * MATRIX_SIDE**3 / min(timer.timeit(5).mean for _ in range(4))
     return {
         "device": cpu_name() if device.type == "cpu" else str(device),
         "torch": str(torch.__version__),

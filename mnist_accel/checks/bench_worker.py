@@ -34,7 +34,6 @@ class Candidate:
     """One way to train.
 
     Attributes:
-        title: its name for people.
         kind: "ours" for this package's loop; "bare loop" and "plain script" are in `baselines.py`.
         batch_size: samples of one optimizer step, over all processes.
         mixed_precision: no (fp32), bf16 or fp16.
@@ -116,19 +115,14 @@ def ours_burst(candidate: Candidate, folder: Path) -> Callable[[], None]:
 
 def baseline_burst(candidate: Candidate) -> Callable[[], None]:
     """A hand-written loop."""
-    step = baselines.training_step(
+    return baselines.training_burst(
         random_digits(20_000),
         candidate.device,
         candidate.batch_size,
+        candidate.steps,
         is_script=candidate.kind == "plain script",
         is_bf16=candidate.mixed_precision == "bf16",
     )
-
-    def burst() -> None:
-        for _ in range(candidate.steps):
-            step()
-
-    return burst
 
 
 def random_digits(samples: int) -> Digits:

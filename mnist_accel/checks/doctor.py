@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 from dataclasses import dataclass, field
@@ -10,7 +9,6 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from packaging.requirements import Requirement
 from packaging.version import Version
 
 from mnist_accel.data import named_sets as data
@@ -20,9 +18,8 @@ from mnist_accel.hardware.cores import available_cores, cgroup_quota, launched_w
 from mnist_accel.hardware.cpu import cpu_name
 from mnist_accel.hardware.precision import accelerate_configuration, choose_precision
 
-OLDEST_TORCH = Version("2.10")
+OLDEST_TORCH = "2.10"
 PACKAGES = ("mnist-accel", "torch", "torchvision", "accelerate", "numpy")
-DEFAULT_DATA_DIR = Path("data")
 VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"),
@@ -43,6 +40,7 @@ def examine(data_dir: Path) -> Findings:
     _versions(findings)
     _devices(findings)
     _launcher(findings)
+    _accelerate(findings)
     _folders(findings, data_dir)
     return findings
 
@@ -57,32 +55,10 @@ def _versions(findings: Findings) -> None:
             findings.warnings.append(f"{name} is not installed; pip install {name}")
     findings.facts["system"] = f"{platform.platform()}, Python {platform.python_version()}"
     findings.facts["packages"] = ", ".join(f"{name} {version}" for name, version in versions.items())
-    torch_version = Version(torch.__version__)
-    if torch_version < OLDEST_TORCH:
+    if Version(torch.__version__) < Version(OLDEST_TORCH):
         findings.warnings.append(
-            f"torch {torch_version} is older than {OLDEST_TORCH}, which loads weights safely; pip install -U torch"
+            f"torch {torch.__version__} is older than {OLDEST_TORCH}, which loads weights safely; pip install -U torch"
         )
-    findings.warnings.extend(torchvision_problems(torch_version))
-
-
-def torchvision_problems(torch_version: Version) -> list[str]:
-    """Reasons why torchvision does not work with this torch. Only downloads and `bench` need it."""
-    problems = []
-    try:
-        requirements = metadata.requires("torchvision") or []
-    except metadata.PackageNotFoundError:
-        return []  # _versions warns of it
-    for text in requirements:
-        requirement = Requirement(text)
-        if requirement.name == "torch" and not requirement.specifier.contains(torch_version.public, prereleases=True):
-            problems.append(
-                f"torchvision {metadata.version('torchvision')} needs {requirement}, but torch is {torch_version}"
-            )
-    try:
-        importlib.import_module("torchvision")
-    except (ImportError, RuntimeError, OSError) as error:
-        problems.append(f"torchvision cannot be imported ({str(error).splitlines()[0]})")
-    return [f"{problem}; install both together: pip install -U torch torchvision" for problem in problems]
 
 
 def _devices(findings: Findings) -> None:
@@ -113,6 +89,9 @@ def _launcher(findings: Findings) -> None:
     findings.facts["launcher variables"] = ", ".join(f"{name}={os.environ[name]}" for name in set_here) or "none"
     if "RANK" in os.environ and not launched_world_size():
         findings.warnings.append(f"RANK={os.environ['RANK']} is set without WORLD_SIZE; unset it, or use a launcher")
+
+
+def _accelerate(findings: Findings) -> None:
     try:
         path, configured = accelerate_configuration()
     except UserError as error:
@@ -138,7 +117,7 @@ def _launcher(findings: Findings) -> None:
 def _folders(findings: Findings, data_dir: Path) -> None:
     if not os.access(".", os.W_OK):
         findings.warnings.append(f"cannot write results in {Path.cwd()}; give train and evaluate --output-dir FOLDER")
-    if not data_dir.is_dir() and (data_dir.exists() or data_dir != DEFAULT_DATA_DIR):
+    if not data_dir.is_dir() and (data_dir.exists() or data_dir != Path("data")):
         findings.warnings.append(f"--data-dir {data_dir}: no such folder; check the name")
     findings.facts["data: mnist"] = "in the package"
     for name, source in data.IDX_SOURCES.items():

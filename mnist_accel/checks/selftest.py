@@ -11,22 +11,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
 from mnist_accel.errors import LaunchError, printable
 from mnist_accel.files.checkpoint import FOLDER, CheckpointFolder
 from mnist_accel.hardware.cores import available_cores
 
-DATA = ("--dataset", "mnist", "--train-samples", "4000")
-RUN = ("train", *DATA, "--epochs", "2")
+RUN = ("train", "--train-samples", 4000, "--epochs", 2)
 TEST_SAMPLES = 10_000
 EXACT_RECIPE = 'dtype = "float64"\ndropout = 0.0\nepochs = 1\nbatch_size = 37\n'
 """Without dropout and in float64, the number of processes changes only the last digits."""
-EXACT_DATA = ("--dataset", "mnist", "--train-samples", "300")
 LOWEST_ACCURACY = 0.9
 PRECISION_TOLERANCE = 0.02
 """Largest difference in accuracy between two precisions, or two runs on a GPU; after two epochs they vary by 0.01."""
@@ -42,6 +42,12 @@ class Check:
     figures: str
     seconds: float
 
+    def as_line(self) -> Text:
+        """The result for people."""
+        word, style = {True: ("pass", "green"), False: ("FAIL", "bold red"), None: ("skip", "yellow")}[self.passed]
+        line = Text(f"{word}  ", style=style).append(f"{self.name:<34}", style="bold")
+        return line.append(f"{self.seconds:>5.1f} s  {self.figures}", style="not bold")
+
 
 class Selftest:
     """The checks, in a folder of their own. The others compare their runs with `whole`, the run of the first check."""
@@ -51,11 +57,7 @@ class Selftest:
         self.whole: dict[str, Any] = {}
 
     def run(self, *arguments: object) -> dict[str, Any]:
-        """The JSON object that one command prints.
-
-        Raises:
-            LaunchError: it ended with another exit code than 0.
-        """
+        """The JSON object that one command prints. Raises LaunchError if it ends with another exit code than 0."""
         process = self.start(*arguments)
         try:
             output, errors = process.communicate(timeout=CHILD_SECONDS)
@@ -106,7 +108,18 @@ class Selftest:
         if available_cores() < 2:
             return None, "this machine has one core"
         (self.folder / "exact.toml").write_text(EXACT_RECIPE)
-        arguments = ("train", "--recipe", "exact.toml", *EXACT_DATA, "--cpu", "--threads", 1)
+        arguments = (
+            "train",
+            "--recipe",
+            "exact.toml",
+            "--dataset",
+            "mnist",
+            "--train-samples",
+            300,
+            "--cpu",
+            "--threads",
+            1,
+        )
         one, two = (self.run(*arguments, "--processes", n, "--output-dir", f"of-{n}") for n in (1, 2))
         if two["world_size"] != 2:
             return False, f"{two['world_size']} process ran instead of 2"
@@ -115,15 +128,12 @@ class Selftest:
 
     def evaluation_counts(self) -> tuple[bool, str]:
         arguments = ("evaluate", "--weights", "whole/mnist_cnn_model.pth", "--mixed-precision", "no", "--cpu")
-        others: list[tuple[object, ...]] = [("--batch-size", 37)]
+        ways: list[tuple[object, ...]] = [(), ("--batch-size", 37)]
         if available_cores() >= 2:
-            others.append(("--batch-size", 1000, "--processes", 2))
-        expected = self.run(*arguments)
-        found = [self.run(*arguments, *other) for other in others]
-        counts = [(result["samples"], result["correct"]) for result in [expected, *found]]
-        return len(set(counts)) == 1 and counts[0][0] == TEST_SAMPLES, " = ".join(
-            f"{right} of {n}" for n, right in counts
-        )
+            ways.append(("--batch-size", 1000, "--processes", 2))
+        results = [self.run(*arguments, *way) for way in ways]
+        counts = [f"{result['correct']} of {result['samples']}" for result in results]
+        return len(set(counts)) == 1 and results[0]["samples"] == TEST_SAMPLES, " = ".join(counts)
 
     def fp32_against_chosen_precision(self) -> tuple[bool, str]:
         chosen = self.whole["mixed_precision"]
@@ -138,16 +148,12 @@ class Selftest:
         )
 
 
-def run_selftest(
-    running: Callable[[str], AbstractContextManager[object]], tell: Callable[[Check], None]
-) -> list[Check]:
+def run_selftest(running: Callable[[str], AbstractContextManager[object]]) -> Iterator[Check]:
     """Run all checks; a check that cannot be finished has failed.
 
     Args:
         running: called with a check's name; the context lasts as long as the check.
-        tell: called with each result as soon as it is known.
     """
-    checks: list[Check] = []
     with tempfile.TemporaryDirectory(prefix="mnist-accel-selftest-") as name:
         selftest = Selftest(Path(name))
         works = (
@@ -164,11 +170,9 @@ def run_selftest(
                     passed, figures = work()
             except (LaunchError, subprocess.TimeoutExpired, KeyError, ValueError) as error:
                 passed, figures = False, str(error)
-            checks.append(Check(title, passed, figures, round(time.monotonic() - began, 1)))
-            tell(checks[-1])
+            yield Check(title, passed, figures, round(time.monotonic() - began, 1))
             if not selftest.whole:
                 break  # the others compare with the first
-    return checks
 
 
 def verdict(checks: Sequence[Check]) -> str:

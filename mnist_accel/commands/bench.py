@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import DebugOption, JsonOption, guarded, print_json
+from mnist_accel.commands.common import JsonOption, print_json
 from mnist_accel.config.settings import TrainConfig, settings
 
 
@@ -19,8 +19,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="Bursts of 100 steps of each candidate.")] = 5,
     cpu: Annotated[bool, typer.Option("--cpu", help="Use the CPU even where there is an accelerator.")] = False,
     json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> int:
     """Measure how fast this machine trains, in images per second. Takes minutes.
 
     Each candidate runs in a process of its own, in turn with the default: this package's loop (with progress, metrics
@@ -33,20 +32,19 @@ def bench(
 
       mnist-accel bench --recipe speedrun --rounds 10 --json
     """
-    raise SystemExit(guarded(lambda: _bench(recipe, rounds, cpu, json), debug=debug))
-
-
-def _bench(recipe: str, rounds: int, cpu: bool, as_json: bool) -> int:
     config = TrainConfig(recipe=recipe, cpu=cpu, output_dir=Path(gettempdir()))
     from dataclasses import asdict
 
-    from mnist_accel.checks import pages
     from mnist_accel.checks.bench import candidates, machine_facts, run_bench
+    from mnist_accel.reports.console import result_console, running
 
     compared = candidates(config)
-    console = pages.results_console(as_json)
-    facts = machine_facts(config.model, compared[0].device)
-    results = run_bench(compared, rounds, facts, pages.running, lambda result: pages.print_measured(console, result))
-    if as_json:
-        print_json({"facts": facts, "rounds": rounds, "candidates": [asdict(result) for result in results]})
+    console = result_console(to_stderr=json)
+    facts = machine_facts(config.model, compared)
+    results = []
+    for measured in run_bench(compared, rounds, facts, running):
+        console.print(measured.as_line())
+        results.append(asdict(measured))
+    if json:
+        print_json({"facts": facts, "rounds": rounds, "candidates": results})
     return 0

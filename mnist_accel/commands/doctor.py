@@ -7,29 +7,30 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import DebugOption, JsonOption, guarded, print_json
+from mnist_accel.commands.common import JsonOption, print_json
 from mnist_accel.errors import EXIT_FAILED
 
 
 def doctor(
     data_dir: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("data"),
     json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> int:
     """Show the facts and settings of this machine and warn of common mistakes. Exit code 1 with warnings.
 
     For example:
 
       mnist-accel doctor --data-dir data --json
     """
-    raise SystemExit(guarded(lambda: _doctor(data_dir, json), debug=debug))
+    from mnist_accel.checks.doctor import examine
+    from mnist_accel.reports.console import result_console
+    from mnist_accel.reports.tables import print_facts, print_warnings
 
-
-def _doctor(data_dir: Path, as_json: bool) -> int:
-    from mnist_accel.checks import doctor, pages
-
-    findings = doctor.examine(data_dir)
-    pages.print_findings(pages.results_console(as_json), findings)
-    if as_json:
+    findings = examine(data_dir)
+    console = result_console(to_stderr=json)
+    print_facts(console, findings.facts, longest=10_000)
+    print_warnings(console, findings.warnings)
+    if not findings.warnings:
+        console.print("No problems found.", style="green")
+    if json:
         print_json({"facts": findings.facts, "warnings": findings.warnings})
     return EXIT_FAILED if findings.warnings else 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import textwrap
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -33,18 +34,23 @@ UNLIMITED = 10_000
 
 
 def stderr_console() -> Console:
-    """A console on stderr, for notices and progress."""
-    return _console(stderr=True)
+    """A console for notices and progress."""
+    return result_console(to_stderr=True)
 
 
 def result_console(*, to_stderr: bool) -> Console:
     """A console for results: on stdout, or on stderr where stdout carries JSON."""
-    return _console(stderr=to_stderr)
+    console = Console(stderr=to_stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=to_stderr, highlight=False, width=UNLIMITED)
 
 
-def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=UNLIMITED)
+def running(text: str) -> AbstractContextManager[object]:
+    """Show on stderr that something runs: a spinner on a terminal, otherwise one line."""
+    console = stderr_console()
+    if console.is_terminal:
+        return console.status(Text(text))
+    console.print(Text(f"{text} …"))
+    return nullcontext()
 
 
 def wrapped(text: str, width: int) -> str:
@@ -87,7 +93,7 @@ class TrainingConsole:
                 self.console.print(Text(f"downloaded {printable(file)}: {received:,} bytes"))
             return
         if self.bar is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+            columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
             self.bar = Progress(*columns, console=self.console, transient=True)
             self.bar.start()
         task = next((task for task in self.bar.tasks if task.description == file), None)
@@ -99,15 +105,13 @@ class TrainingConsole:
         self.facts = facts
         if self.quiet:
             return
-        shown = {name: printable(value) for name, value in summary(facts).items()}
-        if not self.console.is_interactive:
-            for name, value in shown.items():
-                self.console.print(Text(f"{name + ':':<12}{value}"))
-            return
         table = Table.grid(padding=(0, 2))
-        for name, value in shown.items():
-            table.add_row(Text(name, style="bold"), Text(value))
-        self.console.print(Panel(table, title="mnist-accel train", title_align="left", border_style="blue"))
+        for name, value in summary(facts).items():
+            table.add_row(Text(name, style="bold"), Text(printable(value)))
+            if not self.console.is_interactive:
+                self.console.print(Text(f"{name + ':':<12}{printable(value)}"))
+        if self.console.is_interactive:
+            self.console.print(Panel(table, title="mnist-accel train", title_align="left", border_style="blue"))
 
     def epoch_started(self, epoch: int, step: int) -> None:
         self.epoch = epoch
@@ -116,9 +120,9 @@ class TrainingConsole:
         if self.quiet or not self.console.is_interactive:
             return
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            "{task.description}",
             BarColumn(bar_width=None),
-            TextColumn("{task.completed}/{task.total}  {task.fields[figures]}"),
+            "{task.completed}/{task.total}  {task.fields[figures]}",
             console=self.console,
             transient=True,
             auto_refresh=False,  # a drawing thread would take time from the training threads
@@ -132,55 +136,47 @@ class TrainingConsole:
         if self.quiet or now - self.updated < (READ_SECONDS if self.bar else LINE_SECONDS):
             return
         self.updated = now
-        figures = self._figures(step + 1, sums, now - self.started)
-        if self.bar:
-            self.bar.update(self.task, completed=step + 1, figures=figures)
-            self.bar.refresh()
-        else:
-            epoch = f"epoch {self.epoch + 1}/{self.facts.epochs}"
-            self.console.print(Text(f"  {epoch}  step {step + 1}/{self.facts.steps_per_epoch}  {figures}"))
-
-    def _figures(self, steps: int, sums: StepSums, seconds: float) -> str:
-        """Running averages of the epoch after `steps` steps, the speed, and the training time left in the run."""
         facts = self.facts
-        samples = min(steps * facts.batch_size, facts.train_samples)
-        speed = (samples - self.first_sample) / seconds
+        samples = min((step + 1) * facts.batch_size, facts.train_samples)
+        speed = (samples - self.first_sample) / (now - self.started)
         left = ((facts.epochs - self.epoch) * facts.train_samples - samples) / speed
         time_left = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
         # The sums are of this process's share of the samples. The exact figures come at the end of the epoch.
         loss = float(sums.losses.sum()) / max(1, sums.samples)
         accuracy = float(sums.correct.sum()) / max(1, sums.samples)
-        return f"loss {loss:.4f}  acc. {accuracy:.2%}  {speed:,.0f} images/s  {time_left} left"
+        figures = f"loss {loss:.4f}  acc. {accuracy:.2%}  {speed:,.0f} images/s  {time_left} left"
+        if self.bar:
+            self.bar.update(self.task, completed=step + 1, figures=figures)
+            self.bar.refresh()
+        else:
+            place = f"epoch {self.epoch + 1}/{facts.epochs}  step {step + 1}/{facts.steps_per_epoch}"
+            self.console.print(Text(f"  {place}  {figures}"))
 
     def epoch_finished(self, record: EpochRecord) -> None:
         self.close()
         if self.quiet:
             return
-        held_out = record.validation_loss is not None
+        part, loss, accuracy = "test", record.test_loss, record.test_accuracy
+        if record.validation_loss is not None:
+            part, loss, accuracy = "valid.", record.validation_loss, record.validation_accuracy
         if not self.has_heading:
-            part = "valid." if held_out else "test"
             names = ("epoch", "train loss", "train acc.*", f"{part} loss", f"{part} acc.", "images/s", "seconds")
             self.console.print(Text(_row(names), style="bold"))
             self.has_heading = True
         values = (
             f"{record.epoch}/{self.facts.epochs}",
-            f"{record.train_loss:.4f}",
-            f"{record.train_accuracy:.2%}",
-            f"{record.validation_loss if held_out else record.test_loss:.4f}",
-            f"{record.validation_accuracy if held_out else record.test_accuracy:.2%}",
-            f"{record.images_per_second:,.0f}",
-            f"{record.train_seconds:.1f}",
+            *(f"{record.train_loss:.4f}", f"{record.train_accuracy:.2%}", f"{loss:.4f}", f"{accuracy:.2%}"),
+            *(f"{record.images_per_second:,.0f}", f"{record.train_seconds:.1f}"),
         )
         self.console.print(Text(_row(values)))
 
     def run_finished(self, headline: str, files: Sequence[Path]) -> None:
-        """Show the closing summary: the result, and the names of the files."""
         self.close()
         if self.quiet:
             return
         if self.has_heading:
-            footnote = f"* {running_average(self.facts.settings)}; others: after the epoch"
-            self.console.print(Text(footnote, style="dim"))
+            average = running_average(self.facts.settings)
+            self.console.print(Text(f"* {average}; others: after the epoch", style="dim"))
         self.results.print(Text(wrapped(headline, self.results.width), style="bold"))
         print_files(self.results, files)
 
@@ -198,5 +194,4 @@ def print_files(console: Console, files: Sequence[Path]) -> None:
 
 
 def _row(cells: Sequence[str]) -> str:
-    """A line of the epoch table."""
     return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, COLUMN_WIDTHS, strict=True))

@@ -1,16 +1,31 @@
-"""The pictures of runs and evaluations, as PNG files in memory."""
+"""The pictures of runs and evaluations, as PNG files in memory, whatever backend MPLBACKEND names."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist_accel.reports.figure import new_figure, png  # first: it makes any MPLBACKEND harmless
 from mnist_accel.reports.run_summary import count
 
-from matplotlib.ticker import FuncFormatter, MaxNLocator  # isort: skip
+# The import of Matplotlib fails where MPLBACKEND names a backend that is not installed. Figures here need none.
+# A valid name is set afterwards, as the import would have done, for the caller's own use of pyplot.
+_backend = os.environ.pop("MPLBACKEND", "")
+try:
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+finally:
+    if _backend:
+        os.environ["MPLBACKEND"] = _backend
+with contextlib.suppress(ValueError):
+    if _backend:
+        matplotlib.rcParams["backend"] = _backend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +36,20 @@ if TYPE_CHECKING:
     from mnist_accel.training.events import EpochRecord
     from mnist_accel.training.metrics import Predictions
 
-TRAIN_COLOUR, TEST_COLOUR, VALIDATION_COLOUR = "tab:blue", "tab:red", "tab:orange"
-STEP_COLOUR = "#b9d3e8"
-RIGHT_COLOUR, WRONG_COLOUR = "black", "tab:red"
-ROWS, COLUMNS = 2, 5
+COLUMNS = 5
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure of `width` × `height` inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)  # attaches itself to the figure
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
 
 
 def training_history(
@@ -42,11 +67,11 @@ def training_history(
         train_figures: how the training figures were measured, for the legend (`run_summary.running_average`).
         step_losses: mean training loss of each step of all epochs, drawn behind the points.
     """
-    figure = new_figure(11, 4.2)
+    figure = _figure(11, 4.2)
     loss, accuracy = figure.subplots(1, 2)
     if step_losses:
         epochs_done = np.arange(1, len(step_losses) + 1) * len(history) / len(step_losses)
-        loss.plot(epochs_done, step_losses, color=STEP_COLOUR, linewidth=0.6, zorder=1, label="train (each step)")
+        loss.plot(epochs_done, step_losses, color="#b9d3e8", linewidth=0.6, zorder=1, label="train (each step)")
     _draw_epochs(loss, history, "loss", train_figures)
     _draw_epochs(accuracy, history, "accuracy", train_figures)
     loss.set(ylabel="loss (cross entropy, nats)")
@@ -56,17 +81,17 @@ def training_history(
         axes.set_xlim(0 if step_losses else 0.5, len(history) + 0.5)
     accuracy.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
     figure.suptitle(f"{dataset}: final test accuracy {final_accuracy:.2%}, {count(history[-1].epoch, 'epoch')}")
-    return png(figure)
+    return _png(figure)
 
 
 def _draw_epochs(axes: Axes, history: Sequence[EpochRecord], name: str, train_figures: str) -> None:
     """The epochs' training and test figures of `name`, "loss" or "accuracy"."""
     epochs = [record.epoch for record in history]
     held_out = history[0].validation_loss is not None
-    part, colour = ("validation", VALIDATION_COLOUR) if held_out else ("test", TEST_COLOUR)
+    part, colour = ("validation", "tab:orange") if held_out else ("test", "tab:red")
     train = [getattr(record, f"train_{name}") for record in history]
     after = [getattr(record, f"{part}_{name}") for record in history]
-    axes.plot(epochs, train, "o-", color=TRAIN_COLOUR, label=f"train ({train_figures})")
+    axes.plot(epochs, train, "o-", color="tab:blue", label=f"train ({train_figures})")
     axes.plot(epochs, after, "o-", color=colour, label=f"{part} (after the epoch)")
     axes.set(xlabel="epoch", ylabel=name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -78,7 +103,7 @@ def sample_predictions(
     digits: Digits, predictions: Predictions, class_names: Sequence[str], dataset: str, seed: int
 ) -> bytes:
     """Ten random test images with true class, predicted class and probability; wrong predictions stand out."""
-    chosen = np.random.default_rng(seed).choice(len(digits), size=min(ROWS * COLUMNS, len(digits)), replace=False)
+    chosen = np.random.default_rng(seed).choice(len(digits), size=min(10, len(digits)), replace=False)
     title = f"{dataset}: {len(chosen)} random test images; accuracy on all {len(digits):,}: {predictions.accuracy:.2%}"
     return _image_grid(chosen, digits, predictions, class_names, title)
 
@@ -86,7 +111,7 @@ def sample_predictions(
 def worst_mistakes(digits: Digits, predictions: Predictions, class_names: Sequence[str], dataset: str) -> bytes:
     """The most confident mistakes, the most confident first; at most 20."""
     wrong = np.flatnonzero(predictions.predicted != predictions.labels)
-    worst = wrong[np.argsort(-predictions.probability[wrong], kind="stable")][: 2 * ROWS * COLUMNS]
+    worst = wrong[np.argsort(-predictions.probability[wrong], kind="stable")][:20]
     title = f"{dataset}: {len(wrong):,} of {len(digits):,} test images misclassified"
     if len(wrong) > len(worst):
         title += f"; the {len(worst)} most confident mistakes"
@@ -96,7 +121,7 @@ def worst_mistakes(digits: Digits, predictions: Predictions, class_names: Sequen
 def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str], dataset: str) -> bytes:
     """Counts by true class (row) and predicted class (column). Only mistakes are coloured."""
     classes = len(class_names)
-    figure = new_figure(7.2, 6.6)
+    figure = _figure(7.2, 6.6)
     axes = figure.subplots()
     mistakes = confusion * (1 - np.eye(classes, dtype=np.int64))
     axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=max(1, int(mistakes.max())))
@@ -113,35 +138,27 @@ def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str
     axes.set(xlabel="predicted", ylabel="true")
     correct, total = int(np.trace(confusion)), int(confusion.sum())
     axes.set_title(f"{dataset}: {correct:,} of {total:,} correct ({correct / total:.2%})")
-    return png(figure)
+    return _png(figure)
 
 
 def _image_grid(
     indices: npt.NDArray[np.int64], digits: Digits, predictions: Predictions, class_names: Sequence[str], title: str
 ) -> bytes:
     rows = max(1, -(-len(indices) // COLUMNS))
-    figure = new_figure(10, 0.6 + 2.4 * rows)
+    figure = _figure(10, 0.6 + 2.4 * rows)
     grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
     for axes, index in zip(grid, indices, strict=False):
-        _show(axes, digits, predictions, int(index), class_names)
+        true, predicted = predictions.labels[index], predictions.predicted[index]
+        answer = f"{class_names[predicted]} ({predictions.probability[index]:.1%})"
+        text = axes.set_title(f"true {class_names[true]}\npredicted {answer}", fontsize=11)
+        axes.imshow(digits.images[index], cmap="gray", vmin=0, vmax=255)
+        if true != predicted:
+            text.set(color="tab:red", weight="bold")
+            axes.axis("on")
+            axes.set(xticks=[], yticks=[])
+            for side in axes.spines.values():
+                side.set(color="tab:red", linewidth=3)
     figure.suptitle(title)
-    return png(figure)
-
-
-def _show(axes: Axes, digits: Digits, predictions: Predictions, index: int, class_names: Sequence[str]) -> None:
-    true, predicted = int(predictions.labels[index]), int(predictions.predicted[index])
-    colour = RIGHT_COLOUR if true == predicted else WRONG_COLOUR
-    axes.imshow(digits.images[index], cmap="gray", vmin=0, vmax=255)
-    axes.set_title(
-        f"true {class_names[true]}\npredicted {class_names[predicted]} ({predictions.probability[index]:.1%})",
-        color=colour,
-        weight="normal" if true == predicted else "bold",
-        fontsize=11,
-    )
-    if true != predicted:
-        axes.axis("on")
-        axes.set(xticks=[], yticks=[])
-        for side in axes.spines.values():
-            side.set(color=WRONG_COLOUR, linewidth=3)
+    return _png(figure)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 def summary(facts: RunFacts) -> dict[str, str]:
     """Name and value of each fact that the user sees before the first step."""
     settings = facts.settings
-    checkpoint_every = settings["checkpoint_every"]
+    checkpoint_every, accumulation = settings["checkpoint_every"], settings["gradient_accumulation_steps"]
+    share = facts.batch_size / (facts.world_size * accumulation)
+    plain_precision = "fp32" if settings["dtype"] == "float32" else "fp64"
+    precision = plain_precision if facts.mixed_precision == "no" else facts.mixed_precision
     return {
         "model": f"{facts.model}, {facts.parameters:,} parameters",
         "recipe": f"{facts.recipe}: {_recipe(settings)}",
@@ -27,8 +30,9 @@ def summary(facts: RunFacts) -> dict[str, str]:
         "device": f"{facts.device}: {facts.device_name}",
         "processes": f"{facts.world_size}, each with {count(facts.threads, 'CPU thread')}"
         + (f"; gradients are exchanged through {facts.exchange}" if facts.exchange else ""),
-        "precision": f"{_precision(facts)} ({facts.precision_reason})" + (", compiled" if settings["compile"] else ""),
-        "batch": _batch(facts),
+        "precision": f"{precision} ({facts.precision_reason})" + (", compiled" if settings["compile"] else ""),
+        "batch": f"{facts.batch_size} samples per step = {count(facts.world_size, 'process', 'processes')} × "
+        f"{accumulation} accumulation × {share:g}; {count(facts.steps_per_epoch, 'step')} per epoch",
         "checkpoint": (f"every {count(checkpoint_every, 'step')}" if checkpoint_every else "after each epoch")
         + f"; the newest {settings['keep']} are kept",
         "output": str(Path(facts.output_dir).absolute()),
@@ -51,38 +55,23 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 def running_average(settings: Mapping[str, Any]) -> str:
     """How the training figures of an epoch are measured. Names dropout and augmentation only if they are on."""
-    is_augmented = any(settings[name] for name in ("rotation", "shift", "scale"))
-    noise = [name for name, is_on in (("dropout", settings["dropout"]), ("augmentation", is_augmented)) if is_on]
+    noise = ["dropout"] * bool(settings["dropout"]) + ["augmentation"] * _is_augmented(settings)
     return "running average" + (f", with {' and '.join(noise)}" if noise else "")
+
+
+def _is_augmented(settings: Mapping[str, Any]) -> bool:
+    return any(settings[name] for name in ("rotation", "shift", "scale"))
 
 
 def _recipe(settings: Mapping[str, Any]) -> str:
     """The main settings of a recipe."""
-    is_cycle = settings["schedule"] == "one-cycle"
-    is_augmented = any(settings[name] for name in ("rotation", "shift", "scale"))
     parts = [
         count(settings["epochs"], "epoch"),
-        f"Adam, learning rate {settings['lr']:g}" + (" at the peak of one cycle" if is_cycle else ""),
+        f"Adam, learning rate {settings['lr']:g}"
+        + (" at the peak of one cycle" if settings["schedule"] == "one-cycle" else ""),
         f"dropout {settings['dropout']:g}" if settings["dropout"] else "",
-        "augmentation" if is_augmented else "",
+        "augmentation" if _is_augmented(settings) else "",
         "averaged weights" if settings["average"] else "",
         f"seed {settings['seed']}",
     ]
     return ", ".join(part for part in parts if part)
-
-
-def _precision(facts: RunFacts) -> str:
-    if facts.mixed_precision != "no":
-        return facts.mixed_precision
-    return "fp32" if facts.settings["dtype"] == "float32" else "fp64"
-
-
-def _batch(facts: RunFacts) -> str:
-    """The arithmetic of the global batch."""
-    accumulation = facts.settings["gradient_accumulation_steps"]
-    share = facts.batch_size / (facts.world_size * accumulation)
-    processes = count(facts.world_size, "process", "processes")
-    return (
-        f"{facts.batch_size} samples per step = {processes} × {accumulation} accumulation × {share:g}; "
-        f"{count(facts.steps_per_epoch, 'step')} per epoch"
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -36,13 +36,8 @@ def print_report(console: Console, result: EvaluateResult, files: Sequence[Path]
         shares = [f"{row[share]:.2%}" for share in ("precision", "recall", "f1")]
         classes.add_row(Text(name), *shares, f"{row['samples']:,}")
     console.print(classes)
-    matrix = Table(
-        "true \\ predicted",
-        *map(escape, names),
-        title="Confusion matrix (· is 0)",
-        title_justify="left",
-        padding=(0, 1, 0, 0),
-    )
+    style: dict[str, Any] = {"title": "Confusion matrix (· is 0)", "title_justify": "left", "padding": (0, 1, 0, 0)}
+    matrix = Table("true \\ predicted", *map(escape, names), **style)
     for true, (name, counts) in enumerate(zip(names, result.confusion_matrix, strict=True)):
         matrix.add_row(Text(name), *(_count(number, true == column) for column, number in enumerate(counts)))
     console.print(matrix)
@@ -82,24 +77,24 @@ def print_inspection(console: Console, found: Inspection) -> None:
     print_warnings(console, found.problems)
 
 
-def print_facts(console: Console, facts: Mapping[str, object]) -> None:
+def print_facts(console: Console, facts: Mapping[str, object], longest: int = 300) -> None:
     """One line per fact. Values may come from a file."""
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         line = Text(f"{printable(name):<{width}}", style="bold")
-        console.print(line.append(as_text(value), style="not bold"))
+        console.print(line.append(as_text(value, longest), style="not bold"))
 
 
 def print_warnings(console: Console, warnings: Sequence[str]) -> None:
     """One line per warning. Warnings may quote a file."""
     for warning in warnings:
-        console.print(Text(f"WARNING: {printable(warning)}", style="bold yellow"))
+        console.print(Text(f"WARNING: {printable(warning, longest=1000)}", style="bold yellow"))
 
 
-def as_text(value: object) -> str:
+def as_text(value: object, longest: int = 300) -> str:
     """A JSON value as one printable line: an object as "name value, name value", a list as "value, value"."""
     if isinstance(value, Mapping):
         value = ", ".join(f"{name} {as_text(inner)}" for name, inner in value.items() if inner is not None)
     elif isinstance(value, list | tuple):
         value = ", ".join(map(as_text, value))
-    return printable(value)
+    return printable(value, longest)

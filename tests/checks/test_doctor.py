@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from packaging.version import Version
 
 from mnist_accel.checks import doctor
 from tests.conftest import Run
@@ -31,7 +30,7 @@ def test_the_facts_are_there(run: Run) -> None:
 
 
 def test_fp16_on_a_cpu_is_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("mnist_accel.hardware.accelerator.gpu_count", lambda: 0)
+    monkeypatch.setattr("mnist_accel.checks.doctor.gpu_count", lambda: 0)
     assert any("fp16" in text for text in warnings(monkeypatch, tmp_path, ACCELERATE_MIXED_PRECISION="fp16"))
 
 
@@ -47,9 +46,9 @@ def accelerate_asks_for(monkeypatch: pytest.MonkeyPatch, folder: Path, gpus: int
     values = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "NO", "use_cpu": False} | settings
     file.write_text("".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items()))
     monkeypatch.setattr(config_args, "default_config_file", str(file))
-    monkeypatch.setattr("mnist_accel.hardware.accelerator.gpu_count", lambda: gpus)
+    monkeypatch.setattr("mnist_accel.checks.doctor.gpu_count", lambda: gpus)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("mnist_accel.hardware.accelerator.choose_precision", lambda *_: ("bf16", "for this test"))
+    monkeypatch.setattr("mnist_accel.checks.doctor.choose_precision", lambda *_: ("bf16", "for this test"))
     return warnings(monkeypatch, folder)
 
 
@@ -109,18 +108,6 @@ def test_damaged_data_are_warned_of(monkeypatch: pytest.MonkeyPatch, data_dir: P
     assert any(str(path) in text and "damaged" in text for text in warnings(monkeypatch, tmp_path))
 
 
-def test_an_old_torch_and_a_torchvision_that_does_not_fit_are_warned_of(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_old_torch_is_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("torch.__version__", "2.4.0")
-    found = warnings(monkeypatch, tmp_path)
-    assert any("torch 2.4.0 is older" in text for text in found)
-    assert any("torchvision" in text and "install both" in text for text in found)
-
-
-def test_a_torchvision_that_cannot_be_imported_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: str) -> None:
-        raise RuntimeError("operator torchvision::nms does not exist")
-
-    monkeypatch.setattr("importlib.import_module", fail)
-    assert any("nms does not exist" in text for text in doctor.torchvision_problems(Version("2.15.0")))
+    assert any("torch 2.4.0 is older" in text for text in warnings(monkeypatch, tmp_path))
