@@ -27,6 +27,10 @@ SAMPLES = 1000
 TOLERANCE = 1e-4
 """Largest difference of a probability. Rounding in float32 makes about 1e-6, a wrong graph far more."""
 
+EXAMPLE = torch.zeros(2, 28, 28, dtype=torch.uint8)
+"""Images. torch.export would take a batch of one for a fixed size."""
+DYNAMIC_SHAPES = {"images": {0: torch.export.Dim("N")}}
+
 
 @dataclass(frozen=True)
 class ExportResult:
@@ -123,20 +127,15 @@ def _metadata(original: Classifier, takes: str) -> dict[str, str]:
     }
 
 
-def _program(model: nn.Module) -> torch.export.ExportedProgram:
-    """The whole model for any number of images. torch.export would take a batch of one for a fixed size."""
-    example = torch.zeros(2, 28, 28, dtype=torch.uint8)
-    shapes = {"images": {0: torch.export.Dim("N")}}
-    return torch.export.export(WholeModel(model), (example,), dynamic_shapes=shapes, strict=False)
-
-
 def _write_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
     program = torch.onnx.export(
-        _program(model),
+        WholeModel(model),
+        (EXAMPLE,),
         dynamo=True,
         opset_version=OPSET,
         input_names=["images"],
         output_names=["probabilities"],
+        dynamic_shapes=DYNAMIC_SHAPES,
         external_data=False,
         verbose=False,
     )
@@ -159,7 +158,7 @@ def _write_safetensors(model: nn.Module, metadata: dict[str, str]) -> bytes:
 
 
 def _write_pt2(model: nn.Module, metadata: dict[str, str]) -> bytes:
-    program = _program(model)
+    program = torch.export.export(WholeModel(model), (EXAMPLE,), dynamic_shapes=DYNAMIC_SHAPES, strict=False)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # lines of code and folders of this machine
     buffer = io.BytesIO()

@@ -101,6 +101,7 @@ def test_running_statistics_and_other_numbers_of_classes_go_along(tmp_path: Path
 def test_an_onnx_file_says_what_it_is_and_nothing_of_the_machine(exports: Exports) -> None:
     session = onnxruntime.InferenceSession(exports.of(".onnx"))
     assert session.run(None, {"images": np.zeros((1, 28, 28), np.uint8)})[0].shape == (1, 10)
+    assert session.get_inputs()[0].shape == ["N", 28, 28]
     facts = session.get_modelmeta().custom_metadata_map
     assert facts["model"] == "cnn"
     assert json.loads(facts["class_names"]) == list("0123456789")
