@@ -36,9 +36,9 @@ def _read_part(name: str, folder: Path, part: str, checksums: dict[str, str]) ->
         images, checksums[images_path.name] = idx.read(images_path, 3)
         labels, checksums[labels_path.name] = idx.read(labels_path, 1)
     except (ValueError, OSError, EOFError, zlib.error) as error:
+        files = f"{images_path.name} or {labels_path.name}"
         reason = getattr(error, "strerror", None) or error
-        names = f"{images_path.name} or {labels_path.name}"
-        raise DataError(f"{name}: {names} is damaged or unreadable ({reason})", "replace the file") from error
+        raise DataError(f"{name}: {files} is damaged or unreadable ({reason})", "replace the file") from error
     if images.shape[1:] != (28, 28):
         size = f"{images.shape[1]} × {images.shape[2]} pixels"
         raise DataError(f"{name}: {images_path.name} contains images of {size}", "give images of 28 × 28")
@@ -50,11 +50,8 @@ def _read_part(name: str, folder: Path, part: str, checksums: dict[str, str]) ->
 
 def _find(name: str, folder: Path, part: str, kind: str, form: str) -> Path:
     """The only file of this part and kind, such as train-images-idx3-ubyte.gz. An unpacked file is preferred."""
-    found = [
-        path
-        for path in sorted(folder.iterdir())
-        if kind in path.name and form in path.name and any(word in path.name for word in PARTS[part])
-    ]
+    found = [path for path in sorted(folder.iterdir()) if kind in path.name and form in path.name]
+    found = [path for path in found if any(word in path.name for word in PARTS[part])]
     unpacked = [path for path in found if path.suffix != ".gz"]
     if len(unpacked or found) != 1:
         names = ", ".join(path.name for path in found) or "none"

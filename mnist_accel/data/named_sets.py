@@ -90,8 +90,8 @@ def load(name: str, data_dir: Path, notice: Callable[[str], None]) -> DataSet:
             folder = PACKAGED_MNIST
         arrays, checksums, problems = read_idx_folder(folder, source)
     if problems:
-        remedy = f"delete the damaged files in {folder}" if source.url else "install mnist-accel again"
-        raise DataError(f"{name}: {'; '.join(problems)}", remedy)
+        hint = f"delete the damaged files in {folder}" if source.url else "install mnist-accel again"
+        raise DataError(f"{name}: {'; '.join(problems)}", hint)
     train = Digits(arrays[TRAIN_IMAGES], arrays[TRAIN_LABELS].astype(np.int64))
     test = Digits(arrays[TEST_IMAGES], arrays[TEST_LABELS].astype(np.int64))
     origin = "the mnist-accel package" if folder == PACKAGED_MNIST else str(folder)

@@ -31,12 +31,11 @@ def load(name: str, folder: Path) -> DataSet:
     classes = _classes(parts[0])
     if not 2 <= len(classes) <= 256:
         raise DataError(f"{name}: {parts[0]} has {len(classes)} sub-folders, one for each class", "make 2 to 256")
-    for part in parts[1:]:
-        if unknown := sorted(set(_classes(part)) - set(classes)):
-            raise DataError(
-                f"{name}: {', '.join(unknown[:3])}: a class in {part} but not in {parts[0]}",
-                "give each class training pictures, or delete its test pictures",
-            )
+    if unknown := sorted(set(_classes(parts[-1])) - set(classes)):
+        raise DataError(
+            f"{name}: {', '.join(unknown[:3])}: a class in {parts[-1]} but not in {parts[0]}",
+            "give each class training pictures, or delete its test pictures",
+        )
     digest = hashlib.sha256()
     digits = [_read_part(name, folder, part, classes, digest) for part in parts]
     train, test = digits if len(digits) == 2 else _hold_out(name, digits[0])
@@ -66,8 +65,8 @@ def _read_part(name: str, folder: Path, part: Path, classes: list[str], digest: 
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise DataError(f"{name}: {'; '.join(problems[:3])}{more}", "replace or delete these pictures")
-    if missing := sorted(set(range(len(classes))) - set(labels)):
-        raise DataError(f"{name}: no picture in {part / classes[missing[0]]}", "give each class pictures")
+    if missing := set(range(len(classes))) - set(labels):
+        raise DataError(f"{name}: no picture in {part / classes[min(missing)]}", "give each class pictures")
     return Digits(np.stack(images), np.array(labels, dtype=np.int64))
 
 
