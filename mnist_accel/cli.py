@@ -25,9 +25,8 @@ from mnist_accel.errors import EXIT_REFUSED, did_you_mean
 
 UsageError = cast(type[Exception], typer.BadParameter.__base__)
 """The base of all errors in a command line. Typer exports no name of its own for it."""
-IN_RECIPES = "it is set in recipes: write {name} = … into a .toml file and give --recipe FILE.toml"
 HINTS = {
-    option_name(name): IN_RECIPES.format(name=name)
+    option_name(name): f"it is set in recipes: write {name} = … into a .toml file and give --recipe FILE.toml"
     for name, known in settings(TrainConfig).items()
     if not known.on_command_line
 } | {

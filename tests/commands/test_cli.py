@@ -124,9 +124,10 @@ def test_json_is_the_last_line_of_stdout_and_people_read_stderr(run: Run, tmp_pa
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert list(result) == [
-        *("dataset", "train_samples", "test_samples", "model", "recipe", "epochs", "steps", "world_size", "device"),
-        *("mixed_precision", "threads", "batch_size", "train_loss", "train_accuracy", "test_loss", "test_accuracy"),
-        *("train_seconds", "images_per_second", "wall_seconds", "output_dir", "weights_sha256"),
+        *("model", "recipe", "dataset", "train_samples", "validation_samples", "test_samples", "parameters", "epochs"),
+        *("steps_per_epoch", "batch_size", "world_size", "exchange", "device", "device_name", "cpu", "threads"),
+        *("mixed_precision", "precision_reason", "output_dir", "steps", "train_loss", "train_accuracy", "test_loss"),
+        *("test_accuracy", "train_seconds", "images_per_second", "wall_seconds", "weights_sha256", "chosen_epoch"),
     ]
     for expected in ("594,922 parameters", "running average", "mnist_cnn_model.pth"):
         assert expected in done.stderr
