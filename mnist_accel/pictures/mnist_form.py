@@ -6,8 +6,6 @@ preserving their aspect ratio … centered in a 28x28 image by computing the cen
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -16,7 +14,6 @@ from scipy import ndimage
 from mnist_accel.pictures.ink import quantile
 
 Ink = npt.NDArray[np.uint8]
-Pixel = TypeVar("Pixel", np.uint8, np.bool_)
 
 SIDE, BOX = 28, 20
 MIDDLE = 14.5
@@ -34,7 +31,7 @@ def is_conventional(pixels: Ink) -> bool:
     if np.count_nonzero(pixels[2:-2, 2:-2]) != np.count_nonzero(pixels):  # ink in the outer rows or columns
         return False
     y, x = ndimage.center_of_mass(pixels)
-    longest = max(_cut(pixels, pixels > 0).shape)
+    longest = max(pixels[_box(pixels > 0)].shape)
     return bool(abs(longest - BOX) <= 1 and abs(y + 0.5 - MIDDLE) <= 1 and abs(x + 0.5 - MIDDLE) <= 1)
 
 
@@ -51,7 +48,8 @@ def to_mnist(ink: Ink) -> Ink:
     counts[0] = 0
     level = max(1, quantile(counts, 0.75))  # of most of the ink; soft edges are below
     mask = ink >= level // 2
-    ink, mask = _cut(ink, mask), _cut(mask, mask)
+    box = _box(mask)
+    ink, mask = ink[box], mask[box]
     width = stroke_width(mask) * BOX / max(mask.shape)
     if THINNEST <= width <= THICKEST:
         contrast = np.clip((np.arange(256) - 0.1 * level) * (255 / (0.8 * level)), 0, 255).astype(np.uint8)
@@ -80,13 +78,13 @@ def _redrawn(ink: Ink, level: int, width: float) -> Ink:
     if grow < 0:  # the thinnest strokes must not vanish
         grow = max(grow, -0.6 * float(np.percentile(inside[drawn], 90)))
     redrawn = (np.clip(0.5 + grow - distance, 0, 1) * 255).astype(np.uint8)
-    return _fit(_cut(redrawn, redrawn > 0), BOX)
+    return _fit(redrawn[_box(redrawn > 0)], BOX)
 
 
-def _cut(values: npt.NDArray[Pixel], mask: npt.NDArray[np.bool_]) -> npt.NDArray[Pixel]:
-    """The rectangle of `values` that holds all True pixels of `mask`."""
+def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The rows and columns of the rectangle that holds all True pixels."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return values[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _fit(values: Ink, side: int) -> Ink:

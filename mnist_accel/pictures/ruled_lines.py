@@ -36,19 +36,14 @@ def erase(mask: Mask) -> Mask:
     result = mask
     # A line under a number is longer than the number is tall.
     if across.any() and (_goes_beyond(across, rest) or _extent(across)[2] >= 1.6 * _extent(rest.T)[2]):
-        result = result & ~across & ~_sides(mask, np.flatnonzero(across.any(axis=1)), thickest)
+        result = result & ~across
+        rows = np.flatnonzero(across.any(axis=1))
+        strip = slice(rows[0], rows[-1] + 1)
+        if strip.stop - strip.start > 2 * THICKEST * max(mask.shape):  # the sides of a form's boxes
+            result[strip] &= ~_lines(mask[strip].T, thickest, 0.85).T
     if down.any() and _goes_beyond(down.T, rest.T):
         result = result & ~down
     return result
-
-
-def _sides(mask: Mask, rows: npt.NDArray[np.int64], thickest: int) -> Mask:
-    """Vertical lines from the uppermost to the lowest of the horizontal ones: the sides of a form's boxes."""
-    found = np.zeros(mask.shape, dtype=np.bool_)
-    strip = slice(int(rows[0]), int(rows[-1]) + 1)
-    if strip.stop - strip.start > 2 * THICKEST * max(mask.shape):
-        found[strip] = _lines(mask[strip].T, thickest, 0.85).T
-    return found
 
 
 def _extent(mask: Mask) -> tuple[int, int, int]:

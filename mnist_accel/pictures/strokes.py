@@ -12,11 +12,11 @@ from scipy.sparse import csgraph
 from mnist_accel.pictures import ruled_lines
 from mnist_accel.pictures.ink import USUAL
 from mnist_accel.pictures.picture_file import PictureError
+from mnist_accel.pictures.ruled_lines import Mask
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are outside."""
 Integers = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 FAINT, STRONG = 0.35, 0.5
 """Of the usual strength of ink. A stroke consists of faint pixels that are connected to a strong one."""
