@@ -14,7 +14,7 @@ from mnist_accel.errors import printable
 from mnist_accel.files import atomic, run_record
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.training.evaluate import EvaluateResult, FinishedEvaluation, run_evaluation
-from mnist_accel.training.events import Observer, Silence
+from mnist_accel.training.events import Observer
 from mnist_accel.training.train import FinishedRun, TrainResult, run_training
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def train(
         UserError: the machine, the data or the output folder does not allow it.
     """
     began = time.perf_counter()
-    observer = observer or Silence()
+    observer = observer or Observer()
     run = run_training(config or TrainConfig(), observer, stop or StopRequests())
     if run.is_main:
         _write_pictures(Path(run.result.output_dir), lambda: _draw_run(run), TRAIN_FILES[-2:], observer)
@@ -73,7 +73,7 @@ def evaluate(
     Raises:
         UserError: the weights, the data or the machine do not allow it.
     """
-    observer = observer or Silence()
+    observer = observer or Observer()
     if config is None or isinstance(config, EvaluateConfig):
         config = config or EvaluateConfig()
     else:

@@ -27,7 +27,7 @@ from mnist_accel.export.write import export
 from mnist_accel.models import architectures as models
 from mnist_accel.models import classifier
 from mnist_accel.models.classifier import Classifier
-from mnist_accel.training.events import Silence
+from mnist_accel.training.events import Observer
 
 Images = npt.NDArray[np.uint8]
 BATCH_SIZE = 250
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     options = parser.parse_args()
-    images = data.load(options.dataset, options.data_dir, Silence().notice).test.images
+    images = data.load(options.dataset, options.data_dir, Observer().notice).test.images
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps({"dataset": options.dataset} | agreement(options.weights, images, Path(folder))))
 

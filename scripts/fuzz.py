@@ -45,7 +45,7 @@ from mnist_accel.models import architectures as models
 from mnist_accel.models import classifier
 from mnist_accel.training import evaluate as evaluation
 from mnist_accel.training import state
-from mnist_accel.training.events import Silence
+from mnist_accel.training.events import Observer
 from mnist_accel.training.guard import Guard
 from mnist_accel.training.loop import train_epoch
 from mnist_accel.training.setup import Progress, prepare
@@ -97,8 +97,8 @@ class Fuzzer:
         self.training = prepare(self.config, hardware, self.dataset)
         self.who = state.identity(self.config, hardware, self.dataset)
         progress = Progress()
-        guard = Guard(self.config, self.who, StopRequests(), Silence())
-        train_epoch(self.training, progress, Silence(), guard)
+        guard = Guard(self.config, self.who, StopRequests(), Observer())
+        train_epoch(self.training, progress, Observer(), guard)
         self.checkpoint = state.capture(self.training, progress, self.who)
         self.weights = weights.serialise(self.training.module)
         self.good = weights.load(self.weights, Path("good.pth"))

@@ -20,14 +20,14 @@ def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
     from mnist_accel import api
     from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
     from mnist_accel.reports.tables import print_report
-    from mnist_accel.training.events import Silence
+    from mnist_accel.training.events import Observer
 
     is_main = launched_rank() == 0
     progress = TrainingConsole(stderr_console())
     for text in config.warnings() if is_main else ():
         progress.notice(text)
     try:
-        result = api.evaluate(config, progress if is_main else Silence())
+        result = api.evaluate(config, progress if is_main else Observer())
     finally:
         progress.close()
     if is_main:

@@ -30,7 +30,7 @@ def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = Fa
     from mnist_accel.hardware.signals import StopRequests
     from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
     from mnist_accel.reports.run_summary import headline
-    from mnist_accel.training.events import Silence
+    from mnist_accel.training.events import Observer
 
     is_main = launched_rank() == 0
     console = TrainingConsole(stderr_console(), results=result_console(to_stderr=json), quiet=quiet)
@@ -38,7 +38,7 @@ def train(config: TrainConfig, json: JsonOption = False, quiet: QuietOption = Fa
         console.notice(text)
     try:
         stop = StopRequests(leaves_at_once=True)
-        result = api.train(config, console if is_main else Silence(), stop=stop)
+        result = api.train(config, console if is_main else Observer(), stop=stop)
     finally:
         with contextlib.suppress(OSError):  # the terminal may be closed
             console.close()

@@ -20,7 +20,7 @@ from mnist_accel.files import atomic, exported, weights
 from mnist_accel.models import classifier
 from mnist_accel.models.classifier import Classifier
 from mnist_accel.models.normalisation import MEAN, STD, normalise
-from mnist_accel.training.events import Silence
+from mnist_accel.training.events import Observer
 
 SAMPLES = 1000
 """Test digits of MNIST on which an exported file is compared with the original."""
@@ -84,7 +84,7 @@ def export(source: Path, format_name: str, output: Path) -> ExportResult:
     if original.architecture is None:
         raise UserError(f"{source}: an ONNX graph cannot be exported", "export the .pth file that it was made of")
     atomic.require_writable(output.parent)
-    digits = datasets.load("mnist", Path(), Silence().notice).test.images[:SAMPLES]
+    digits = datasets.load("mnist", Path(), Observer().notice).test.images[:SAMPLES]
     expected = original.probabilities(digits)
     contiguous = original.model.to(memory_format=torch.contiguous_format)
     content = WRITERS[format_name](contiguous, _metadata(original, FORMATS[format_name].takes))

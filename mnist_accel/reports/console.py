@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
 from mnist_accel.errors import printable
 from mnist_accel.reports.run_summary import running_average, summary
+from mnist_accel.training.events import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +61,7 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(lines).replace("\0", " ")
 
 
-class TrainingConsole:
+class TrainingConsole(Observer):
     """An observer that shows a run.
 
     Args:
@@ -84,21 +85,6 @@ class TrainingConsole:
         """Show `text`, which may contain text from a file."""
         line = f"NOTICE: {printable(text, longest=1000)}"
         self.console.print(Text(wrapped(line, self.console.width), style="bold yellow"), soft_wrap=True)
-
-    def download(self, file: str, received: int, total: int | None) -> None:
-        if self.quiet:
-            return
-        if not self.console.is_interactive:
-            if received == total:
-                self.console.print(Text(f"downloaded {printable(file)}: {received:,} bytes"))
-            return
-        if self.bar is None:
-            columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=self.console, transient=True)
-            self.bar.start()
-        task = next((task for task in self.bar.tasks if task.description == file), None)
-        number = task.id if task else self.bar.add_task(file, total=total)
-        self.bar.update(number, completed=received, total=total)
 
     def run_started(self, facts: RunFacts) -> None:
         self.close()

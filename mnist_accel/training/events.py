@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ConfigDict
 from torch import Tensor
@@ -116,16 +116,14 @@ class StepSums:
         self.samples += len(labels)
 
 
-class Observer(Protocol):
-    """Listens to a training run. Methods are called on every process, in this order."""
+class Observer:
+    """Listens to a training run; this one does nothing. Methods are called on every process, in this order."""
 
     def notice(self, text: str) -> None:
         """A message for the user, at any time."""
 
-    def download(self, file: str, received: int, total: int | None) -> None:
-        """`received` of `total` bytes of a data file have arrived."""
-
-    def run_started(self, facts: RunFacts) -> None: ...
+    def run_started(self, facts: RunFacts) -> None:
+        """Called once, before the first step."""
 
     def epoch_started(self, epoch: int, step: int) -> None:
         """Both count from 0; `step` is the first step of the epoch that this run makes."""
@@ -133,20 +131,5 @@ class Observer(Protocol):
     def step_finished(self, step: int, sums: StepSums) -> None:
         """`step` counts from 0 in its epoch. Reading `sums` waits for the device, so read them rarely."""
 
-    def epoch_finished(self, record: EpochRecord) -> None: ...
-
-
-class Silence:
-    """An observer that does nothing: for Python callers, and for every process but the main one."""
-
-    def notice(self, text: str) -> None: ...
-
-    def download(self, file: str, received: int, total: int | None) -> None: ...
-
-    def run_started(self, facts: RunFacts) -> None: ...
-
-    def epoch_started(self, epoch: int, step: int) -> None: ...
-
-    def step_finished(self, step: int, sums: StepSums) -> None: ...
-
-    def epoch_finished(self, record: EpochRecord) -> None: ...
+    def epoch_finished(self, record: EpochRecord) -> None:
+        """Called after each epoch, before its checkpoint."""

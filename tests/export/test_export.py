@@ -26,7 +26,7 @@ from mnist_accel.export.inspection import inspect
 from mnist_accel.files import exported, weights
 from mnist_accel.models import architectures as models
 from mnist_accel.models import classifier
-from mnist_accel.training.events import Silence
+from mnist_accel.training.events import Observer
 from scripts.export_agreement import agreement
 from tests.conftest import SMALL_MNIST
 
@@ -56,7 +56,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
             dataset=SMALL_MNIST, train_samples=1000, epochs=2, cpu=True, mixed_precision="no", output_dir=folder
         )
     )
-    images = data.load("mnist", folder, Silence().notice).test.images[:1000]
+    images = data.load("mnist", folder, Observer().notice).test.images[:1000]
     return Exports(folder, agreement(folder / "mnist_cnn_model.pth", images, folder))
 
 

@@ -17,7 +17,7 @@ from mnist_accel.files import checkpoint
 from mnist_accel.files.checkpoint import CheckpointError, CheckpointFolder
 from mnist_accel.training import loop
 from mnist_accel.training.bad_numbers import NumbersError
-from mnist_accel.training.events import Silence
+from mnist_accel.training.events import Observer
 from mnist_accel.training.guard import Guard
 from mnist_accel.training.setup import Progress, Setup
 from mnist_accel.training.state import SavedState, capture
@@ -30,7 +30,7 @@ class Unplugged(Exception):  # noqa: N818  # no error of the program
     """The run ends here, as if killed."""
 
 
-class Listener(Silence):
+class Listener(Observer):
     """Keeps notices; ends the run after so many steps."""
 
     def __init__(self, steps: int | None = None) -> None:

@@ -13,7 +13,7 @@ from mnist_accel.api import TRAIN_FILES
 from mnist_accel.errors import OutputError
 from mnist_accel.reports import plots
 from mnist_accel.training import loop
-from mnist_accel.training.events import EpochRecord, RunFacts, Silence, StepSums
+from mnist_accel.training.events import EpochRecord, Observer, RunFacts, StepSums
 from mnist_accel.training.setup import Setup
 from tests.conftest import SMALL_MNIST
 
@@ -118,7 +118,7 @@ def test_a_python_caller_sees_nothing_printed(tmp_path: Path, capfd: pytest.Capt
     assert captured.out + captured.err == ""
 
 
-class Recorder(Silence):
+class Recorder(Observer):
     """Notes what a run reports."""
 
     def __init__(self) -> None:

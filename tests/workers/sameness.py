@@ -19,7 +19,7 @@ from mnist_accel.data import datasets, digits
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.digits import DataSet
 from mnist_accel.hardware.accelerator import stop
-from mnist_accel.training.events import Silence, StepSums
+from mnist_accel.training.events import Observer, StepSums
 from mnist_accel.training.guard import Guard
 from mnist_accel.training.loop import fit
 from mnist_accel.training.metrics import predict_dataset
@@ -91,7 +91,7 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet, **setting
 
     setup.optimizer.register_step_pre_hook(keep_first)
     keeper = Keeper()
-    fitted = fit(setup, Progress(), Silence(), keeper)
+    fitted = fit(setup, Progress(), Observer(), keeper)
     assert keeper.sums
     losses = hardware.accelerator.reduce(keeper.sums.losses, "sum")
     losses /= torch.tensor([batch_size] * (steps - 1) + [2])
