@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from typing import Annotated, cast
@@ -50,8 +49,7 @@ app = typer.Typer(
 )
 COMMANDS = (train, evaluate, predict, demo, export, inspect_file, bench, selftest, doctor)
 for command in COMMANDS:
-    has_debug = "debug" in inspect.signature(command).parameters
-    app.command()(command if has_debug else with_debug(command))
+    app.command()(with_debug(command))
 
 
 def _show_version(wanted: bool) -> None:
