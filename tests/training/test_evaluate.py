@@ -80,7 +80,7 @@ def test_ten_letters_are_not_evaluated_as_ten_digits(weights: Path) -> None:
     record = json.loads(path.read_text())
     record["dataset"] |= {"name": "folder:letters", "class_names": list("ABCDEFGHIJ")}
     path.write_text(json.dumps(record))
-    with pytest.raises(WeightsError, match=r"A, B, C.*mnist has 10 \(0, 1, 2"):
+    with pytest.raises(WeightsError, match=r"A, B, C.*mnist has 10 classes \(0, 1, 2"):
         evaluate(config(weights, dataset="mnist"))
 
 
