@@ -54,8 +54,7 @@ def train(
     began = time.perf_counter()
     observer = observer or Observer()
     run = run_training(config or TrainConfig(), observer, stop or StopRequests())
-    if run.is_main:
-        _write_pictures(Path(run.result.output_dir), lambda: _draw_run(run), TRAIN_FILES[-2:], observer)
+    _write_pictures(run, Path(run.result.output_dir), lambda: _draw_run(run), TRAIN_FILES[-2:], observer)
     return dataclasses.replace(run.result, wall_seconds=time.perf_counter() - began)
 
 
@@ -79,8 +78,7 @@ def evaluate(
     else:
         config = EvaluateConfig(weights=Path(config))
     evaluation = run_evaluation(config, observer)
-    if evaluation.is_main:
-        _write_pictures(config.output_dir, lambda: _draw_evaluation(evaluation), EVALUATE_FILES, observer)
+    _write_pictures(evaluation, config.output_dir, lambda: _draw_evaluation(evaluation), EVALUATE_FILES, observer)
     return evaluation.result
 
 
@@ -109,15 +107,26 @@ def predict(
 
 
 def _write_pictures(
-    folder: Path, draw: Callable[[], Mapping[str, bytes]], names: tuple[str, ...], observer: Observer
+    finished: FinishedRun | FinishedEvaluation,
+    folder: Path,
+    draw: Callable[[], Mapping[str, bytes]],
+    names: tuple[str, ...],
+    observer: Observer,
 ) -> None:
-    """Draw and write pictures. A failure is a notice, because the results that matter are written already."""
-    try:
-        atomic.publish({folder / name: content for name, content in draw().items()})
-    except Exception as error:  # Matplotlib and its settings can fail in any way
-        observer.notice(f"the pictures could not be drawn ({type(error).__name__}: {printable(error)})")
-        for name in names:  # those of an earlier run would be taken for this one's
-            (folder / name).unlink(missing_ok=True)
+    """Draw and write pictures on the main process. The others wait, because launchers stop all with the first to leave.
+
+    A failure is a notice, because the results that matter are written already.
+    """
+
+    def write() -> None:
+        try:
+            atomic.publish({folder / name: content for name, content in draw().items()})
+        except Exception as error:  # Matplotlib and its settings can fail in any way
+            observer.notice(f"the pictures could not be drawn ({type(error).__name__}: {printable(error)})")
+            for name in names:  # those of an earlier run would be taken for this one's
+                (folder / name).unlink(missing_ok=True)
+
+    finished.hardware.together(lambda: write() if finished.hardware.is_main else None)
 
 
 def _draw_run(run: FinishedRun) -> dict[str, bytes]:

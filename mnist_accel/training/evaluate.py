@@ -15,6 +15,7 @@ from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import UserError, WeightsError, did_you_mean, printable
 from mnist_accel.files.run_record import read_record, record_path
+from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.models import classifier
 from mnist_accel.models.classifier import Classifier
 from mnist_accel.training import metrics
@@ -49,13 +50,9 @@ class EvaluateResult:
 
 @dataclass(frozen=True)
 class FinishedEvaluation:
-    """An evaluation, for those who draw its pictures.
+    """An evaluation, for those who draw its pictures."""
 
-    Attributes:
-        is_main: whether this process writes files.
-    """
-
-    is_main: bool
+    hardware: Hardware
     result: EvaluateResult
     dataset: DataSet
     predictions: Predictions
@@ -94,7 +91,7 @@ def run_evaluation(config: EvaluateConfig, observer: Observer) -> FinishedEvalua
         per_class=metrics.per_class(confusion, dataset.class_names),
         confusion_matrix=confusion.tolist(),
     )
-    return FinishedEvaluation(hardware.is_main, result, dataset, predictions)
+    return FinishedEvaluation(hardware, result, dataset, predictions)
 
 
 def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:

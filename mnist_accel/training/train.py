@@ -68,11 +68,10 @@ class FinishedRun:
     """A run whose weights are written, for those who draw its pictures.
 
     Attributes:
-        is_main: whether this process writes files.
         predictions: of the final weights on the test set.
     """
 
-    is_main: bool
+    hardware: Hardware
     result: TrainResult
     dataset: DataSet
     predictions: Predictions
@@ -112,7 +111,7 @@ def run_training(config: TrainConfig, observer: Observer, stop: StopRequests) ->
             guard.epoch_log.delete()
 
     hardware.together(publish)
-    return FinishedRun(hardware.is_main, result, dataset, fitted.predictions)
+    return FinishedRun(hardware, result, dataset, fitted.predictions)
 
 
 def start(config: RunConfig) -> Hardware:

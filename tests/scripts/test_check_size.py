@@ -22,7 +22,7 @@ def function(lines: int) -> str:
         ("config", function(41), ""),
         ("training", "x = 1\n" * 300, ""),
         ("training", "x = 1\n" * 301, "301 lines, more than 300"),
-        ("config", "x = 1\n" * 6201, "6201 lines, more than 6200"),
+        ("config", "x = 1\n" * (check_size.PACKAGE_LINES + 1), f"lines, more than {check_size.PACKAGE_LINES}"),
     ],
 )
 def test_exceeded_limits_are_named(tmp_path: Path, folder: str, content: str, expected: str) -> None:

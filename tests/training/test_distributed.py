@@ -150,9 +150,9 @@ def test_processes_that_were_started_with_other_settings_refuse_to_train(tmp_pat
 
 
 def test_more_processes_than_cores_are_refused(run: Run) -> None:
-    done = run(*SMALL, "--processes", 1000)
+    done = run(*SMALL, "--processes", 100)
     assert done.returncode == 2
-    assert "--processes 1000" in done.stderr
+    assert "--processes 100" in done.stderr
 
 
 def test_accelerate_launch_changes_neither_precision_nor_threads_nor_weights(run: Run) -> None:
