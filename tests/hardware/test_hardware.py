@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,14 @@ NATIVE = "bf16" if native_bf16("cpu") else "no"
 
 
 @pytest.fixture(autouse=True)
-def fresh_accelerate() -> None:
-    """Each test begins as a new program does."""
+def fresh_accelerate() -> Iterator[None]:
+    """Each test begins as a new program does, and leaves nothing to the tests of other files."""
+    _reset_accelerate()
+    yield
+    _reset_accelerate()
+
+
+def _reset_accelerate() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 
