@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import pairwise
 from typing import Annotated, cast
 
 import typer
@@ -103,5 +104,8 @@ def _usage_line(error: Exception, text: str) -> str:
     if unknown := re.match(r"No such command '(.*?)'\.", text, re.DOTALL):
         names = [command.__name__ for command in COMMANDS]
         return f"{unknown[1]}: no such command; {HINTS.get(unknown[1]) or did_you_mean(unknown[1], names)}"
+    swallowed = [option for option, value in pairwise(sys.argv) if option in HINTS and value.startswith("--")]
+    if "unexpected extra argument" in text and swallowed:  # the parser took the next option for the value
+        return f"{swallowed[0]}: needs a value; {HINTS[swallowed[0]]}"
     text = re.sub(r"'(--[a-z-]+)'", r"\1", text.removeprefix("Invalid value for ").rstrip("."))
     return f"{text}; {see}"

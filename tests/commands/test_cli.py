@@ -186,6 +186,7 @@ def test_a_read_only_output_folder_is_found_before_training(run: Run) -> None:
         (("train", "--dropout", "0.3"), "write dropout = … into a .toml file"),
         (("train", "--epoch", "3"), "did you mean --epochs"),
         (("train", "--resume"), "--resume auto"),
+        (("train", "--resume", "--epochs", "2"), "--resume auto"),
         (("test",), "mnist-accel evaluate"),
         (("help",), "mnist-accel --help"),
         (("predct",), "did you mean predict"),
