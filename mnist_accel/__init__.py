@@ -6,8 +6,6 @@
 The names below are imported when they are first used, so that the command line can answer without torch.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """The Python API: `train`, `evaluate` and `predict`. The commands of the same names call these functions."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +82,7 @@ def evaluate(
 
 def predict(
     pictures: str | Path | Sequence[str | Path], weights: str | Path = run_record.WEIGHTS_FILE, top_k: int = 3
-) -> list[PictureResult]:
+) -> "list[PictureResult]":
     """Read the digits in picture files.
 
     Args:

@@ -1,7 +1,5 @@
 """The command line: the commands by name, and usage errors as single lines."""
 
-from __future__ import annotations
-
 import re
 import sys
 from itertools import pairwise
@@ -23,7 +21,7 @@ from mnist_accel.commands.train import train
 from mnist_accel.config.settings import TrainConfig, option_name, settings
 from mnist_accel.errors import EXIT_REFUSED, did_you_mean
 
-UsageError = cast(type[Exception], typer.BadParameter.__base__)
+UsageError = cast("type[Exception]", typer.BadParameter.__base__)
 """The base of all errors in a command line. Typer exports no name of its own for it."""
 HINTS = {
     option_name(name): f"it is set in recipes: write {name} = … into a .toml file and give --recipe FILE.toml"

@@ -1,7 +1,5 @@
 """Errors that a user can cause or must act on, exit codes, and the form in which errors are shown."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Self

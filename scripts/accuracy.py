@@ -5,8 +5,6 @@
 Every seed counts, with the accuracy after its last epoch.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

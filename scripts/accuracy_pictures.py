@@ -7,8 +7,6 @@ right number of digits, and this digit at its place. A digit missed, split or in
 python scripts/accuracy_pictures.py --weights mnist_cnn_model.pth --data-dir data
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

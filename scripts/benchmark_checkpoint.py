@@ -3,8 +3,6 @@
 python scripts/benchmark_checkpoint.py
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -5,8 +5,6 @@ python scripts/benchmark_predict.py --weights mnist_cnn_model.pth
 Digits of MNIST's test set, dark on light with noise, not centred, in three sizes. Also the time for one photo.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

@@ -6,8 +6,6 @@ python scripts/make_large.py --data-dir data --images 10000000 large
 python scripts/benchmark_scale.py large --picture scale.png
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

@@ -5,8 +5,6 @@
 Each run is a new process. The first one fills the file cache and is not counted.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

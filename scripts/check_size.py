@@ -1,13 +1,11 @@
 """Check the size limits: lines of the package, of each file and of each function. Exit code 1 if one is exceeded."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 import sys
 from pathlib import Path
 
-PACKAGE_LINES, FILE_LINES, FUNCTION_LINES = 8700, 300, 40
+PACKAGE_LINES, FILE_LINES, FUNCTION_LINES = 8510, 300, 40
 """The goal for the package is 6,200 lines. The limit is lowered with each cut, and never raised."""
 SETTINGS = "config"
 """The folder whose tables of settings may be longer."""

@@ -7,8 +7,6 @@ model. Prints one JSON object: for each format, on how many of the test images t
 the largest difference of a probability.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile

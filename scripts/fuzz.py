@@ -8,8 +8,6 @@ must then have their original values. A hostile input creates a file if its code
 and the peak memory of the process must stay below 2 GB. Prints one JSON object; exit code 1 after a failure.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import gzip

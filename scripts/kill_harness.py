@@ -10,8 +10,6 @@ save. The processes are forked from one that has imported torch; each runs the c
 One line per trial goes to stderr; the last line of stdout is a JSON object. The exit code is 1 unless all trials agree.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

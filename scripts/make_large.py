@@ -4,8 +4,6 @@ python scripts/make_large.py --data-dir data --images 8100000 large
 mnist-accel train --dataset idx:large --epochs 1
 """
 
-from __future__ import annotations
-
 import argparse
 import struct
 import sys

@@ -6,8 +6,6 @@ The hosts are two network namespaces on one Linux machine, joined by a virtual n
 Needs root and iproute2. Prints one JSON object; the exit code is 1 where any process has other weights.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

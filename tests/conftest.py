@@ -1,7 +1,5 @@
 """Fixtures for all tests: the command line as a real process, launchers, and data."""
 
-from __future__ import annotations
-
 import atexit
 import gzip
 import os

@@ -1,7 +1,5 @@
 """The documents are checked against the code: options, files, recipes, exit codes, commands."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Hand-written training loops, without Accelerate and without this package's loop, as references for speed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import torch

@@ -1,7 +1,5 @@
 """Measures training speed: images per second of each candidate, timed in turn with the default."""
 
-from __future__ import annotations
-
 import multiprocessing
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -78,7 +76,7 @@ class Worker:
             for pipe in self.pipes:
                 pipe.send("burst")
             while len(answers) < len(self.pipes):  # the first to answer may be the one that failed
-                for pipe in cast(list[connection.Connection], connection.wait(self.pipes)):
+                for pipe in cast("list[connection.Connection]", connection.wait(self.pipes)):
                     answer = pipe.recv()
                     if isinstance(answer, str):
                         raise LaunchError(answer)

@@ -1,7 +1,5 @@
 """One candidate of the benchmark: runs bursts of training steps in a process of its own."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """`mnist-accel doctor`: facts about this machine and its settings, and warnings of common mistakes."""
 
-from __future__ import annotations
-
 import os
 import platform
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Each check runs the command line in processes of its own, in a temporary folder, on MNIST from the package.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

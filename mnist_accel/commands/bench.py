@@ -1,7 +1,5 @@
 """`mnist-accel bench`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated

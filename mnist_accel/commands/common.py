@@ -1,7 +1,5 @@
 """Shared by the commands: options made from settings, errors as single lines, exit codes."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import inspect

@@ -1,7 +1,5 @@
 """`mnist-accel demo`."""
 
-from __future__ import annotations
-
 import socket
 import sys
 from pathlib import Path

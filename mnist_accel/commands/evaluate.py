@@ -1,7 +1,5 @@
 """`mnist-accel evaluate`."""
 
-from __future__ import annotations
-
 from mnist_accel.commands.common import JsonOption, configured_by, print_json
 from mnist_accel.config.settings import EvaluateConfig
 from mnist_accel.hardware.cores import launched_rank

@@ -1,7 +1,5 @@
 """`mnist-accel inspect`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

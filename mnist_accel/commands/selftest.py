@@ -1,7 +1,5 @@
 """`mnist-accel selftest`."""
 
-from __future__ import annotations
-
 from mnist_accel.commands.common import JsonOption, print_json
 from mnist_accel.errors import EXIT_FAILED
 

@@ -1,7 +1,5 @@
 """`mnist-accel train`."""
 
-from __future__ import annotations
-
 import contextlib
 
 from mnist_accel.commands.common import JsonOption, QuietOption, configured_by, print_errors, print_json

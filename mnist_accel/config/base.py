@@ -1,7 +1,5 @@
 """The settings that training and evaluation share, and how a configuration merges and checks its values."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Describes one setting: its default, meaning and limits, and the wording of errors about it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -101,5 +99,5 @@ class Setting:
 def describe(field: FieldInfo) -> Setting:
     """The description of a field that `setting` made."""
     kind = next(part for part in get_args(field.annotation) or (field.annotation,) if part is not type(None))
-    extra = cast(dict[str, Any], field.json_schema_extra)
+    extra = cast("dict[str, Any]", field.json_schema_extra)
     return Setting(default=field.default, meaning=field.description or "", kind=kind, **extra)

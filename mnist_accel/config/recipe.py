@@ -1,7 +1,5 @@
 """Recipes: named settings in TOML files. The `[about]` table of a recipe says which results to expect."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ A value is taken from the caller, else from the recipe, else from the default. V
 line. All problems are raised together, before any work: this module does not import torch.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Augmentation: random rotation, shift and scale of a batch of images, computed on the device of the batch."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

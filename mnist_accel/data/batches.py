@@ -1,7 +1,5 @@
 """Batches: images gathered by index, and normalised on the device of the network."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Loads a data set by the name that `--dataset` gives."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

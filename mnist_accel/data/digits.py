@@ -1,7 +1,5 @@
 """The types of a data set, and functions that divide it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

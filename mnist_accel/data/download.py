@@ -1,7 +1,5 @@
 """Downloads the packed files of a data set: once on each machine, with time-outs and checksums."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import os

@@ -3,8 +3,6 @@
 Source: http://yann.lecun.com/exdb/mnist/ ("FILE FORMATS FOR THE MNIST DATABASE").
 """
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """`--dataset idx:DIR`: a data set of four IDX files."""
 
-from __future__ import annotations
-
 import zlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """MNIST, Fashion-MNIST and KMNIST: four IDX files each, packaged, in the data directory, or downloaded."""
 
-from __future__ import annotations
-
 import hashlib
 import zlib
 from collections.abc import Callable, Mapping

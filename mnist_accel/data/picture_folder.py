@@ -1,7 +1,5 @@
 """`--dataset folder:DIR`: a data set of pictures, one sub-folder for each class."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path
@@ -46,7 +44,7 @@ def _classes(part: Path) -> list[str]:
     return sorted(path.name for path in part.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _read_part(name: str, folder: Path, part: Path, classes: list[str], digest: hashlib._Hash) -> Digits:
+def _read_part(name: str, folder: Path, part: Path, classes: list[str], digest: "hashlib._Hash") -> Digits:
     """The pictures of all classes in `part`; their relative paths and pixels go into `digest`."""
     images, labels, problems = [], [], []
     for label, class_name in enumerate(classes):

@@ -1,7 +1,5 @@
 """The samples of each process in each step. The order depends only on the seed and the epoch."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

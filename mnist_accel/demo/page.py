@@ -1,7 +1,5 @@
 """The HTML of the demo's answers."""
 
-from __future__ import annotations
-
 import base64
 from html import escape
 from typing import TYPE_CHECKING
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 PNG_URL = "data:image/png;base64,"
 
 
-def heading(model: Classifier) -> tuple[str, str]:
+def heading(model: "Classifier") -> tuple[str, str]:
     """The page's title as text, and its heading as HTML."""
     title = "Draw a digit" if all(name.isdigit() for name in model.class_names) else "Draw a picture"
     trained_on = f", trained on {model.trained_on}" if model.trained_on else ""
@@ -31,12 +29,12 @@ def heading(model: Classifier) -> tuple[str, str]:
     )
 
 
-def message(model: Classifier, text: str) -> str:
+def message(model: "Classifier", text: str) -> str:
     """A message in place of an answer, with empty bars."""
     return _verdict("", text) + _bars(model, {})
 
 
-def answer(pixels: npt.NDArray[np.uint8], model: Classifier) -> str:
+def answer(pixels: "npt.NDArray[np.uint8]", model: "Classifier") -> str:
     """The network's reading of a picture, uint8 (H, W) or (H, W, 3)."""
     [result] = read_pictures([pixels], model, top_k=len(model.class_names))
     if result.error:
@@ -70,7 +68,7 @@ def _verdict(reading: str, text: str) -> str:
     return f"<div class='verdict' role='status'><strong>{escape(reading)}</strong><p>{escape(text)}</p></div>"
 
 
-def _bars(model: Classifier, probabilities: dict[str, float]) -> str:
+def _bars(model: "Classifier", probabilities: dict[str, float]) -> str:
     """A bar for each class, in the order of the classes, so that no bar moves while someone draws."""
     rows = []
     for name in model.class_names:

@@ -1,7 +1,5 @@
 """Serves the demo's page with Gradio. Everything in Gradio that contacts other servers is turned off."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import errno
@@ -47,7 +45,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"cannot listen on {host}, port {port}: {reason}", "choose others by --host, --port") from error
 
 
-def serve(model: Classifier, listener: socket.socket) -> None:
+def serve(model: "Classifier", listener: socket.socket) -> None:
     """Show the page to everyone who connects to `listener`, until Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is removed
     with tempfile.TemporaryDirectory(prefix="mnist-accel-demo-") as folder:
@@ -62,7 +60,7 @@ def serve(model: Classifier, listener: socket.socket) -> None:
             uvicorn.Server(config).run(sockets=[listener])
 
 
-def _app(model: Classifier) -> Any:
+def _app(model: "Classifier") -> Any:
     import gradio
     from fastapi import FastAPI
 
@@ -80,7 +78,7 @@ def _app(model: Classifier) -> Any:
     )
 
 
-def _build(model: Classifier) -> Any:
+def _build(model: "Classifier") -> Any:
     import gradio
 
     title, heading = page.heading(model)
@@ -107,13 +105,13 @@ def _build(model: Classifier) -> Any:
     return blocks
 
 
-def _read_drawing(url: str | None, model: Classifier) -> str:
+def _read_drawing(url: str | None, model: "Classifier") -> str:
     if not url:
         return page.message(model, INVITATION)
     return page.answer(picture_file.decode(base64.b64decode(url.removeprefix(page.PNG_URL))).pixels, model)
 
 
-def _read_upload(content: bytes, model: Classifier) -> tuple[str, str]:
+def _read_upload(content: bytes, model: "Classifier") -> tuple[str, str]:
     try:
         pixels = picture_file.decode(content).pixels
     except PictureError as error:

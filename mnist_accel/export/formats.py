@@ -1,7 +1,5 @@
 """The formats of exported models: file suffixes and required packages. Imports nothing heavy."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple

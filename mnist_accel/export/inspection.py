@@ -1,7 +1,5 @@
 """Inspection of weights, exported models and checkpoints. Nothing in them is run."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -93,7 +91,7 @@ def _tensors(state: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     ]
 
 
-def _onnx_tensors(model: onnx.ModelProto) -> list[dict[str, Any]]:
+def _onnx_tensors(model: "onnx.ModelProto") -> list[dict[str, Any]]:
     import onnx
 
     types = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}

@@ -1,7 +1,5 @@
 """Export of a trained model in the format of another program. Each file is checked before it appears."""
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Writes files so that they appear complete or not at all; several files can be published together."""
 
-from __future__ import annotations
-
 import errno
 import os
 import tempfile

@@ -3,8 +3,6 @@
 A checkpoint is a folder with tensors (safetensors), JSON, and a manifest of sizes and SHA-256. None can hold code.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Safe readers for exported models of untrusted origin: .safetensors and .onnx files, and their metadata."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json
@@ -31,7 +29,7 @@ def require_packages(packages: Iterable[str], wanted_by: str) -> None:
         )
 
 
-def digest(tensors: Mapping[str, Tensor] | onnx.ModelProto) -> str:
+def digest(tensors: "Mapping[str, Tensor] | onnx.ModelProto") -> str:
     """SHA-256 of the bytes of all tensors in the order of their names. The formats have no checksum of their own."""
     if isinstance(tensors, Mapping):
         parts = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
@@ -40,7 +38,7 @@ def digest(tensors: Mapping[str, Tensor] | onnx.ModelProto) -> str:
     return hashlib.sha256(b"".join(parts[name] for name in sorted(parts))).hexdigest()
 
 
-def read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(content: bytes, path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     """The tensors and the metadata of a .safetensors file; the metadata is empty if another program wrote the file.
 
     Raises:
@@ -59,7 +57,7 @@ def read_safetensors(content: bytes, path: Path) -> tuple[dict[str, Tensor], dic
     return state, metadata if "mnist_accel_facts" in metadata else {}
 
 
-def read_onnx(content: bytes, path: Path) -> tuple[onnx.ModelProto, dict[str, str]]:
+def read_onnx(content: bytes, path: Path) -> "tuple[onnx.ModelProto, dict[str, str]]":
     """The model and the metadata of an .onnx file. Nothing in the file is run.
 
     Raises:
@@ -104,7 +102,7 @@ def class_names_of(metadata: Mapping[str, str], path: Path) -> tuple[str, ...]:
         raise _damaged(path, error) from error
 
 
-def _require_digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor] | onnx.ModelProto) -> None:
+def _require_digest(metadata: Mapping[str, str], tensors: "Mapping[str, Tensor] | onnx.ModelProto") -> None:
     if "mnist_accel_facts" in metadata and metadata.get("tensors_sha256") != digest(tensors):
         raise ValueError("its tensors have another SHA-256")
 

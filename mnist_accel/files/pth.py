@@ -1,7 +1,5 @@
 """Safe reader for untrusted files of torch.save (.pth), and their writer."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import pickletools
@@ -83,7 +81,7 @@ def _unusable(path: Path, error: Exception) -> WeightsError:
     )
 
 
-def _require_plain(pickled: bytes) -> None:
+def _require_plain(pickled: bytes) -> None:  # noqa: C901
     """Refuse a pickle that refers to foreign globals, or that may load for ever, without running it.
 
     Follows the pickle's stack. An element is the name of the opcode that made it, or the name of a global.

@@ -1,7 +1,5 @@
 """The record of a run: its JSON beside the weights, and the figures of its epochs and steps. Writers and readers."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import platform
@@ -62,11 +60,11 @@ class EpochLog:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def restart(self, history: Iterable[DataclassInstance]) -> None:
+    def restart(self, history: "Iterable[DataclassInstance]") -> None:
         """Begin with the epochs that are finished already."""
         self._write("w", history_lines(history))
 
-    def append(self, record: DataclassInstance) -> None:
+    def append(self, record: "DataclassInstance") -> None:
         """Add one epoch."""
         self._write("a", history_lines([record]))
 
@@ -82,7 +80,7 @@ class EpochLog:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}", "make room") from error
 
 
-def history_lines(history: Iterable[DataclassInstance]) -> bytes:
+def history_lines(history: "Iterable[DataclassInstance]") -> bytes:
     """The lines of metrics.jsonl, one per epoch. Validation figures are left out where no samples were held out."""
     lines = []
     for record in history:

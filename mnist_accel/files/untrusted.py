@@ -1,7 +1,5 @@
 """Reads files that may be damaged or hostile: checks the kind and the size of a file before reading it."""
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

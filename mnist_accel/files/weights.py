@@ -1,7 +1,5 @@
 """Weights files (.pth): a model's plain state dict as bytes, and back."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The devices, processes, threads and precision of a run, and what its processes do together."""
 
-from __future__ import annotations
-
 import atexit
 import warnings
 from collections.abc import Callable
@@ -53,7 +51,7 @@ class Hardware:
 
     @property
     def device(self) -> torch.device:
-        return cast(torch.device, self.accelerator.device)
+        return cast("torch.device", self.accelerator.device)
 
     @property
     def world_size(self) -> int:
@@ -83,7 +81,7 @@ class Hardware:
             if first is not None:
                 first.is_shared = True
                 raise first
-        return cast(Result, result)
+        return cast("Result", result)
 
     def require_same(self, facts: dict[str, Any], hint: str) -> None:
         """Raise a UserError on all processes that names the facts in which they differ, if there are any."""
@@ -142,7 +140,7 @@ def start_hardware(
     control = None
     if launched > 1:
         atexit.register(stop)  # for callers in Python
-        control = cast(distributed.ProcessGroup, distributed.new_group(backend="gloo", timeout=patience))
+        control = cast("distributed.ProcessGroup", distributed.new_group(backend="gloo", timeout=patience))
     name = torch.cuda.get_device_name(accelerator.device) if kind == "cuda" else cpu_name() if kind == "cpu" else kind
     return Hardware(accelerator, name, threads, mixed_precision, reason, timeout, speedups, compiled, control)
 
@@ -182,8 +180,8 @@ def _accelerator(kind: str, mixed_precision: str, timeout: timedelta, plugin: To
     else:
         # Forget an earlier run in this process, but not a PartialState that the caller made. Both functions are
         # private. A public one that changes Accelerate's settings would replace them; 1.15 has none.
-        AcceleratorState._reset_state(reset_partial_state=is_initialized())
-        GradientState._reset_state()
+        AcceleratorState._reset_state(reset_partial_state=is_initialized())  # noqa: SLF001
+        GradientState._reset_state()  # noqa: SLF001
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OMP_NUM_THREADS/MKL_NUM_THREADS unset")  # threads are set afterwards
         accelerator = Accelerator(

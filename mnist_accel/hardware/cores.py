@@ -1,7 +1,5 @@
 """The numbers of CPU cores and processes, from the operating system and the launcher. Does not import torch."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

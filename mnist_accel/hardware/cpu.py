@@ -1,7 +1,5 @@
 """The name of the CPU, and the compiler for it."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

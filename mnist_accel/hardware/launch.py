@@ -1,7 +1,5 @@
 """Starts the local processes of `--processes N` with torch's elastic launcher, and restarts them after a crash."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

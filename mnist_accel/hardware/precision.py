@@ -1,7 +1,5 @@
 """Chooses the precision of the forward pass, and reads Accelerate's configuration for it."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

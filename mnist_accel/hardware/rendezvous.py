@@ -5,8 +5,6 @@ and Gloo waits for them (torch 2.15). So the processes of one attempt first agre
 under it. The restart count is no such name: on several machines the launchers count differently.
 """
 
-from __future__ import annotations
-
 import os
 import time
 import uuid

@@ -1,14 +1,12 @@
 """Notes signals, and the death of the launcher, so that the training loop can stop between two steps."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
 import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from mnist_accel.errors import UserError
 
@@ -47,7 +45,7 @@ class StopRequests:
             self._noted = int(signal.SIGTERM)
         return self._noted
 
-    def __enter__(self) -> StopRequests:
+    def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
             return self
         self._reader, self._writer = socket.socketpair()

@@ -1,7 +1,5 @@
 """The network architectures by name. To add one, write a module and enter it in `MODELS`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,8 +1,5 @@
 """A trained model from any weights file, ready for use: from pixels to probabilities. Needs no Accelerate."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +91,7 @@ def read(path: Path) -> bytes:
 def from_content(content: bytes, path: Path, device: torch.device | None = None) -> Classifier:
     """The model in the bytes of the file `path`, whose suffix tells the format; see `load`."""
     model: nn.Module
-    facts: Mapping[str, str] = {}  # "model", "trained_on"
+    facts: dict[str, str] = {}  # "model", "trained_on"
     names: tuple[str, ...] = ()
     architecture: str | None = None
     if path.suffix == ".pt2":

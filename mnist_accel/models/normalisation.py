@@ -1,7 +1,5 @@
 """Input normalisation: uint8 pixels to the numbers that the networks take."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

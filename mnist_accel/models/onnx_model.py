@@ -1,7 +1,5 @@
 """An exported ONNX model as a torch module."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +24,7 @@ class OnnxModel(nn.Module):
         self.content, self.path = content, path
 
     @functools.cached_property
-    def session(self) -> onnxruntime.InferenceSession:
+    def session(self) -> "onnxruntime.InferenceSession":
         """Created at the first use, because a session cannot be sent to another process."""
         import onnxruntime
 

@@ -1,7 +1,5 @@
 """Separates ink from paper: measures how strongly each pixel is drawn on, whatever the light and the colours."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -4,8 +4,6 @@ Source: LeCun, Cortes, Burges, http://yann.lecun.com/exdb/mnist/ ("size normaliz
 preserving their aspect ratio … centered in a 28x28 image by computing the center of mass").
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image

@@ -1,7 +1,5 @@
 """Reads picture files of any kind safely, as upright arrays of 8 bits."""
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import io

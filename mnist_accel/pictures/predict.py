@@ -1,7 +1,5 @@
 """Reads the digits of pictures: finds them, brings them to MNIST's form, and labels them with a model."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace

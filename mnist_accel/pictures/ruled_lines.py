@@ -1,7 +1,5 @@
 """Erases the straight lines of ruled paper, squared paper and forms from a map of ink."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage

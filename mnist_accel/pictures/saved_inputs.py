@@ -1,7 +1,5 @@
 """Saves the network's inputs as PNG files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from PIL import Image

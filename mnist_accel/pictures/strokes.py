@@ -1,7 +1,5 @@
 """Finds the digits in a picture's ink: groups strokes into digits; leaves out frames, lines, edges and dirt."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +42,7 @@ class _Pieces:
     areas: Integers
     labels: Integers
 
-    def keep(self, chosen: Mask | Integers) -> _Pieces:
+    def keep(self, chosen: Mask | Integers) -> "_Pieces":
         return _Pieces(self.boxes[chosen], self.areas[chosen], self.labels[chosen])
 
     @property

@@ -1,7 +1,5 @@
 """Shows a training run on the terminal: progress bars on an interactive terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 import time
@@ -86,7 +84,7 @@ class TrainingConsole(Observer):
         line = f"NOTICE: {printable(text, longest=1000)}"
         self.console.print(Text(wrapped(line, self.console.width), style="bold yellow"), soft_wrap=True)
 
-    def run_started(self, facts: RunFacts) -> None:
+    def run_started(self, facts: "RunFacts") -> None:
         self.close()
         self.facts = facts
         if self.quiet:
@@ -117,7 +115,7 @@ class TrainingConsole(Observer):
         self.task = self.bar.add_task(description, total=self.facts.steps_per_epoch, completed=step, figures="")
         self.bar.start()
 
-    def step_finished(self, step: int, sums: StepSums) -> None:
+    def step_finished(self, step: int, sums: "StepSums") -> None:
         now = time.perf_counter()
         if self.quiet or now - self.updated < (READ_SECONDS if self.bar else LINE_SECONDS):
             return
@@ -138,7 +136,7 @@ class TrainingConsole(Observer):
             place = f"epoch {self.epoch + 1}/{facts.epochs}  step {step + 1}/{facts.steps_per_epoch}"
             self.console.print(Text(f"  {place}  {figures}"))
 
-    def epoch_finished(self, record: EpochRecord) -> None:
+    def epoch_finished(self, record: "EpochRecord") -> None:
         self.close()
         if self.quiet:
             return
@@ -156,7 +154,7 @@ class TrainingConsole(Observer):
         )
         self.console.print(Text(_row(values)))
 
-    def run_finished(self, headline: str, files: Sequence[Path]) -> None:
+    def run_finished(self, headline: str, files: "Sequence[Path]") -> None:
         self.close()
         if self.quiet:
             return
@@ -173,11 +171,11 @@ class TrainingConsole(Observer):
             self.bar = None
 
 
-def print_files(console: Console, files: Sequence[Path]) -> None:
+def print_files(console: Console, files: "Sequence[Path]") -> None:
     """One line per written file; never wrapped, so that it can be copied."""
     for path in files:
         console.print(Text(f"  {printable(path, longest=1000)}"), soft_wrap=True)
 
 
-def _row(cells: Sequence[str]) -> str:
+def _row(cells: "Sequence[str]") -> str:
     return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, COLUMN_WIDTHS, strict=True))

@@ -1,22 +1,24 @@
 """The pictures of runs and evaluations, as PNG files in memory, whatever backend MPLBACKEND names."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from mnist_accel.data.digits import Digits
 from mnist_accel.reports.run_summary import count
+from mnist_accel.training.events import EpochRecord
+from mnist_accel.training.metrics import Predictions
 
 # The import of Matplotlib fails where MPLBACKEND names a backend that is not installed. Figures here need none.
 # A valid name is set afterwards, as the import would have done, for the caller's own use of pyplot.
 _backend = os.environ.pop("MPLBACKEND", "")
 try:
     import matplotlib
+    from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -26,15 +28,6 @@ finally:
 with contextlib.suppress(ValueError):
     if _backend:
         matplotlib.rcParams["backend"] = _backend
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-
-    from mnist_accel.data.digits import Digits
-    from mnist_accel.training.events import EpochRecord
-    from mnist_accel.training.metrics import Predictions
 
 COLUMNS = 5
 

@@ -1,7 +1,5 @@
 """Shows the answers of `predict`: drawn on a terminal, as lines with tabs elsewhere."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The facts of a training run as short texts for people."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
     from mnist_accel.training.train import TrainResult
 
 
-def summary(facts: RunFacts) -> dict[str, str]:
+def summary(facts: "RunFacts") -> dict[str, str]:
     """Name and value of each fact that the user sees before the first step."""
     settings = facts.settings
     checkpoint_every, accumulation = settings["checkpoint_every"], settings["gradient_accumulation_steps"]
@@ -39,7 +37,7 @@ def summary(facts: RunFacts) -> dict[str, str]:
     }
 
 
-def headline(result: TrainResult) -> str:
+def headline(result: "TrainResult") -> str:
     """The result of a run in one sentence. A resumed run has trained for longer than this call took."""
     total = "for this call, after a resume" if result.train_seconds > result.wall_seconds else "in total"
     return (
@@ -53,17 +51,17 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def running_average(settings: Mapping[str, Any]) -> str:
+def running_average(settings: "Mapping[str, Any]") -> str:
     """How the training figures of an epoch are measured. Names dropout and augmentation only if they are on."""
     noise = ["dropout"] * bool(settings["dropout"]) + ["augmentation"] * _is_augmented(settings)
     return "running average" + (f", with {' and '.join(noise)}" if noise else "")
 
 
-def _is_augmented(settings: Mapping[str, Any]) -> bool:
+def _is_augmented(settings: "Mapping[str, Any]") -> bool:
     return any(settings[name] for name in ("rotation", "shift", "scale"))
 
 
-def _recipe(settings: Mapping[str, Any]) -> str:
+def _recipe(settings: "Mapping[str, Any]") -> str:
     """The main settings of a recipe."""
     parts = [
         count(settings["epochs"], "epoch"),

@@ -1,7 +1,5 @@
 """Results of evaluations, exports and inspections as terminal pages."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from mnist_accel.training.evaluate import EvaluateResult
 
 
-def print_report(console: Console, result: EvaluateResult, files: Sequence[Path]) -> None:
+def print_report(console: "Console", result: "EvaluateResult", files: "Sequence[Path]") -> None:
     """Show an evaluation: accuracy with its interval, figures by class, confusion matrix, written files."""
     low, high = result.accuracy_ci95
     console.print(Text(f"{printable(result.dataset)}: test accuracy {result.accuracy:.2%}", style="bold"))
@@ -49,7 +47,7 @@ def _count(number: int, is_correct: bool) -> Text:
     return Text(str(number) if number else "·", style="bold" if is_correct else "red" if number else "dim")
 
 
-def print_export(console: Console, result: ExportResult) -> None:
+def print_export(console: "Console", result: "ExportResult") -> None:
     """Show which file was written, and how it was compared with the original."""
     facts = {
         "file": f"{result.output}: {result.bytes:,} bytes, {result.format}"
@@ -62,7 +60,7 @@ def print_export(console: Console, result: ExportResult) -> None:
     print_facts(console, facts)
 
 
-def print_inspection(console: Console, found: Inspection) -> None:
+def print_inspection(console: "Console", found: "Inspection") -> None:
     """Show the kind and the facts of a file, its tensors, and its problems."""
     head = {"file": found.path, "kind": found.kind, "bytes": f"{found.bytes:,}", "SHA-256": found.sha256}
     facts = {printable(name, 40): value for name, value in found.metadata.items() if value not in (None, "")}
@@ -77,7 +75,7 @@ def print_inspection(console: Console, found: Inspection) -> None:
     print_warnings(console, found.problems)
 
 
-def print_facts(console: Console, facts: Mapping[str, object], longest: int = 300) -> None:
+def print_facts(console: "Console", facts: Mapping[str, object], longest: int = 300) -> None:
     """One line per fact. Values may come from a file."""
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
@@ -85,7 +83,7 @@ def print_facts(console: Console, facts: Mapping[str, object], longest: int = 30
         console.print(line.append(as_text(value, longest), style="not bold"))
 
 
-def print_warnings(console: Console, warnings: Sequence[str]) -> None:
+def print_warnings(console: "Console", warnings: Sequence[str]) -> None:
     """One line per warning. Warnings may quote a file."""
     for warning in warnings:
         console.print(Text(f"WARNING: {printable(warning, longest=1000)}", style="bold yellow"))

@@ -5,8 +5,6 @@ them in PyTorch's layouts. In oneDNN's layout, blocks of 16 channels, oneDNN com
 takes 0.87 of the time (docs/performance.md). Results differ by rounding only.
 """
 
-from __future__ import annotations
-
 import functools
 
 import torch

@@ -105,7 +105,7 @@ class SharedMemory:
         for (gradients, future), parts in zip(self._buckets, written, strict=True):
             torch.add(parts[0], parts[1], out=gradients)
             for part in parts[2:]:
-                gradients += part
+                gradients.add_(part)
             future.set_result(gradients)
         self._buckets.clear()
 

@@ -1,7 +1,5 @@
 """Keeps numbers that are infinite or not a number away from the weights, without waiting for the device."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm

@@ -1,7 +1,5 @@
 """One evaluation of saved weights, from its configuration to its figures."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The events of a run that observers hear, and the facts and figures that they carry."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

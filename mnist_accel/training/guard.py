@@ -1,7 +1,5 @@
 """Between two steps: checks for bad numbers, stop requests and checkpoints; at the start, resuming."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The training loop: fit → train_epoch → train_step. Files, terminal and pictures are behind `observer` and `guard`."""
 
-from __future__ import annotations
-
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Exact figures: every sample counts once over all processes, and sums are divided once, at the end."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The objects that the training loop works on, and the position of a run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

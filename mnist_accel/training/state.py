@@ -1,7 +1,5 @@
 """The training state saved in a checkpoint: captured between two steps, and restored into a prepared run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """One training run, from its configuration to its weights, record and figures."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time

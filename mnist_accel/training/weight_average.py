@@ -3,8 +3,6 @@
 Not torch's AveragedModel: in each update it compares a counter that lies on the device, and so waits for a GPU.
 """
 
-from __future__ import annotations
-
 import copy
 
 import torch

@@ -1,7 +1,5 @@
 """The benchmark measures real processes, in turn."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from contextlib import nullcontext

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -79,7 +77,7 @@ def test_shells_complete_options_and_their_values_without_torch(shell: str, type
     assert "AssertionError" not in done.stderr
     offered = re.findall(r'(?:^|\()"([^"]+)"' if shell == "zsh" else r"^([\w-]+)", done.stdout, re.MULTILINE)
     assert [word for word in offered if word in expected] == expected
-    assert all(word.startswith(typed.split()[-1]) for word in offered if word != "_files")
+    assert all(word.startswith(typed.rsplit(maxsplit=1)[-1]) for word in offered if word != "_files")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "export", "inspect", "selftest", "doctor"])

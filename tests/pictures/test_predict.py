@@ -1,7 +1,5 @@
 """`predict` on pictures of all kinds. Most digits are drawn with pens: users' pictures do not look like MNIST's."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

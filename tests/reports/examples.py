@@ -1,7 +1,5 @@
 """A run's facts and records for the tests of reports."""
 
-from __future__ import annotations
-
 import io
 
 import torch

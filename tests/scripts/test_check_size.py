@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +23,7 @@ def function(lines: int) -> str:
         ("config", "x = 1\n" * (check_size.PACKAGE_LINES + 1), f"lines, more than {check_size.PACKAGE_LINES}"),
     ],
 )
-def test_exceeded_limits_are_named(tmp_path: Path, folder: str, content: str, expected: str) -> None:
+def test_exceeded_limits_are_named(tmp_path: "Path", folder: str, content: str, expected: str) -> None:
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "module.py").write_text(content)
     _, found = check_size.problems(tmp_path)

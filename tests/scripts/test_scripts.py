@@ -1,7 +1,5 @@
 """Short runs of the scripts that measure the figures in docs/."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

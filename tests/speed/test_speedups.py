@@ -1,7 +1,5 @@
 """Real processes train with and without mnist_accel/speed, and where it cannot share memory."""
 
-from __future__ import annotations
-
 import json
 import platform
 import subprocess

@@ -1,7 +1,5 @@
 """Real processes: the same result on any number of them, one voice, one set of files."""
 
-from __future__ import annotations
-
 import functools
 import json
 import socket

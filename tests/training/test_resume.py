@@ -1,7 +1,5 @@
 """Checkpoints and resuming within one process: whole or refused, and exact."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

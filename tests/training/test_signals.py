@@ -1,7 +1,5 @@
 """Real signals to real processes: what a cluster, a keyboard and a full disk do to a run."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

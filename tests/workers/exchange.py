@@ -6,8 +6,6 @@ Arguments: a JSON object with
     obstacle: what keeps shared memory from the processes: "elsewhere", "no room" or "forbidden".
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -3,8 +3,6 @@
 Usage: sameness.py OUTPUT.json
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
