@@ -5,8 +5,16 @@ from pathlib import Path
 
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.files import checkpoint
+from mnist_accel.files.atomic import exists
 from mnist_accel.files.checkpoint import Checkpoint, CheckpointError, CheckpointFolder
-from mnist_accel.files.run_record import PARTIAL_METRICS_FILE, WEIGHTS_FILE, EpochLog, record_path
+from mnist_accel.files.run_record import (
+    PARTIAL_METRICS_FILE,
+    WEIGHTS_FILE,
+    EpochLog,
+    checkpoint_line,
+    history_lines,
+    record_path,
+)
 from mnist_accel.hardware.signals import StoppedError, StopRequests
 from mnist_accel.training.bad_numbers import require_finite
 from mnist_accel.training.events import Observer
@@ -55,7 +63,7 @@ class Guard:
                 )
             self.saved_at = (progress.epoch, progress.step)
         if hardware.is_main:
-            self.epoch_log.restart(progress.history)
+            self.epoch_log.restart(history_lines(progress.history))
         return progress
 
     def _find_checkpoint(self) -> Checkpoint | None:
@@ -78,6 +86,8 @@ class Guard:
         return found
 
     def _named_checkpoint(self, path: Path) -> Checkpoint:
+        if not exists(path):
+            raise CheckpointError(f"--resume {path}: no such checkpoint or folder", "name another, or give auto")
         inner = path / checkpoint.FOLDER
         folder = CheckpointFolder(inner if inner.is_dir() else path)
         if not folder.numbered():
@@ -100,6 +110,12 @@ class Guard:
             NumbersError: a step of this epoch met a bad number.
         """
         steps = progress.epoch * setup.steps_per_epoch + progress.step
+        position = f"in epoch {progress.epoch + 1}, after step {progress.step} of {setup.steps_per_epoch}"
+        if setup.hardware.heartbeats:
+            setup.hardware.heartbeats.position = position
+        if self.stop.wants_status:
+            self.stop.wants_status = False
+            self.observer.notice(f"the run is {position}")
         if progress.step % NUMBER_CHECK_STEPS == 0 or progress.step == setup.steps_per_epoch:
             self.require_finite(setup, progress)
         if self.config.checkpoint_every and steps % self.config.checkpoint_every == 0:
@@ -112,7 +128,7 @@ class Guard:
         if not self.config.checkpoint_every:
             self.save(setup, progress)
         if setup.hardware.is_main:
-            self.epoch_log.append(progress.history[-1])
+            self.epoch_log.append(history_lines(progress.history[-1:]))
         self.stop_if_requested(setup, progress)
 
     def stop_if_requested(self, setup: Setup, progress: Progress) -> None:
@@ -134,7 +150,8 @@ class Guard:
 
         def write() -> None:
             if setup.hardware.is_main:
-                self.checkpoints.save(tensors, state)
+                path = self.checkpoints.save(tensors, state)
+                self.epoch_log.append(checkpoint_line(path, progress.epoch * setup.steps_per_epoch + progress.step))
 
         setup.hardware.together(write)
         self.saved_at = (progress.epoch, progress.step)

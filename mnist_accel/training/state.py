@@ -73,7 +73,7 @@ def environment(setup: Setup) -> Facts:
         "world_size": setup.hardware.world_size,
         "threads": setup.hardware.threads,
         "device": setup.hardware.device_name,
-        "exchange": setup.exchange,
+        "exchange": setup.exchange or "none",
         "speedups": setup.hardware.speedups,
         "compile": setup.hardware.compiled,
         "torch": str(torch.__version__),

@@ -92,7 +92,7 @@ def run_training(config: TrainConfig, observer: Observer, stop: StopRequests) ->
     same = {"resume": config.resume, "checkpoint_every": config.checkpoint_every, "compile": config.compile}
     hardware.require_same(who | same, "give every process the same settings")
     setup = prepare(config, hardware, dataset, validation)
-    with stop:
+    with stop, hardware.watching():
         guard = Guard(config, who, stop, observer)
         progress = guard.resume(setup)
         facts = run_facts(setup, dataset)
