@@ -95,7 +95,7 @@ class Hardware:
         except Exception as error:
             if (lost := lost_contact(error)) is None:
                 raise
-            named = self.heartbeats.lost_processes() if self.heartbeats else ""
+            named = self.heartbeats.lost_processes() if self.heartbeats else lost.message
             raise LaunchError(named or lost.message, lost.hint) from error
 
     def require_same(self, facts: dict[str, Any], hint: str) -> None:

@@ -46,7 +46,7 @@ class Heartbeats:
     def lost_processes(self) -> str:
         """The processes that do not report, or else those that do not notice the loss, with host and last position.
 
-        Called by each process that has lost contact. Takes `LISTEN_SECONDS`. Empty if the store cannot be reached.
+        Called by each process that has lost contact. Takes `LISTEN_SECONDS`.
         """
         try:
             self.store.set(f"noticed/{self.rank}", "")
@@ -56,8 +56,8 @@ class Heartbeats:
             others = [rank for rank in range(self.world_size) if rank != self.rank]
             silent = [rank for rank in others if beats[rank][0] == before[rank][0]]
             stuck = [rank for rank in others if not self.store.check([f"noticed/{rank}"])]
-        except RuntimeError:
-            return ""
+        except RuntimeError:  # rank 0 or its launcher holds the store
+            return "rank 0 has ended or cannot be reached"
         state = "has ended, is frozen or cannot be reached" if silent else "is alive, but does not go on"
         found = [f"rank {rank} on {beats[rank][1]} {state}; it was last {beats[rank][2]}" for rank in silent or stuck]
         return "; ".join(found)

@@ -52,10 +52,10 @@ def test_damaged_files_of_all_kinds_are_refused_or_read() -> None:
     assert found["peak_memory_mb"] < 2048
 
 
-def test_two_hosts_end_with_the_weights_of_one() -> None:
+def test_a_run_goes_on_with_the_same_losses_when_hosts_come_and_go() -> None:
     if os.geteuid() != 0 or not shutil.which("ip"):
         pytest.skip("network namespaces need root and iproute2")
-    assert run("two_hosts.py")["same_weights"]
+    assert run("elastic_hosts.py", "--scenarios", "1", "--first", "1")["same_losses"] == 1
 
 
 def test_the_input_pipeline_keeps_up_with_any_network() -> None:
