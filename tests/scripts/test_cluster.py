@@ -107,11 +107,11 @@ def test_the_container_has_every_file_that_the_package_needs(tmp_path: Path) -> 
                 copy(ROOT / source, tmp_path / "src" / target)
     (install,) = (shlex.split(step)[1:] for step in steps if step.startswith("RUN"))
     assert install[:2] == ["pip", "install"]
-    target = tmp_path / "site"
-    command = [sys.executable, "-m", *install, "--quiet", "--no-deps", "--target", str(target)]
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", *install, "--quiet", "--no-deps", "--target", str(site)]
     subprocess.run(command, cwd=tmp_path / "src", capture_output=True, check=True)
     shutil.rmtree(tmp_path / "src")
-    environment: dict[str, Any] = clean_environment() | {"PYTHONPATH": str(target)}
+    environment: dict[str, Any] = clean_environment() | {"PYTHONPATH": str(site)}
     train = [sys.executable, "-m", "mnist_accel", "train", "--train-samples", "200", "--epochs", "1", "--quiet"]
     subprocess.run(train, cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "mnist_cnn_model.pth").exists()
