@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from mnist_accel.errors import DataError
 
+TEST_SHARE = 6
+"""One in this many samples of a class is used for testing where a data set has no test part."""
+
 
 @dataclass(frozen=True)
 class Digits:
@@ -72,3 +75,17 @@ def split_off(digits: Digits, size: int, seed: int, option: str) -> tuple[Digits
     rounds = occurrence(digits.labels[shuffled])  # first one digit of each class, then a second of each, …
     order = shuffled[np.argsort(rounds, kind="stable")]
     return select(digits, np.sort(order[:size])), select(digits, np.sort(order[size:]))
+
+
+def hold_out(name: str, digits: Digits) -> tuple[Digits, Digits]:
+    """Training and test digits: one in `TEST_SHARE` of each class, chosen at random with a fixed seed.
+
+    Raises:
+        DataError: no class has so many digits; its text names `name`, the data set.
+    """
+    order = np.random.default_rng(0).permutation(len(digits))
+    is_test = np.empty(len(order), dtype=np.bool_)
+    is_test[order] = occurrence(digits.labels[order]) % TEST_SHARE == TEST_SHARE - 1
+    if not is_test.any():
+        raise DataError(f"{name}: too few samples to hold some out", f"give a class at least {TEST_SHARE}")
+    return select(digits, np.flatnonzero(~is_test)), select(digits, np.flatnonzero(is_test))
