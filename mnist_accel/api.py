@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from mnist_accel.config.settings import EvaluateConfig, TrainConfig
 from mnist_accel.errors import printable
 from mnist_accel.files import atomic, run_record
+from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.hardware.signals import StopRequests
-from mnist_accel.training.evaluate import EvaluateResult, FinishedEvaluation, run_evaluation
+from mnist_accel.training.evaluate import EvaluateResult, run_evaluation
 from mnist_accel.training.events import Observer
-from mnist_accel.training.train import FinishedRun, TrainResult, run_training
+from mnist_accel.training.train import TrainResult, run_training
 
 if TYPE_CHECKING:
     from mnist_accel.pictures.predict import PictureResult
@@ -51,9 +52,25 @@ def train(
     """
     began = time.perf_counter()
     observer = observer or Observer()
-    run = run_training(config or TrainConfig(), observer, stop or StopRequests())
-    _write_pictures(run, Path(run.result.output_dir), lambda: _draw_run(run), TRAIN_FILES[-2:], observer)
-    return dataclasses.replace(run.result, wall_seconds=time.perf_counter() - began)
+    config = config or TrainConfig()
+    result, hardware, dataset, predictions = run_training(config, observer, stop or StopRequests())
+
+    def draw() -> dict[str, bytes]:
+        from mnist_accel.reports import plots  # here, because importing Matplotlib takes a third of a second
+        from mnist_accel.reports.run_summary import running_average
+
+        name, average = dataset.name, running_average(result.settings)
+        return {
+            HISTORY_FILE: plots.training_history(
+                result.history, name, result.test_accuracy, average, result.step_losses
+            ),
+            PREDICTIONS_FILE: plots.sample_predictions(
+                dataset.test, predictions, dataset.class_names, name, config.seed
+            ),
+        }
+
+    _write_pictures(hardware, config.output_dir, draw, TRAIN_FILES[-2:], observer)
+    return dataclasses.replace(result, wall_seconds=time.perf_counter() - began)
 
 
 def evaluate(
@@ -75,9 +92,21 @@ def evaluate(
         config = config or EvaluateConfig()
     else:
         config = EvaluateConfig(weights=Path(config))
-    evaluation = run_evaluation(config, observer)
-    _write_pictures(evaluation, config.output_dir, lambda: _draw_evaluation(evaluation), EVALUATE_FILES, observer)
-    return evaluation.result
+    result, hardware, dataset, predictions = run_evaluation(config, observer)
+
+    def draw() -> dict[str, bytes]:
+        import numpy as np
+
+        from mnist_accel.reports import plots
+
+        confusion, names = np.array(result.confusion_matrix), dataset.class_names
+        return {
+            CONFUSION_FILE: plots.confusion_matrix(confusion, names, dataset.name),
+            MISTAKES_FILE: plots.worst_mistakes(dataset.test, predictions, names, dataset.name),
+        }
+
+    _write_pictures(hardware, config.output_dir, draw, EVALUATE_FILES, observer)
+    return result
 
 
 def predict(
@@ -105,7 +134,7 @@ def predict(
 
 
 def _write_pictures(
-    finished: FinishedRun | FinishedEvaluation,
+    hardware: Hardware,
     folder: Path,
     draw: Callable[[], Mapping[str, bytes]],
     names: tuple[str, ...],
@@ -124,35 +153,4 @@ def _write_pictures(
             for name in names:  # those of an earlier run would be taken for this one's
                 (folder / name).unlink(missing_ok=True)
 
-    finished.hardware.together(lambda: write() if finished.hardware.is_main else None)
-
-
-def _draw_run(run: FinishedRun) -> dict[str, bytes]:
-    from mnist_accel.reports import plots  # here, because importing Matplotlib takes a third of a second
-    from mnist_accel.reports.run_summary import running_average
-
-    result, names = run.result, run.dataset.class_names
-    seed = int(result.settings["seed"])
-    return {
-        HISTORY_FILE: plots.training_history(
-            result.history,
-            result.dataset,
-            result.test_accuracy,
-            running_average(result.settings),
-            result.step_losses,
-        ),
-        PREDICTIONS_FILE: plots.sample_predictions(run.dataset.test, run.predictions, names, result.dataset, seed),
-    }
-
-
-def _draw_evaluation(evaluation: FinishedEvaluation) -> dict[str, bytes]:
-    import numpy as np
-
-    from mnist_accel.reports import plots
-
-    result, dataset = evaluation.result, evaluation.dataset
-    confusion = np.array(result.confusion_matrix)
-    return {
-        CONFUSION_FILE: plots.confusion_matrix(confusion, dataset.class_names, dataset.name),
-        MISTAKES_FILE: plots.worst_mistakes(dataset.test, evaluation.predictions, dataset.class_names, dataset.name),
-    }
+    hardware.together(lambda: write() if hardware.is_main else None)

@@ -16,7 +16,7 @@ from mnist_accel.files.run_record import (
     record_path,
 )
 from mnist_accel.hardware.signals import StoppedError, StopRequests
-from mnist_accel.training.bad_numbers import require_finite
+from mnist_accel.training.bad_numbers import NumbersError
 from mnist_accel.training.events import Observer
 from mnist_accel.training.setup import Progress, Setup
 from mnist_accel.training.state import Facts, capture, restore
@@ -89,18 +89,13 @@ class Guard:
         if not exists(path):
             raise CheckpointError(f"--resume {path}: no such checkpoint or folder", "name another, or give auto")
         inner = path / checkpoint.FOLDER
-        folder = CheckpointFolder(inner if inner.is_dir() else path)
-        if not folder.numbered():
-            if record_path(path / WEIGHTS_FILE).exists():
-                raise CheckpointError(
-                    f"--resume {path}: the run there is finished, and its checkpoints were deleted",
-                    "start a new run in another --output-dir",
-                )
-            return checkpoint.read(path)
-        found = folder.newest_valid(self.observer.notice)
-        if found is None:
-            raise CheckpointError(f"--resume {path}: it holds no valid checkpoint", "name another, or never")
-        return found
+        found = CheckpointFolder(inner if inner.is_dir() else path).newest_valid(self.observer.notice)
+        if found is None and record_path(path / WEIGHTS_FILE).exists():
+            raise CheckpointError(
+                f"--resume {path}: the run there is finished, and its checkpoints were deleted",
+                "start a new run in another --output-dir",
+            )
+        return found or checkpoint.read(path)
 
     def after_step(self, setup: Setup, progress: Progress) -> None:
         """Save or stop where that is due. Called on every process.
@@ -109,18 +104,17 @@ class Guard:
             StoppedError: the run was asked to stop, and has saved.
             NumbersError: a step of this epoch met a bad number.
         """
-        steps = progress.epoch * setup.steps_per_epoch + progress.step
-        position = f"in epoch {progress.epoch + 1}, after step {progress.step} of {setup.steps_per_epoch}"
-        if setup.hardware.heartbeats:
-            setup.hardware.heartbeats.position = position
+        hardware, steps = setup.hardware, progress.epoch * setup.steps_per_epoch + progress.step
+        if hardware.heartbeats:
+            hardware.heartbeats.position = _position(setup, progress)
         if self.stop.wants_status:
             self.stop.wants_status = False
-            self.observer.notice(f"the run is {position}")
+            self.observer.notice(f"the run is {_position(setup, progress)}")
         if progress.step % NUMBER_CHECK_STEPS == 0 or progress.step == setup.steps_per_epoch:
             self.require_finite(setup, progress)
         if self.config.checkpoint_every and steps % self.config.checkpoint_every == 0:
             self.save(setup, progress)
-        if setup.hardware.world_size == 1 or steps % STOP_CHECK_STEPS == 0:
+        if hardware.world_size == 1 or steps % STOP_CHECK_STEPS == 0:
             self.stop_if_requested(setup, progress)
 
     def after_epoch(self, setup: Setup, progress: Progress) -> None:
@@ -137,9 +131,9 @@ class Guard:
         if not number:
             return
         self.save(setup, progress)
-        where = f"in epoch {progress.epoch + 1}, after step {progress.step} of {setup.steps_per_epoch}"
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        raise StoppedError(number, f"stopped by {name} {where}; a checkpoint was saved", "continue with --resume auto")
+        message = f"stopped by {name} {_position(setup, progress)}; a checkpoint was saved"
+        raise StoppedError(number, message, "continue with --resume auto")
 
     def save(self, setup: Setup, progress: Progress) -> None:
         """Write a checkpoint of this position, once. Called on every process; the main process writes."""
@@ -157,6 +151,18 @@ class Guard:
         self.saved_at = (progress.epoch, progress.step)
 
     def require_finite(self, setup: Setup, progress: Progress) -> None:
-        """Raise NumbersError if a step of this epoch met a bad number."""
-        if progress.sums is not None:
-            require_finite(progress.sums.not_finite, setup.hardware, progress.epoch, self.config.lr)
+        """Raise NumbersError if a step of this epoch met a bad number. Waits for the device; on every process."""
+        if progress.sums is None:
+            return
+        bad = setup.hardware.accelerator.reduce(progress.sums[2], "sum").cpu().nonzero()
+        if len(bad):
+            raise NumbersError(
+                "the loss, a gradient or a weight is infinite or not a number in "
+                f"epoch {progress.epoch + 1}, step {int(bad[0]) + 1}; the weights were left as before that step",
+                f"lower --lr (it is {self.config.lr:g})"
+                + (", or give --mixed-precision no" if setup.hardware.mixed_precision != "no" else ""),
+            )
+
+
+def _position(setup: Setup, progress: Progress) -> str:
+    return f"in epoch {progress.epoch + 1}, after step {progress.step} of {setup.steps_per_epoch}"
