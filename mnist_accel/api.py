@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,17 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["EVALUATE_FILES", "TRAIN_FILES", "evaluate", "predict", "train"]
 
-HISTORY_FILE, PREDICTIONS_FILE = "training_history.png", "predictions.png"
-CONFUSION_FILE, MISTAKES_FILE = "confusion_matrix.png", "mistakes.png"
+TRAIN_PICTURES = ("training_history.png", "predictions.png")
+EVALUATE_FILES = ("confusion_matrix.png", "mistakes.png")
 TRAIN_FILES = (
     run_record.WEIGHTS_FILE,
     run_record.record_path(Path(run_record.WEIGHTS_FILE)).name,
     run_record.METRICS_FILE,
     run_record.STEP_LOSSES_FILE,
-    HISTORY_FILE,
-    PREDICTIONS_FILE,
+    *TRAIN_PICTURES,
 )
-EVALUATE_FILES = (CONFUSION_FILE, MISTAKES_FILE)
 
 
 def train(
@@ -55,21 +53,17 @@ def train(
     config = config or TrainConfig()
     result, hardware, dataset, predictions = run_training(config, observer, stop or StopRequests())
 
-    def draw() -> dict[str, bytes]:
+    def draw() -> tuple[bytes, bytes]:
         from mnist_accel.reports import plots  # here, because importing Matplotlib takes a third of a second
         from mnist_accel.reports.run_summary import running_average
 
         name, average = dataset.name, running_average(result.settings)
-        return {
-            HISTORY_FILE: plots.training_history(
-                result.history, name, result.test_accuracy, average, result.step_losses
-            ),
-            PREDICTIONS_FILE: plots.sample_predictions(
-                dataset.test, predictions, dataset.class_names, name, config.seed
-            ),
-        }
+        return (
+            plots.training_history(result.history, name, result.test_accuracy, average, result.step_losses),
+            plots.sample_predictions(dataset.test, predictions, dataset.class_names, name, config.seed),
+        )
 
-    _write_pictures(hardware, config.output_dir, draw, TRAIN_FILES[-2:], observer)
+    _write_pictures(hardware, [config.output_dir / name for name in TRAIN_PICTURES], draw, observer)
     return dataclasses.replace(result, wall_seconds=time.perf_counter() - began)
 
 
@@ -87,25 +81,23 @@ def evaluate(
     Raises:
         UserError: the weights, the data or the machine do not allow it.
     """
-    observer = observer or Observer()
-    if config is None or isinstance(config, EvaluateConfig):
-        config = config or EvaluateConfig()
-    else:
+    observer, config = observer or Observer(), config or EvaluateConfig()
+    if not isinstance(config, EvaluateConfig):
         config = EvaluateConfig(weights=Path(config))
     result, hardware, dataset, predictions = run_evaluation(config, observer)
 
-    def draw() -> dict[str, bytes]:
+    def draw() -> tuple[bytes, bytes]:
         import numpy as np
 
         from mnist_accel.reports import plots
 
         confusion, names = np.array(result.confusion_matrix), dataset.class_names
-        return {
-            CONFUSION_FILE: plots.confusion_matrix(confusion, names, dataset.name),
-            MISTAKES_FILE: plots.worst_mistakes(dataset.test, predictions, names, dataset.name),
-        }
+        return (
+            plots.confusion_matrix(confusion, names, dataset.name),
+            plots.worst_mistakes(dataset.test, predictions, names, dataset.name),
+        )
 
-    _write_pictures(hardware, config.output_dir, draw, EVALUATE_FILES, observer)
+    _write_pictures(hardware, [config.output_dir / name for name in EVALUATE_FILES], draw, observer)
     return result
 
 
@@ -134,11 +126,7 @@ def predict(
 
 
 def _write_pictures(
-    hardware: Hardware,
-    folder: Path,
-    draw: Callable[[], Mapping[str, bytes]],
-    names: tuple[str, ...],
-    observer: Observer,
+    hardware: Hardware, paths: list[Path], draw: Callable[[], tuple[bytes, bytes]], observer: Observer
 ) -> None:
     """Draw and write pictures on the main process. The others wait, because launchers stop all with the first to leave.
 
@@ -147,10 +135,10 @@ def _write_pictures(
 
     def write() -> None:
         try:
-            atomic.publish({folder / name: content for name, content in draw().items()})
+            atomic.publish(dict(zip(paths, draw(), strict=True)))
         except Exception as error:  # Matplotlib and its settings can fail in any way
             observer.notice(f"the pictures could not be drawn ({type(error).__name__}: {printable(error)})")
-            for name in names:  # those of an earlier run would be taken for this one's
-                (folder / name).unlink(missing_ok=True)
+            for path in paths:  # those of an earlier run would be taken for this one's
+                path.unlink(missing_ok=True)
 
     hardware.together(lambda: write() if hardware.is_main else None)

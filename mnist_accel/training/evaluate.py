@@ -1,6 +1,5 @@
 """One evaluation of saved weights, from its configuration to its figures."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +41,6 @@ class EvaluateResult:
     loss: float
     per_class: list[dict[str, Any]]
     confusion_matrix: list[list[int]]
-
-    def as_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 def run_evaluation(config: EvaluateConfig, observer: Observer) -> tuple[EvaluateResult, Hardware, DataSet, Predictions]:

@@ -41,7 +41,6 @@ class Guard:
         self.config, self.who, self.stop, self.observer = config, who, stop, observer
         self.checkpoints = CheckpointFolder(config.output_dir / checkpoint.FOLDER, config.keep)
         self.epoch_log = EpochLog(config.output_dir / PARTIAL_METRICS_FILE)
-        self.saved_at: tuple[int, int] | None = None
 
     def resume(self, setup: Setup) -> Progress:
         """The position to start from: the beginning, or that of the checkpoint that `--resume` asks for.
@@ -61,41 +60,34 @@ class Guard:
                     f"{'; '.join(changes)}: the same samples follow in the same order, but the weights will differ "
                     "from those of the uninterrupted run"
                 )
-            self.saved_at = (progress.epoch, progress.step)
         if hardware.is_main:
             self.epoch_log.restart(history_lines(progress.history))
         return progress
 
     def _find_checkpoint(self) -> Checkpoint | None:
         """The checkpoint that `--resume` asks for; None to start at the beginning."""
-        wanted, own = self.config.resume, self.checkpoints
-        if wanted == "never":
-            if unfinished := own.numbered():
-                self.observer.notice(
-                    f"an unfinished run is in {unfinished[-1][1]}: --resume auto continues it; this run starts anew"
-                )
-            return None
-        if wanted == "auto":
-            found = own.newest_valid(self.observer.notice)
-            if found is None and record_path(self.config.output_dir / WEIGHTS_FILE).exists():
-                self.observer.notice(f"the run in {self.config.output_dir} is finished; this run starts anew")
-        else:
-            found = self._named_checkpoint(Path(wanted))
-        if found is not None:
-            self.observer.notice(f"continuing from {found.path}")
-        return found
-
-    def _named_checkpoint(self, path: Path) -> Checkpoint:
+        wanted, notice = self.config.resume, self.observer.notice
+        path = self.config.output_dir if wanted in ("auto", "never") else Path(wanted)
         if not exists(path):
             raise CheckpointError(f"--resume {path}: no such checkpoint or folder", "name another, or give auto")
         inner = path / checkpoint.FOLDER
-        found = CheckpointFolder(inner if inner.is_dir() else path).newest_valid(self.observer.notice)
-        if found is None and record_path(path / WEIGHTS_FILE).exists():
-            raise CheckpointError(
-                f"--resume {path}: the run there is finished, and its checkpoints were deleted",
-                "start a new run in another --output-dir",
-            )
-        return found or checkpoint.read(path)
+        folder = CheckpointFolder(inner if inner.is_dir() else path)
+        if wanted == "never":
+            if unfinished := folder.numbered():
+                notice(f"an unfinished run is in {unfinished[-1][1]}: --resume auto continues it; this run starts anew")
+            return None
+        found = folder.newest_valid(notice)
+        is_finished = found is None and record_path(path / WEIGHTS_FILE).exists()
+        if is_finished and wanted != "auto":
+            text = f"--resume {path}: the run there is finished, and its checkpoints were deleted"
+            raise CheckpointError(text, "start a new run in another --output-dir")
+        if is_finished:
+            notice(f"the run in {path} is finished; this run starts anew")
+        elif found is None and wanted != "auto":
+            found = checkpoint.read(path)
+        if found is not None:
+            notice(f"continuing from {found.path}")
+        return found
 
     def after_step(self, setup: Setup, progress: Progress) -> None:
         """Save or stop where that is due. Called on every process.
@@ -136,9 +128,7 @@ class Guard:
         raise StoppedError(number, message, "continue with --resume auto")
 
     def save(self, setup: Setup, progress: Progress) -> None:
-        """Write a checkpoint of this position, once. Called on every process; the main process writes."""
-        if self.saved_at == (progress.epoch, progress.step):
-            return
+        """Write a checkpoint of this position. Called on every process; the main process writes."""
         self.require_finite(setup, progress)
         tensors, state = capture(setup, progress, self.who)
 
@@ -148,7 +138,6 @@ class Guard:
                 self.epoch_log.append(checkpoint_line(path, progress.epoch * setup.steps_per_epoch + progress.step))
 
         setup.hardware.together(write)
-        self.saved_at = (progress.epoch, progress.step)
 
     def require_finite(self, setup: Setup, progress: Progress) -> None:
         """Raise NumbersError if a step of this epoch met a bad number. Waits for the device; on every process."""

@@ -59,7 +59,7 @@ def train_step(setup: Setup, batch: Tensor, epoch: int, step: int, sums: Tensor)
     accelerator, config = setup.hardware.accelerator, setup.config
     total_step, total_steps = epoch * setup.steps_per_epoch + step, config.epochs * setup.steps_per_epoch
     set_learning_rate(setup.optimizer, learning_rate(config, total_step, total_steps))
-    loss_sum, correct, not_finite = sums[:, step]
+    loss_sum, correct, not_finite = sums[:, step]  # scalars on the device
     parts = local_slices(len(batch), setup.hardware.rank, setup.hardware.world_size, config.gradient_accumulation_steps)
     for part in parts:
         images, labels = setup.train_data.batch(batch[part])

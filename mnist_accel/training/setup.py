@@ -19,8 +19,7 @@ from mnist_accel.models import architectures
 from mnist_accel.models.normalisation import MEAN, STD
 from mnist_accel.training.bad_numbers import BadNumbers
 from mnist_accel.training.events import EpochRecord
-from mnist_accel.training.optimizer import build_optimizer
-from mnist_accel.training.weight_average import WeightAverage
+from mnist_accel.training.optimizer import WeightAverage, build_optimizer
 
 
 @dataclass

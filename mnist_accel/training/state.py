@@ -122,14 +122,13 @@ def restore(setup: Setup, checkpoint: Checkpoint, who: Facts) -> tuple[Progress,
 
 def _require_same_run(saved: SavedState, who: Facts) -> None:
     """Raise unless the identities are the same. More epochs are allowed where no step depends on their number."""
-    differences, finished = _differences(saved.identity, who), len(saved.history)
+    differences = _differences(saved.identity, who)
     hint = "give the settings it was made with, another --output-dir, or --resume never"
     if differences and all(difference.startswith("epochs ") for difference in differences):
-        hint = "the learning rate of each step depends on the number of epochs, so give the same number"
-        if who["schedule"] == "constant":
-            if int(str(who["epochs"])) >= finished:
-                return
-            hint = f"{finished} epochs are finished already; give at least as many"
+        if who["schedule"] != "constant":
+            hint = "the learning rate of each step depends on the number of epochs, so give the same number"
+        elif int(str(who["epochs"])) >= len(saved.history):
+            return
     if differences:
         raise CheckpointError(f"the checkpoint is of another run: {'; '.join(differences)}", hint)
 
