@@ -26,7 +26,6 @@ from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.digits import Digits
 from mnist_accel.data.sample_order import epoch_order
 from mnist_accel.files import atomic as files
-from mnist_accel.training.events import StepSums
 from mnist_accel.training.loop import train_step
 from mnist_accel.training.setup import Setup, prepare
 from mnist_accel.training.train import start
@@ -92,7 +91,7 @@ def shuffled(samples: int) -> torch.Tensor:
 
 def train(setup: Setup, order: torch.Tensor, first_step: int) -> None:
     """STEPS optimizer steps."""
-    sums = StepSums(torch.zeros(3, STEPS, dtype=torch.float64))
+    sums = torch.zeros(3, STEPS, dtype=torch.float64)
     for step in range(STEPS):
         start = (first_step + step) * BATCH
         train_step(setup, order[start : start + BATCH], 0, step, sums)

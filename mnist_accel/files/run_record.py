@@ -52,6 +52,7 @@ class _Record(BaseModel):
     format_version: int
     model: PlainText
     dataset: _Dataset
+    config: dict[str, Any] = {}
     weights_sha256: PlainText
 
 

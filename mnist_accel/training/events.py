@@ -82,38 +82,6 @@ class RunFacts:
     output_dir: str
 
 
-@dataclass
-class StepSums:
-    """Sums over this process's part of each step of an epoch, on the device. Reading them waits for the device.
-
-    Attributes:
-        table: (3, steps): summed cross entropy; number of correct predictions; 1 from the first step with a number that
-            is not finite.
-        samples: number of samples added so far.
-    """
-
-    table: Tensor
-    samples: int = 0
-
-    @property
-    def losses(self) -> Tensor:
-        return self.table[0]
-
-    @property
-    def correct(self) -> Tensor:
-        return self.table[1]
-
-    @property
-    def not_finite(self) -> Tensor:
-        return self.table[2]
-
-    def add(self, step: int, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add the summed loss () and the predictions (B, classes) of a part of step `step`."""
-        self.losses[step].add_(loss.detach())
-        self.correct[step].add_((logits.argmax(dim=1) == labels).sum())
-        self.samples += len(labels)
-
-
 class Observer:
     """Listens to a training run; this one does nothing. Methods are called on every process, in this order."""
 
@@ -126,8 +94,11 @@ class Observer:
     def epoch_started(self, epoch: int, step: int) -> None:
         """Both count from 0; `step` is the first step of the epoch that this run makes."""
 
-    def step_finished(self, step: int, sums: StepSums) -> None:
-        """`step` counts from 0 in its epoch. Reading `sums` waits for the device, so read them rarely."""
+    def step_finished(self, step: int, sums: Tensor) -> None:
+        """`step` counts from 0 in its epoch. `sums` (3, steps) are this process's; see `Progress`.
+
+        Reading them waits for the device, so read them rarely.
+        """
 
     def epoch_finished(self, record: EpochRecord) -> None:
         """Called after each epoch, before its checkpoint."""
