@@ -15,15 +15,10 @@ TEST_SHARE = 6
 
 @dataclass(frozen=True)
 class Digits:
-    """Images uint8 (N, 28, 28) and their labels int64 (N,).
-
-    Attributes:
-        rows: int64 (N,): the row numbers of these digits in `images`, if that is a larger mapped file; otherwise None.
-    """
+    """Images uint8 (N, 28, 28) and their labels int64 (N,)."""
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,10 +51,7 @@ def occurrence(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def select(digits: Digits, indices: npt.NDArray[np.int64]) -> Digits:
-    """The digits at `indices`. Images are copied, except those of a mapped file: there only `rows` is set."""
-    if isinstance(digits.images, np.memmap):
-        rows = indices if digits.rows is None else digits.rows[indices]
-        return Digits(digits.images, digits.labels[indices], rows)
+    """A copy of the digits at `indices`."""
     return Digits(digits.images[indices], digits.labels[indices])
 
 

@@ -16,8 +16,7 @@ from torch import distributed
 
 from mnist_accel.errors import LaunchError, UserError
 from mnist_accel.hardware import rendezvous
-from mnist_accel.hardware.cores import available_cores, launched_world_size, local_world_size
-from mnist_accel.hardware.cpu import cpu_name, has_compiler
+from mnist_accel.hardware.cores import available_cores, cpu_name, has_compiler, launched_world_size, local_world_size
 from mnist_accel.hardware.heartbeats import Heartbeats
 from mnist_accel.hardware.precision import choose_precision
 from mnist_accel.speed import keep_freed_memory

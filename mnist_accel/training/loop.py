@@ -37,7 +37,7 @@ def fit(setup: Setup, progress: Progress, observer: Observer, guard: Guard) -> P
 def train_epoch(setup: Setup, progress: Progress, observer: Observer, guard: Guard) -> Tensor:
     """Train the steps that are left of the current epoch; the sums of all its steps over all processes, (3, steps)."""
     config, steps = setup.config, setup.steps_per_epoch
-    order = torch.from_numpy(epoch_order(len(setup.train_data), config.seed, progress.epoch)).to(setup.train_data.home)
+    order = torch.from_numpy(epoch_order(len(setup.train_data), config.seed, progress.epoch)).to(setup.hardware.device)
     sums = progress.sums = setup.empty_sums() if progress.sums is None else progress.sums
     setup.model.train()
     seconds_before, began = progress.epoch_seconds, time.perf_counter()

@@ -13,7 +13,7 @@ from mnist_accel.data.digits import DataSet, Digits
 from mnist_accel.errors import DataError
 from mnist_accel.files import atomic, run_record, weights
 from mnist_accel.hardware.accelerator import Hardware, start_hardware
-from mnist_accel.hardware.cpu import cpu_name
+from mnist_accel.hardware.cores import cpu_name
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.models import architectures
 from mnist_accel.training import loop
