@@ -106,7 +106,7 @@ def run_training(config: TrainConfig, observer: Observer, stop: StopRequests) ->
         if hardware.is_main:
             write_results(config.output_dir, result, content)
             guard.checkpoints.clear()
-            guard.epoch_log.delete()
+            guard.epoch_log.unlink(missing_ok=True)
 
     hardware.together(publish)
     return FinishedRun(hardware, result, dataset, fitted.predictions)
