@@ -90,7 +90,8 @@ class CheckpointFolder:
                     valid.add(older)
             self._valid = valid
         except OSError as error:
-            raise OutputError(f"cannot write in {self.folder}: {error.strerror or error}", "make room") from error
+            reason = error.strerror or error
+            raise OutputError(f"cannot write a checkpoint in {self.folder}: {reason}", "make room") from error
         return path
 
     def newest_valid(self, notice: Callable[[str], None]) -> Checkpoint | None:
