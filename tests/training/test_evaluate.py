@@ -107,7 +107,7 @@ RECORD = '{"format_version": 1, "model": "cnn", "dataset": {"name": "mnist", "cl
         ('{"format_version": 1}', "model: Field required"),
         ('{"format_version": 1, "model": "cnn", "dataset": {}, "weights_sha256": ""}', "dataset.name: Field required"),
         (RECORD % '["\\u0000"]', "not a short, printable text"),
-        (RECORD % '["\\ud800"]', "class_names"),
+        (RECORD % '["\\ud800"]', "Invalid JSON"),
         (RECORD % json.dumps(["a" * 400]), "not a short, printable text"),
     ],
 )
