@@ -1,5 +1,6 @@
 """The command line: the commands by name, and usage errors as single lines."""
 
+import os
 import re
 import sys
 from itertools import pairwise
@@ -77,6 +78,7 @@ def options(
 
 def main() -> None:
     """Run the command line and exit."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else lost processes cause pages of warnings from C++
     try:
         code = app(prog_name="mnist-accel", standalone_mode=False)
     except UsageError as error:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mnist_accel.commands.common import JsonOption, print_json
-from mnist_accel.errors import EXIT_FAILED, UserError
+from mnist_accel.errors import UserError
 from mnist_accel.files import atomic as files
 
 
@@ -14,7 +14,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="Weights, exported model, checkpoint, or folder with checkpoints.")],
     json: JsonOption = False,
 ) -> int:
-    """Show what a file or checkpoint holds and whether it is complete. Nothing in it is run. Exit code 1 with warnings.
+    """Show what a model file or checkpoint holds: format, architecture, classes, parameters, versions, SHA-256.
 
     For example:
 
@@ -34,4 +34,4 @@ def inspect(
     print_inspection(result_console(to_stderr=json), found)
     if json:
         print_json(asdict(found))
-    return EXIT_FAILED if found.problems else 0
+    return 0

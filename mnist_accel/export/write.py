@@ -141,7 +141,7 @@ def _write_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
     proto = program.model_proto
     for part in (proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info):
         part.ClearField("metadata_props")  # torch's notes: lines of code and folders of this machine
-    for name, value in (metadata | {"tensors_sha256": exported.digest(proto)}).items():
+    for name, value in metadata.items():
         proto.metadata_props.add(key=name, value=value)
     content: bytes = proto.SerializeToString()
     return content
@@ -151,7 +151,7 @@ def _write_safetensors(model: nn.Module, metadata: dict[str, str]) -> bytes:
     import safetensors.torch
 
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    content: bytes = safetensors.torch.save(state, metadata | {"tensors_sha256": exported.digest(state)})
+    content: bytes = safetensors.torch.save(state, metadata)
     return content
 
 
