@@ -89,9 +89,12 @@ class CheckpointFolder:
                 elif older in self._valid or damage_of(older) is None:
                     valid.add(older)
             self._valid = valid
-        except OSError as error:
-            reason = error.strerror or error
-            raise OutputError(f"cannot write a checkpoint in {self.folder}: {reason}", "make room") from error
+        except (OSError, OutputError) as error:
+            reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
+            raise OutputError(
+                f"cannot write a checkpoint in {self.folder} ({reason})",
+                "make room or give another --output-dir; earlier checkpoints are intact: continue with --resume auto",
+            ) from error
         return path
 
     def newest_valid(self, notice: Callable[[str], None]) -> Checkpoint | None:
