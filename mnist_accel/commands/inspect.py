@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, print_json
+from mnist_accel.commands.common import JsonOption, ModelOption, print_json
 from mnist_accel.errors import UserError
 from mnist_accel.files import atomic as files
 
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="Weights, exported model, checkpoint, or folder with checkpoints.")],
+    model: ModelOption = None,
     json: JsonOption = False,
 ) -> int:
     """Show what a model file or checkpoint holds: format, architecture, classes, parameters, versions, SHA-256.
@@ -30,7 +31,7 @@ def inspect(
     from mnist_accel.reports.console import result_console
     from mnist_accel.reports.tables import print_inspection
 
-    found = inspect(file)
+    found = inspect(file, model)
     print_inspection(result_console(to_stderr=json), found)
     if json:
         print_json(asdict(found))

@@ -34,7 +34,7 @@ class Inspection:
     metadata: Mapping[str, Any]
 
 
-def inspect(path: Path) -> Inspection:
+def inspect(path: Path, model: str | None = None) -> Inspection:
     """Inspect a .pth, .safetensors or .onnx file, a checkpoint, or the newest checkpoint in a folder.
 
     Raises:
@@ -42,7 +42,7 @@ def inspect(path: Path) -> Inspection:
     """
     if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if the name is too long
         return _inspect_checkpoint(path)
-    found = classifier.load(path, torch.device("cpu"))
+    found = classifier.load(path, torch.device("cpu"), model)
     facts = dict(found.facts)
     parameters = facts.pop("parameters", None) or architectures.parameter_count(found.model)
     kind = {".safetensors": "safetensors", ".onnx": "onnx"}.get(path.suffix, "pth")

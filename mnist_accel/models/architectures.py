@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnist_accel.errors import WeightsError, did_you_mean, printable
+from mnist_accel.models import own_network
 
 
 class Dropout(nn.Module):
@@ -115,7 +116,13 @@ LARGEST_CLASSES = 256  # labels are bytes
 
 
 def build(name: str, *, classes: int = 10, dropout: float = 0.0) -> nn.Module:
-    """A new model; its initial weights come from torch's global random generator."""
+    """A new model; its initial weights come from torch's global random generator.
+
+    Args:
+        name: a key of `MODELS`, or a network of the user's own; see `own_network`. The latter knows no `dropout`.
+    """
+    if ":" in name:
+        return own_network.build(name, classes)
     return MODELS[name](classes=classes, dropout=dropout)
 
 
@@ -124,23 +131,24 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def from_state(state: Mapping[str, Tensor], name: str | None, path: Path) -> tuple[str, nn.Module]:
+def from_state(
+    state: Mapping[str, Tensor], name: str | None, path: Path, classes: int | None = None
+) -> tuple[str, nn.Module]:
     """The name of an architecture, and a model of it with the weights `state`.
 
     Args:
         name: the architecture; None for the one that the shapes fit.
         path: of the weights, for error messages.
+        classes: number of outputs; None for the one that the shapes tell.
 
     Raises:
         WeightsError: the weights do not fit; the message names the differences.
     """
-    if name is not None and name not in MODELS:
+    if name is not None and ":" not in name and name not in MODELS:
         name = printable(name, 60)
         raise WeightsError(f"{path}: weights of an unknown model {name!r}", did_you_mean(name, MODELS))
     for candidate in MODELS if name is None else [name]:
-        *_, last = build(candidate).state_dict()  # the bias of the last linear layer
-        classes = min(max(state[last].numel(), 1), LARGEST_CLASSES) if last in state else 10
-        model = build(candidate, classes=classes)
+        model = build(candidate, classes=classes or _class_count(candidate, state))
         try:
             model.load_state_dict(dict(state))
         except RuntimeError as error:
@@ -149,3 +157,9 @@ def from_state(state: Mapping[str, Tensor], name: str | None, path: Path) -> tup
         else:
             return candidate, model
     raise WeightsError(f"{path}: these weights fit no model", f"give weights of {' or '.join(MODELS)}")
+
+
+def _class_count(name: str, state: Mapping[str, Tensor]) -> int:
+    """The size of the last tensor of model `name`, the bias of its last linear layer, in `state`; else 10."""
+    *_, last = build(name).state_dict()
+    return min(max(state[last].numel(), 1), LARGEST_CLASSES) if last in state else 10

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from mnist_accel.errors import WeightsError
+from mnist_accel.errors import WeightsError, printable
 from mnist_accel.files import exported, pth, run_record, weights
 from mnist_accel.files.untrusted import read_limited
 from mnist_accel.models import architectures
@@ -65,12 +65,13 @@ class Classifier:
         return found
 
 
-def load(path: Path, device: torch.device | None = None) -> Classifier:
+def load(path: Path, device: torch.device | None = None, model: str | None = None) -> Classifier:
     """The model in a weights file or an exported file.
 
     Args:
         path: a .pth, .safetensors or .onnx file. The JSON beside a .pth file, if any, must belong to it.
         device: where the model computes; by default the machine's accelerator, else the CPU.
+        model: the network of the user's own that the weights belong to, "FILE.py:CLASS"; its code runs.
 
     Raises:
         WeightsError: the file or its JSON is missing, damaged, hostile, or not of a known architecture.
@@ -80,7 +81,7 @@ def load(path: Path, device: torch.device | None = None) -> Classifier:
         content = read_limited(path, pth.LARGEST_FILE)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}", "name another file") from error
-    return from_content(content, path, device)
+    return from_content(content, path, device, model)
 
 
 def _facts(content: bytes, path: Path, sha256: str) -> tuple[tuple[str, ...], str | None, dict[str, Any]]:
@@ -102,7 +103,9 @@ def _facts(content: bytes, path: Path, sha256: str) -> tuple[tuple[str, ...], st
     return tuple(dataset.get("class_names", ())), dataset.get("name"), facts
 
 
-def from_content(content: bytes, path: Path, device: torch.device | None = None) -> Classifier:
+def from_content(
+    content: bytes, path: Path, device: torch.device | None = None, model_name: str | None = None
+) -> Classifier:
     """The model in the bytes of the file `path`, whose suffix tells the format; see `load`."""
     model: nn.Module
     architecture: str | None = None
@@ -113,7 +116,10 @@ def from_content(content: bytes, path: Path, device: torch.device | None = None)
     else:
         is_safetensors = path.suffix == ".safetensors"
         state = exported.read_safetensors(content, path)[0] if is_safetensors else weights.load(content, path)
-        architecture, model = architectures.from_state(state, facts.get("model"), path)
+        recorded = facts.get("model")
+        if recorded and ":" in recorded and not model_name:
+            raise WeightsError(f"{path}: weights of a network of your own", f"give --model {printable(recorded, 100)}")
+        architecture, model = architectures.from_state(state, model_name or recorded, path, len(names) or None)
         model = model.to(memory_format=torch.channels_last)  # convolutions on a CPU take half the time in it
     model.eval()
     dtype = torch.uint8 if architecture is None else torch.float32
