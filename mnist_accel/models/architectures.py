@@ -131,15 +131,13 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def from_state(
-    state: Mapping[str, Tensor], name: str | None, path: Path, classes: int | None = None
-) -> tuple[str, nn.Module]:
+def from_state(state: Mapping[str, Tensor], name: str | None, path: Path, classes: int = 0) -> tuple[str, nn.Module]:
     """The name of an architecture, and a model of it with the weights `state`.
 
     Args:
         name: the architecture; None for the one that the shapes fit.
         path: of the weights, for error messages.
-        classes: number of outputs; None for the one that the shapes tell.
+        classes: number of outputs of a network of the user's own; 0 if it is not recorded.
 
     Raises:
         WeightsError: the weights do not fit; the message names the differences.
@@ -148,7 +146,8 @@ def from_state(
         name = printable(name, 60)
         raise WeightsError(f"{path}: weights of an unknown model {name!r}", did_you_mean(name, MODELS))
     for candidate in MODELS if name is None else [name]:
-        model = build(candidate, classes=classes or _class_count(candidate, state))
+        own = ":" in candidate
+        model = build(candidate, classes=(classes or 10) if own else _class_count(candidate, state))
         try:
             model.load_state_dict(dict(state))
         except RuntimeError as error:

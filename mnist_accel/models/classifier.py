@@ -119,7 +119,7 @@ def from_content(
         recorded = facts.get("model")
         if recorded and ":" in recorded and not model_name:
             raise WeightsError(f"{path}: weights of a network of your own", f"give --model {printable(recorded, 100)}")
-        architecture, model = architectures.from_state(state, model_name or recorded, path, len(names) or None)
+        architecture, model = architectures.from_state(state, model_name or recorded, path, len(names))
         model = model.to(memory_format=torch.channels_last)  # convolutions on a CPU take half the time in it
     model.eval()
     dtype = torch.uint8 if architecture is None else torch.float32
