@@ -1,5 +1,6 @@
 """The command line: the commands by name, and usage errors as single lines."""
 
+import os
 import re
 import sys
 from itertools import pairwise
@@ -77,6 +78,7 @@ def options(
 
 def main() -> None:
     """Run the command line and exit."""
+    os.environ.pop("MPLBACKEND", None)  # pictures need no window, and a name from another program can be invalid
     try:
         code = app(prog_name="mnist-accel", standalone_mode=False)
     except UsageError as error:

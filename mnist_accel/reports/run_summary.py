@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_accel.config.base import count
 from mnist_accel.errors import printable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def summary(facts: "RunFacts") -> dict[str, str]:
         "processes": f"{facts.world_size}, each with {count(facts.threads, 'CPU thread')}"
         + (f"; gradients are exchanged through {facts.exchange}" if facts.exchange else ""),
         "precision": f"{precision} ({facts.precision_reason})" + (", compiled" if settings["compile"] else ""),
-        "batch": f"{facts.batch_size} samples per step = {count(facts.world_size, 'process', 'processes')} × "
+        "batch": f"{facts.batch_size} samples per step = {count(facts.world_size, 'process', 'es')} × "
         f"{accumulation} accumulation × {share:g}; {count(facts.steps_per_epoch, 'step')} per epoch",
         "checkpoint": (f"every {count(checkpoint_every, 'step')}" if checkpoint_every else "after each epoch")
         + f"; the newest {settings['keep']} are kept",
@@ -44,11 +45,6 @@ def headline(result: "TrainResult") -> str:
         f"{printable(result.dataset)}: test accuracy {result.test_accuracy:.2%} with the weights of epoch "
         f"{result.chosen_epoch}; {result.train_seconds:.1f} s of training, {result.wall_seconds:.1f} s {total}"
     )
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """`number` and `noun`, in the plural where that is right: "1 epoch", "5 epochs"."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def running_average(settings: "Mapping[str, Any]") -> str:

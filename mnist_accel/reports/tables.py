@@ -37,14 +37,11 @@ def print_report(console: "Console", result: "EvaluateResult", files: "Sequence[
     style: dict[str, Any] = {"title": "Confusion matrix (· is 0)", "title_justify": "left", "padding": (0, 1, 0, 0)}
     matrix = Table("true \\ predicted", *map(escape, names), **style)
     for true, (name, counts) in enumerate(zip(names, result.confusion_matrix, strict=True)):
-        matrix.add_row(Text(name), *(_count(number, true == column) for column, number in enumerate(counts)))
+        cells = [Text(str(number) if number else "·", style="red" if number else "dim") for number in counts]
+        cells[true].style = "bold"
+        matrix.add_row(Text(name), *cells)
     console.print(matrix)
     print_files(console, files)
-
-
-def _count(number: int, is_correct: bool) -> Text:
-    """A cell of the confusion matrix."""
-    return Text(str(number) if number else "·", style="bold" if is_correct else "red" if number else "dim")
 
 
 def print_export(console: "Console", result: "ExportResult") -> None:
