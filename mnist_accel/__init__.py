@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from mnist_accel.config.settings import EvaluateConfig as EvaluateConfig
     from mnist_accel.config.settings import TrainConfig as TrainConfig
     from mnist_accel.errors import UserError as UserError
+    from mnist_accel.groups import train_group as train_group
     from mnist_accel.pictures.predict import PictureResult as PictureResult
+    from mnist_accel.reports.runs import Group as Group
+    from mnist_accel.reports.runs import Run as Run
     from mnist_accel.training.evaluate import EvaluateResult as EvaluateResult
     from mnist_accel.training.train import TrainResult as TrainResult
 
@@ -26,7 +29,9 @@ _HOMES = {
     "api": ("evaluate", "predict", "train"),
     "config.settings": ("EvaluateConfig", "TrainConfig"),
     "errors": ("UserError",),
+    "groups": ("train_group",),
     "pictures.predict": ("PictureResult",),
+    "reports.runs": ("Group", "Run"),
     "training.evaluate": ("EvaluateResult",),
     "training.train": ("TrainResult",),
 }

@@ -47,6 +47,15 @@ def headline(result: "TrainResult") -> str:
     )
 
 
+def group_headline(values: "Mapping[str, Any]") -> str:
+    """The result of a group of runs in one sentence, from `Group.as_json`."""
+    text = f"{count(len(values['runs']), 'run')}: mean test accuracy {values['mean']:.3%}"
+    if values["ci95"] is None:
+        return text
+    low, high = values["ci95"]
+    return f"{text} ± {100 * values['standard_error']:.3f} (standard error); 95% interval {low:.3%} to {high:.3%}"
+
+
 def running_average(settings: "Mapping[str, Any]") -> str:
     """How the training figures of an epoch are measured. Names dropout and augmentation only if they are on."""
     noise = ["dropout"] * bool(settings["dropout"]) + ["augmentation"] * _is_augmented(settings)
