@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mnist_accel.errors import UserError as UserError
     from mnist_accel.groups import train_group as train_group
     from mnist_accel.pictures.predict import PictureResult as PictureResult
+    from mnist_accel.reports.comparison import compare as compare
+    from mnist_accel.reports.run_report import report as report
     from mnist_accel.reports.runs import Group as Group
     from mnist_accel.reports.runs import Run as Run
     from mnist_accel.training.evaluate import EvaluateResult as EvaluateResult
@@ -31,6 +33,8 @@ _HOMES = {
     "errors": ("UserError",),
     "groups": ("train_group",),
     "pictures.predict": ("PictureResult",),
+    "reports.comparison": ("compare",),
+    "reports.run_report": ("report",),
     "reports.runs": ("Group", "Run"),
     "training.evaluate": ("EvaluateResult",),
     "training.train": ("TrainResult",),

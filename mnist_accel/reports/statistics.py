@@ -4,7 +4,7 @@ docs/comparing.md explains the methods, what they assume, and their sources.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,9 +57,6 @@ class Verdict:
     is_paired: bool
     runs: int
     runs_needed: int | None
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def compare_groups(first: Values, second: Values, *, paired: bool = False, margin: float = MARGIN) -> Verdict:
@@ -133,27 +130,10 @@ def _runs_needed(variance: float, margin: float) -> int:
     return runs
 
 
-@dataclass(frozen=True)
-class Disagreement:
-    """Two models on one test set.
-
-    Attributes:
-        first_only: test samples that the first model alone predicts correctly.
-        second_only: those of the second model alone.
-        p: exact two-sided p-value of McNemar's test.
-    """
-
-    first_only: int
-    second_only: int
-    p: float
-
-
-def compare_models(first_correct: npt.NDArray[np.bool_], second_correct: npt.NDArray[np.bool_]) -> Disagreement:
-    """Compare which samples two models predict correctly, bool (N,) each."""
-    first_only = int((first_correct & ~second_correct).sum())
-    second_only = int((second_correct & ~first_correct).sum())
+def mcnemar_p(first_only: int, second_only: int) -> float:
+    """Exact two-sided p-value of McNemar's test, from the samples that only one of two models predicts correctly."""
     both = first_only + second_only
-    return Disagreement(first_only, second_only, float(stats.binomtest(first_only, both).pvalue) if both else 1.0)
+    return float(stats.binomtest(first_only, both).pvalue) if both else 1.0
 
 
 @dataclass(frozen=True)
