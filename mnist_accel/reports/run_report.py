@@ -61,8 +61,9 @@ def _figures(group: Group, run: Run, evaluation: FinishedEvaluation) -> dict[str
         for epoch in run.history
     ]
     rows = [run.as_json() for run in group.runs]
+    mean = f", mean of {len(rows)} runs" if len(rows) > 1 else ""
     return {
-        "title": f"{result.dataset}: {result.accuracy:.2%} test accuracy",
+        "title": f"{result.dataset}: {group.accuracies.mean():.2%} test accuracy{mean}",
         "subtitle": f"Model {record['model']}, recipe {record['recipe']}, seed {run.seed}, on {record['device_name']}; "
         f"finished {finished:%Y-%m-%d %H:%M} UTC",
         "headline": {
@@ -73,7 +74,8 @@ def _figures(group: Group, run: Run, evaluation: FinishedEvaluation) -> dict[str
             "training": f"{sum(epoch.train_seconds for epoch in run.history):.1f} s",
         },
         "group": [_group_row(row) for row in rows] if len(rows) > 1 else [],
-        "group_text": group_headline(group.as_json()) + f". Below: the run with seed {run.seed}, the first one.",
+        "group_text": group_headline(group.as_json())
+        + f". Figures of one run are those of the first, with seed {run.seed}.",
         "charts": _curves(group, part),
         "part": part,
         "epochs": epochs,
@@ -109,7 +111,7 @@ def _mistakes(evaluation: FinishedEvaluation) -> dict[str, Any]:
     found, result, names = evaluation.predictions, evaluation.result, evaluation.dataset.class_names
     matrix = np.array(result.confusion_matrix)
     errors = matrix * (1 - np.eye(len(names), dtype=np.int64))
-    levels = np.ceil(3 * np.log1p(errors) / np.log1p(max(1, errors.max()))).astype(int)
+    levels = np.ceil(3 * np.log1p(errors) / np.log1p(max(1, errors.max()))).clip(0, 3).astype(int)
     rows = []
     for true, name in enumerate(names):
         styles = [f"e{level}" if level else "" for level in levels[true].tolist()]
