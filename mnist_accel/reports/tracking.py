@@ -48,7 +48,7 @@ class Tracking(Observer):
                 raise UserError(f"--track {printable(name, 50)}: unknown", did_you_mean(name, LOGGER_TYPE_TO_CLASS))
             if name not in installed:
                 raise UserError(f"--track {name}: it is not installed", f"pip install {name.replace('_', '-')}")
-        self.names, self.notice = list(dict.fromkeys(names)), notice
+        self.names, self.tell = list(dict.fromkeys(names)), notice
         self.trackers: dict[str, Any] = {}
 
     def run_started(self, facts: "RunFacts") -> None:
@@ -121,7 +121,7 @@ class Tracking(Observer):
         except Exception as error:  # a tracker can fail in any way: no network, no disk, a defect
             self.trackers.pop(name, None)
             reason = printable(f"{type(error).__name__}: {error}", 200)
-            self.notice(f"{name} failed ({reason}); the run continues without it")
+            self.tell(f"{name} failed ({reason}); the run continues without it")
 
     def _save(self) -> None:
         atomic.write_whole(self.folder / STATE_FILE, json.dumps(self.state).encode())

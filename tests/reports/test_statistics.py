@@ -4,8 +4,77 @@ from math import comb
 import numpy as np
 import pytest
 
+from mnist_accel.reports import statistics
 from mnist_accel.reports.statistics import calibration, compare_groups, mcnemar_p, mean_interval
 
+SPEEDRUN = (
+    np.array(
+        [
+            9917,
+            9908,
+            9904,
+            9889,
+            9925,
+            9912,
+            9907,
+            9912,
+            9928,
+            9919,
+            9923,
+            9901,
+            9912,
+            9897,
+            9903,
+            9910,
+            9906,
+            9913,
+            9911,
+            9898,
+            9915,
+            9910,
+            9905,
+            9902,
+            9908,
+            9901,
+            9911,
+            9916,
+            9913,
+            9913,
+            9902,
+            9906,
+            9916,
+            9912,
+            9908,
+            9906,
+            9911,
+            9914,
+            9908,
+            9903,
+            9904,
+            9909,
+            9906,
+            9905,
+            9911,
+            9903,
+            9907,
+            9905,
+            9908,
+            9908,
+            9917,
+            9911,
+            9919,
+            9922,
+            9906,
+            9895,
+            9910,
+            9911,
+            9890,
+            9901,
+        ]
+    )
+    / 10_000
+)
+"""Test accuracies of `speedrun` with the seeds 0 to 59, as docs/comparing.md describes."""
 A = np.array([0.990, 0.991, 0.992, 0.9905, 0.9915])
 
 
@@ -56,7 +125,10 @@ def test_equal_groups_have_no_difference_only_where_the_margin_is_wide_enough() 
     assert short.runs_needed > 50
 
 
-def test_the_number_of_runs_needed_gives_the_verdict_with_the_promised_power() -> None:
+def test_the_number_of_runs_needed_gives_the_verdict_with_the_promised_power(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(statistics, "MOST_PERMUTATIONS", 1)  # no verdict depends on p
     rng = np.random.default_rng(1)
     runs = compare_groups(A, A, margin=0.001).runs_needed
     assert runs is not None
@@ -67,6 +139,19 @@ def test_the_number_of_runs_needed_gives_the_verdict_with_the_promised_power() -
     ]
     found = sum(interval is not None and interval[0] > 0 for interval in verdicts)
     assert 82 <= found <= 100
+
+
+@pytest.mark.parametrize(("difference", "least", "most"), [(0.0, 0, 15), (0.003, 180, 200)])
+def test_two_groups_of_five_real_runs_are_rarely_called_better_unless_they_are(
+    difference: float, least: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "MOST_PERMUTATIONS", 1)  # no verdict depends on p
+    rng = np.random.default_rng(2)
+    found = []
+    for _ in range(200):  # 15 of 200 is 5% and the 95% quantile of its binomial error
+        drawn = rng.choice(SPEEDRUN, 10, replace=False)
+        found.append(compare_groups(drawn[:5], drawn[5:] + difference).verdict)
+    assert least <= found.count("better") <= most
 
 
 def test_pairing_by_seed_removes_what_the_seeds_have_in_common() -> None:
