@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,27 +10,28 @@ from typing import TYPE_CHECKING
 from mnist_accel.config.settings import EvaluateConfig, TrainConfig
 from mnist_accel.errors import printable
 from mnist_accel.files import atomic, run_record
+from mnist_accel.hardware.accelerator import Hardware
+from mnist_accel.hardware.cores import launched_rank
 from mnist_accel.hardware.signals import StopRequests
-from mnist_accel.training.evaluate import EvaluateResult, FinishedEvaluation, run_evaluation
-from mnist_accel.training.events import Observer
-from mnist_accel.training.train import FinishedRun, TrainResult, run_training
+from mnist_accel.reports.timing import Timing
+from mnist_accel.training.evaluate import EvaluateResult, run_evaluation
+from mnist_accel.training.events import Observer, Observers
+from mnist_accel.training.train import TrainResult, run_training
 
 if TYPE_CHECKING:
     from mnist_accel.pictures.predict import PictureResult
 
 __all__ = ["EVALUATE_FILES", "TRAIN_FILES", "evaluate", "predict", "train"]
 
-HISTORY_FILE, PREDICTIONS_FILE = "training_history.png", "predictions.png"
-CONFUSION_FILE, MISTAKES_FILE = "confusion_matrix.png", "mistakes.png"
+TRAIN_PICTURES = ("training_history.png", "predictions.png")
+EVALUATE_FILES = ("confusion_matrix.png", "mistakes.png")
 TRAIN_FILES = (
     run_record.WEIGHTS_FILE,
     run_record.record_path(Path(run_record.WEIGHTS_FILE)).name,
     run_record.METRICS_FILE,
     run_record.STEP_LOSSES_FILE,
-    HISTORY_FILE,
-    PREDICTIONS_FILE,
+    *TRAIN_PICTURES,
 )
-EVALUATE_FILES = (CONFUSION_FILE, MISTAKES_FILE)
 
 
 def train(
@@ -50,10 +51,30 @@ def train(
         UserError: the machine, the data or the output folder does not allow it.
     """
     began = time.perf_counter()
-    observer = observer or Observer()
-    run = run_training(config or TrainConfig(), observer, stop or StopRequests())
-    _write_pictures(run, Path(run.result.output_dir), lambda: _draw_run(run), TRAIN_FILES[-2:], observer)
-    return dataclasses.replace(run.result, wall_seconds=time.perf_counter() - began)
+    timing = Timing(is_written=launched_rank() == 0)
+    observer = Observers(timing, observer or Observer())
+    config = config or TrainConfig()
+    result, hardware, dataset, predictions = run_training(config, observer, stop or StopRequests())
+
+    def draw() -> tuple[bytes, bytes]:
+        from mnist_accel.reports import plots  # here, because importing Matplotlib takes a third of a second
+        from mnist_accel.reports.run_summary import running_average
+
+        name, average = dataset.name, running_average(result.settings)
+        return (
+            plots.training_history(result.history, name, result.test_accuracy, average, result.step_losses),
+            plots.sample_predictions(dataset.test, predictions, dataset.class_names, name, config.seed),
+        )
+
+    pictures = [config.output_dir / name for name in TRAIN_PICTURES]
+    observer.part_started("pictures")
+    _write_pictures(hardware, pictures, draw, observer)
+    spent = timing.finish(result.steps)
+    if hardware.is_main:
+        run_record.extend(config.output_dir / run_record.WEIGHTS_FILE, {"time_spent": spent})
+    result = dataclasses.replace(result, wall_seconds=time.perf_counter() - began, time_spent=spent)
+    observer.run_finished(result, pictures)
+    return result
 
 
 def evaluate(
@@ -70,14 +91,24 @@ def evaluate(
     Raises:
         UserError: the weights, the data or the machine do not allow it.
     """
-    observer = observer or Observer()
-    if config is None or isinstance(config, EvaluateConfig):
-        config = config or EvaluateConfig()
-    else:
+    observer, config = observer or Observer(), config or EvaluateConfig()
+    if not isinstance(config, EvaluateConfig):
         config = EvaluateConfig(weights=Path(config))
-    evaluation = run_evaluation(config, observer)
-    _write_pictures(evaluation, config.output_dir, lambda: _draw_evaluation(evaluation), EVALUATE_FILES, observer)
-    return evaluation.result
+    result, hardware, dataset, predictions = run_evaluation(config, observer)
+
+    def draw() -> tuple[bytes, bytes]:
+        import numpy as np
+
+        from mnist_accel.reports import plots
+
+        confusion, names = np.array(result.confusion_matrix), dataset.class_names
+        return (
+            plots.confusion_matrix(confusion, names, dataset.name),
+            plots.worst_mistakes(dataset.test, predictions, names, dataset.name),
+        )
+
+    _write_pictures(hardware, [config.output_dir / name for name in EVALUATE_FILES], draw, observer)
+    return result
 
 
 def predict(
@@ -105,11 +136,7 @@ def predict(
 
 
 def _write_pictures(
-    finished: FinishedRun | FinishedEvaluation,
-    folder: Path,
-    draw: Callable[[], Mapping[str, bytes]],
-    names: tuple[str, ...],
-    observer: Observer,
+    hardware: Hardware, paths: list[Path], draw: Callable[[], tuple[bytes, bytes]], observer: Observer
 ) -> None:
     """Draw and write pictures on the main process. The others wait, because launchers stop all with the first to leave.
 
@@ -118,41 +145,10 @@ def _write_pictures(
 
     def write() -> None:
         try:
-            atomic.publish({folder / name: content for name, content in draw().items()})
+            atomic.publish(dict(zip(paths, draw(), strict=True)))
         except Exception as error:  # Matplotlib and its settings can fail in any way
             observer.notice(f"the pictures could not be drawn ({type(error).__name__}: {printable(error)})")
-            for name in names:  # those of an earlier run would be taken for this one's
-                (folder / name).unlink(missing_ok=True)
+            for path in paths:  # those of an earlier run would be taken for this one's
+                path.unlink(missing_ok=True)
 
-    finished.hardware.together(lambda: write() if finished.hardware.is_main else None)
-
-
-def _draw_run(run: FinishedRun) -> dict[str, bytes]:
-    from mnist_accel.reports import plots  # here, because importing Matplotlib takes a third of a second
-    from mnist_accel.reports.run_summary import running_average
-
-    result, names = run.result, run.dataset.class_names
-    seed = int(result.settings["seed"])
-    return {
-        HISTORY_FILE: plots.training_history(
-            result.history,
-            result.dataset,
-            result.test_accuracy,
-            running_average(result.settings),
-            result.step_losses,
-        ),
-        PREDICTIONS_FILE: plots.sample_predictions(run.dataset.test, run.predictions, names, result.dataset, seed),
-    }
-
-
-def _draw_evaluation(evaluation: FinishedEvaluation) -> dict[str, bytes]:
-    import numpy as np
-
-    from mnist_accel.reports import plots
-
-    result, dataset = evaluation.result, evaluation.dataset
-    confusion = np.array(result.confusion_matrix)
-    return {
-        CONFUSION_FILE: plots.confusion_matrix(confusion, dataset.class_names, dataset.name),
-        MISTAKES_FILE: plots.worst_mistakes(dataset.test, evaluation.predictions, dataset.class_names, dataset.name),
-    }
+    hardware.together(lambda: write() if hardware.is_main else None)

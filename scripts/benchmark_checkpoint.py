@@ -22,7 +22,7 @@ def main() -> None:
 
     # These import torch, which --help need not wait for.
     from mnist_accel import TrainConfig, train
-    from mnist_accel.hardware.cpu import cpu_name
+    from mnist_accel.hardware.cores import cpu_name
 
     stalls = time_saves()
     with tempfile.TemporaryDirectory(dir=".") as folder:

@@ -18,8 +18,7 @@ from mnist_accel.checks.bench_worker import Candidate, serve
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import LaunchError, printable
 from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
-from mnist_accel.hardware.cores import available_cores
-from mnist_accel.hardware.cpu import cpu_name
+from mnist_accel.hardware.cores import available_cores, cpu_name
 from mnist_accel.hardware.precision import choose_precision
 from mnist_accel.models import architectures
 

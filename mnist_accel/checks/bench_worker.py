@@ -104,7 +104,6 @@ def ours_burst(candidate: Candidate, folder: Path) -> Callable[[], None]:
         train_epoch(setup, progress, console, guard)
         bursts += 1
         if bursts % BURSTS_PER_EPOCH == 0:
-            guard.saved_at = None
             guard.save(setup, progress)
             console.close()
 

@@ -12,8 +12,7 @@ from packaging.version import Version
 from mnist_accel.data import named_sets as data
 from mnist_accel.errors import UserError
 from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
-from mnist_accel.hardware.cores import available_cores, cgroup_quota, launched_world_size, local_world_size
-from mnist_accel.hardware.cpu import cpu_name
+from mnist_accel.hardware.cores import available_cores, cgroup_quota, cpu_name, launched_world_size, local_world_size
 from mnist_accel.hardware.precision import accelerate_configuration, choose_precision
 
 OLDEST_TORCH = "2.10"

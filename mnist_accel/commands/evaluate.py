@@ -1,5 +1,7 @@
 """`mnist-accel evaluate`."""
 
+import dataclasses
+
 from mnist_accel.commands.common import JsonOption, configured_by, print_json
 from mnist_accel.config.settings import EvaluateConfig
 from mnist_accel.hardware.cores import launched_rank
@@ -31,5 +33,5 @@ def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
     if is_main:
         print_report(result_console(to_stderr=json), result, [config.output_dir / name for name in api.EVALUATE_FILES])
         if json:
-            print_json(result.as_json())
+            print_json(dataclasses.asdict(result))
     return 0

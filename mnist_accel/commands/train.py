@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,13 +11,28 @@ from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import EXIT_BELOW_TARGET
 from mnist_accel.hardware.cores import launched_rank
 
+if TYPE_CHECKING:
+    from mnist_accel.reports.console import TrainingConsole
+    from mnist_accel.training.events import Observer
+
 SeedsOption = Annotated[
     int | None, typer.Option(min=1, max=1000, metavar="N", help="Train a group of runs with N seeds, from --seed on.")
 ]
 
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Also send the figures to this tracker, for example tensorboard. Repeatable."),
+]
+
 
 @configured_by(TrainConfig)
-def train(config: TrainConfig, seeds: SeedsOption = None, json: JsonOption = False, quiet: QuietOption = False) -> int:
+def train(
+    config: TrainConfig,
+    seeds: SeedsOption = None,
+    track: TrackOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
     """Train a digit classifier and write its weights, record, metrics and pictures to the output folder.
 
     Options win over the recipe, and the recipe wins over the defaults.
@@ -42,7 +57,7 @@ def train(config: TrainConfig, seeds: SeedsOption = None, json: JsonOption = Fal
 
     is_main = launched_rank() == 0
     console = TrainingConsole(stderr_console(), results=result_console(to_stderr=json), quiet=quiet)
-    observer = console if is_main else Observer()
+    observer = _with_trackers(console, track or []) if is_main else Observer()
     for text in config.warnings() if is_main else ():
         console.notice(text)
     stop = functools.partial(StopRequests, leaves_at_once=True)
@@ -60,9 +75,19 @@ def train(config: TrainConfig, seeds: SeedsOption = None, json: JsonOption = Fal
             console.close()
     below = config.target_accuracy is not None and accuracy < config.target_accuracy
     if is_main:
-        console.run_finished(text, files)
+        console.show_result(text, files)
         if below:
             print_errors([f"test accuracy {accuracy:.4f} is below the target {config.target_accuracy}"])
         if json:
             print_json(values)
     return EXIT_BELOW_TARGET if below else 0
+
+
+def _with_trackers(console: "TrainingConsole", names: list[str]) -> "Observer":
+    """The console and, if there are `names`, the trackers."""
+    if not names:
+        return console
+    from mnist_accel.reports.tracking import Tracking
+    from mnist_accel.training.events import Observers
+
+    return Observers(console, Tracking(names, console.notice))

@@ -43,7 +43,8 @@ class Setting:
 
     Attributes:
         kind: the type of a value that is not None.
-        choices: the allowed names, in lower case; "idx:DIR" allows any folder after "idx:". Empty: any name.
+        choices: the allowed names, in lower case; "idx:DIR" allows any folder after "idx:", "csv:FILE" any file after
+            "csv:". Empty: any name.
         limits: for people, for example "of at least 1"; empty if there are none.
         decides_result: whether a checkpoint with another value belongs to another run.
     """
@@ -79,7 +80,7 @@ class Setting:
             return str(value)
         head, colon, folder = str(value).partition(":")
         name = SYNONYMS.get(head.lower(), head.lower()) + colon
-        if name + (folder and "DIR") not in self.choices:
+        if name + (folder and "DIR") not in self.choices and name + (folder and "FILE") not in self.choices:
             raise ValueError(f"unknown; {did_you_mean(name + folder, self.choices)}")
         return name + folder
 

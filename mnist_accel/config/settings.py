@@ -16,7 +16,7 @@ from mnist_accel.hardware.cores import launched_world_size
 __all__ = ["DATASETS", "MODELS", "EvaluateConfig", "RunConfig", "TrainConfig", "option_name", "settings"]
 
 DATASETS = ("mnist", "fashion-mnist", "kmnist")
-DATASET_CHOICES = (*DATASETS, "idx:DIR", "folder:DIR")
+DATASET_CHOICES = (*DATASETS, "idx:DIR", "folder:DIR", "csv:FILE", "npz:FILE")
 MODELS = ("cnn", "small-cnn", "normalised-cnn")
 result_setting = partial(setting, decides_result=True)
 """A checkpoint with another value of such a setting belongs to another run."""
@@ -33,7 +33,8 @@ class TrainConfig(RunConfig):
     recipe: str = setting("classic", "Recipe by name, or a .toml file of settings. Single options win over it.")
     dataset: str = setting(
         "mnist",
-        "Data set. idx:DIR: your own IDX files. folder:DIR: pictures, one sub-folder per class.",
+        "Data set. Your own: idx:DIR, IDX files; folder:DIR, pictures in one sub-folder per class; csv:FILE, rows of a "
+        "label and 784 pixels; npz:FILE, NumPy's arrays x_train, y_train, x_test, y_test.",
         choices=DATASET_CHOICES,
     )
     model: str = result_setting("cnn", "Network architecture.", choices=MODELS)

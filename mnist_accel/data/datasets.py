@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from mnist_accel.data import idx_folder, named_sets
+from mnist_accel.data import array_files, idx_folder, named_sets
 from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import DataError, did_you_mean
 
@@ -13,26 +13,29 @@ def load(name: str, data_dir: Path, notice: Callable[[str], None]) -> DataSet:
     """Read a data set; download it if it is neither packaged nor in `data_dir`.
 
     Args:
-        name: a key of `IDX_SOURCES`, "idx:DIR" for a folder of IDX files, or "folder:DIR" for a folder of pictures.
+        name: a key of `IDX_SOURCES`, "idx:DIR" for a folder of IDX files, "folder:DIR" for
+            a folder of pictures, "csv:FILE" for a table, or "npz:FILE" for NumPy's arrays.
         data_dir: a folder in torchvision's layout (FashionMNIST/raw/…).
         notice: called with one line about a download or a damaged file.
 
     Raises:
         DataError: the data set is unknown, missing, damaged or unreadable, and cannot be downloaded.
     """
-    form, _, folder = name.partition(":")
+    form, _, place = name.partition(":")
     try:
         if name in named_sets.IDX_SOURCES:
             return named_sets.load(name, data_dir, notice)
+        if form in ("csv", "npz"):
+            return (array_files.load_csv if form == "csv" else array_files.load_npz)(name, Path(place))
         if form not in ("idx", "folder"):
-            known = (*named_sets.IDX_SOURCES, "idx:DIR", "folder:DIR")
+            known = (*named_sets.IDX_SOURCES, "idx:DIR", "folder:DIR", "csv:FILE", "npz:FILE")
             raise DataError(f"unknown data set {name}", did_you_mean(name, known))
-        if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises an error if the name is too long
-            raise DataError(f"{name}: {folder} is not a folder", "name a folder with IDX files or pictures")
+        if not os.path.isdir(place):  # noqa: PTH112  # Path.is_dir raises an error if the name is too long
+            raise DataError(f"{name}: {place} is not a folder", "name a folder with IDX files or pictures")
         if form == "idx":
-            return idx_folder.load(name, Path(folder))
+            return idx_folder.load(name, Path(place))
         from mnist_accel.data import picture_folder  # here, for the start-up time: it imports SciPy
 
-        return picture_folder.load(name, Path(folder))
+        return picture_folder.load(name, Path(place))
     except OSError as error:  # such as a folder that may not be listed
         raise DataError(f"{name}: cannot read {error.filename}: {error.strerror or error}") from error

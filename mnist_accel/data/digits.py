@@ -9,18 +9,16 @@ import numpy.typing as npt
 
 from mnist_accel.errors import DataError
 
+TEST_SHARE = 6
+"""One in this many samples of a class is used for testing where a data set has no test part."""
+
 
 @dataclass(frozen=True)
 class Digits:
-    """Images uint8 (N, 28, 28) and their labels int64 (N,).
-
-    Attributes:
-        rows: int64 (N,): the row numbers of these digits in `images`, if that is a larger mapped file; otherwise None.
-    """
+    """Images uint8 (N, 28, 28) and their labels int64 (N,)."""
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,10 +51,7 @@ def occurrence(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def select(digits: Digits, indices: npt.NDArray[np.int64]) -> Digits:
-    """The digits at `indices`. Images are copied, except those of a mapped file: there only `rows` is set."""
-    if isinstance(digits.images, np.memmap):
-        rows = indices if digits.rows is None else digits.rows[indices]
-        return Digits(digits.images, digits.labels[indices], rows)
+    """A copy of the digits at `indices`."""
     return Digits(digits.images[indices], digits.labels[indices])
 
 
@@ -72,3 +67,17 @@ def split_off(digits: Digits, size: int, seed: int, option: str) -> tuple[Digits
     rounds = occurrence(digits.labels[shuffled])  # first one digit of each class, then a second of each, …
     order = shuffled[np.argsort(rounds, kind="stable")]
     return select(digits, np.sort(order[:size])), select(digits, np.sort(order[size:]))
+
+
+def hold_out(name: str, digits: Digits) -> tuple[Digits, Digits]:
+    """Training and test digits: one in `TEST_SHARE` of each class, chosen at random with a fixed seed.
+
+    Raises:
+        DataError: no class has so many digits; its text names `name`, the data set.
+    """
+    order = np.random.default_rng(0).permutation(len(digits))
+    is_test = np.empty(len(order), dtype=np.bool_)
+    is_test[order] = occurrence(digits.labels[order]) % TEST_SHARE == TEST_SHARE - 1
+    if not is_test.any():
+        raise DataError(f"{name}: too few samples to hold some out", f"give a class at least {TEST_SHARE}")
+    return select(digits, np.flatnonzero(~is_test)), select(digits, np.flatnonzero(is_test))

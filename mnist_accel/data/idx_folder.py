@@ -1,5 +1,6 @@
 """`--dataset idx:DIR`: a data set of four IDX files."""
 
+import hashlib
 import zlib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ PARTS = {"train": ("train",), "test": ("t10k", "test")}
 
 
 def load(name: str, folder: Path) -> DataSet:
-    """Read IDX files, packed (.gz) or not, with names like those of MNIST or EMNIST. Large files are mapped.
+    """Read IDX files, packed (.gz) or not, with names like those of MNIST or EMNIST.
 
     Raises:
         DataError: a file is missing, damaged, or does not fit the others.
@@ -28,18 +29,20 @@ def load(name: str, folder: Path) -> DataSet:
 
 
 def _read_part(name: str, folder: Path, part: str, checksums: dict[str, str]) -> Digits:
-    images_path = _find(name, folder, part, "images", "idx3")
-    labels_path = _find(name, folder, part, "labels", "idx1")
-    try:
-        images, checksums[images_path.name] = idx.read(images_path, 3)
-        labels, checksums[labels_path.name] = idx.read(labels_path, 1)
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        files = f"{images_path.name} or {labels_path.name}"
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{name}: {files} is damaged or unreadable ({reason})", "replace the file") from error
+    arrays = []
+    for kind, dimensions in (("images", 3), ("labels", 1)):
+        path = _find(name, folder, part, kind, f"idx{dimensions}")
+        try:
+            content = idx.read_unpacked(path)
+            arrays.append(idx.parse(content, path.name, dimensions))
+        except (ValueError, OSError, EOFError, zlib.error) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{name}: {path.name} is damaged or unreadable ({reason})", "replace the file") from error
+        checksums[path.name] = "sha256:" + hashlib.sha256(content).hexdigest()
+    images, labels = arrays
     if images.shape[1:] != (28, 28):
         size = f"{images.shape[1]} × {images.shape[2]} pixels"
-        raise DataError(f"{name}: {images_path.name} contains images of {size}", "give images of 28 × 28")
+        raise DataError(f"{name}: the {part} images have {size}", "give images of 28 × 28")
     if len(images) != len(labels) or not len(images):
         counts = f"{len(images)} {part} images but {len(labels)} labels"
         raise DataError(f"{name}: {counts}", "give one label for each image")

@@ -6,20 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_accel.data.digits import DataSet, Digits, occurrence, select
+from mnist_accel.data.digits import DataSet, Digits, hold_out
 from mnist_accel.errors import DataError
 from mnist_accel.pictures.picture_file import SUFFIXES, PictureError
 from mnist_accel.pictures.predict import read_character
-
-TEST_SHARE = 6
-"""One in this many pictures of a class is used for testing, if there is no test/."""
 
 
 def load(name: str, folder: Path) -> DataSet:
     """Read pictures from DIR/CLASS, or from DIR/train/CLASS and DIR/test/CLASS, as torchvision's ImageFolder does.
 
     Each picture shows one character and is converted to the form of MNIST's images, as `predict` does it. Without
-    train/ and test/, one in TEST_SHARE pictures of each class becomes a test picture, always the same ones.
+    train/ and test/, one in `TEST_SHARE` pictures of each class becomes a test picture, always the same ones.
 
     Raises:
         DataError: there are fewer than two classes, a class has no picture, or a picture cannot be read.
@@ -36,7 +33,7 @@ def load(name: str, folder: Path) -> DataSet:
         )
     digest = hashlib.sha256()
     digits = [_read_part(name, folder, part, classes, digest) for part in parts]
-    train, test = digits if len(digits) == 2 else _hold_out(name, digits[0])
+    train, test = digits if len(digits) == 2 else hold_out(name, digits[0])
     return DataSet(name, train, test, tuple(classes), str(folder), {"pictures": f"sha256:{digest.hexdigest()}"})
 
 
@@ -66,13 +63,3 @@ def _read_part(name: str, folder: Path, part: Path, classes: list[str], digest: 
     if missing := set(range(len(classes))) - set(labels):
         raise DataError(f"{name}: no picture in {part / classes[min(missing)]}", "give each class pictures")
     return Digits(np.stack(images), np.array(labels, dtype=np.int64))
-
-
-def _hold_out(name: str, digits: Digits) -> tuple[Digits, Digits]:
-    """Training and test digits: one in TEST_SHARE of each class, chosen at random with a fixed seed."""
-    order = np.random.default_rng(0).permutation(len(digits))
-    is_test = np.empty(len(order), dtype=np.bool_)
-    is_test[order] = occurrence(digits.labels[order]) % TEST_SHARE == TEST_SHARE - 1
-    if not is_test.any():
-        raise DataError(f"{name}: too few pictures to hold some out", f"put at least {TEST_SHARE} into a class")
-    return select(digits, np.flatnonzero(~is_test)), select(digits, np.flatnonzero(is_test))

@@ -5,6 +5,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from mnist_accel import __version__
 from mnist_accel.errors import OutputError, WeightsError, printable
+from mnist_accel.files.atomic import write_whole
 from mnist_accel.files.untrusted import read_limited
 
 if TYPE_CHECKING:
@@ -51,22 +53,23 @@ class _Record(BaseModel):
     format_version: int
     model: PlainText
     dataset: _Dataset
+    config: dict[str, Any] = {}
     weights_sha256: PlainText
 
 
 class EpochLog:
-    """A file that grows by one line of JSON per epoch while the run goes on, and survives a crash."""
+    """A file that grows by one line of JSON per epoch and checkpoint while the run goes on, and survives a crash."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def restart(self, history: "Iterable[DataclassInstance]") -> None:
+    def restart(self, lines: bytes) -> None:
         """Begin with the epochs that are finished already."""
-        self._write("w", history_lines(history))
+        self._write("w", lines)
 
-    def append(self, record: "DataclassInstance") -> None:
-        """Add one epoch."""
-        self._write("a", history_lines([record]))
+    def append(self, lines: bytes) -> None:
+        """Add an epoch or a checkpoint."""
+        self._write("a", lines)
 
     def delete(self) -> None:
         """Delete the file after the complete metrics.jsonl has been written."""
@@ -89,6 +92,12 @@ def history_lines(history: "Iterable[DataclassInstance]") -> bytes:
             del values["validation_loss"], values["validation_accuracy"]
         lines.append(json.dumps(values) + "\n")
     return "".join(lines).encode()
+
+
+def checkpoint_line(path: Path, steps: int) -> bytes:
+    """The line of metrics.partial.jsonl about a checkpoint after `steps` optimizer steps, with the time in UTC."""
+    values = {"checkpoint": str(path), "steps": steps, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    return (json.dumps(values) + "\n").encode()
 
 
 def step_loss_lines(losses: Iterable[float], steps_per_epoch: int) -> bytes:
@@ -133,6 +142,11 @@ def read_record(weights: Path) -> dict[str, Any] | None:
             "upgrade mnist-accel",
         )
     return dict(record)
+
+
+def extend(weights: Path, values: dict[str, Any]) -> None:
+    """Add values to the record of a weights file."""
+    write_whole(record_path(weights), record_bytes((read_record(weights) or {}) | values))
 
 
 def versions() -> dict[str, str]:

@@ -1,8 +1,9 @@
 """The devices, processes, threads and precision of a run, and what its processes do together."""
 
 import atexit
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -15,8 +16,8 @@ from torch import distributed
 
 from mnist_accel.errors import LaunchError, UserError
 from mnist_accel.hardware import rendezvous
-from mnist_accel.hardware.cores import available_cores, launched_world_size, local_world_size
-from mnist_accel.hardware.cpu import cpu_name, has_compiler
+from mnist_accel.hardware.cores import available_cores, cpu_name, has_compiler, launched_world_size, local_world_size
+from mnist_accel.hardware.heartbeats import Heartbeats
 from mnist_accel.hardware.precision import choose_precision
 from mnist_accel.speed import keep_freed_memory
 
@@ -37,6 +38,7 @@ class Hardware:
         speedups: whether the run uses mnist_accel/speed.
         compiled: whether Accelerate compiles models.
         control: the group in which several processes agree on things; on the CPU whatever device they use.
+        heartbeats: the reports of several processes, which name one that is lost.
     """
 
     accelerator: Accelerator
@@ -48,6 +50,7 @@ class Hardware:
     speedups: bool
     compiled: bool
     control: distributed.ProcessGroup | None
+    heartbeats: Heartbeats | None
 
     @property
     def device(self) -> torch.device:
@@ -82,6 +85,17 @@ class Hardware:
                 first.is_shared = True
                 raise first
         return cast("Result", result)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Raise a LaunchError that names the lost process where the communication inside this block fails."""
+        try:
+            yield
+        except Exception as error:
+            if (lost := lost_contact(error)) is None:
+                raise
+            named = self.heartbeats.lost_processes() if self.heartbeats else lost.message
+            raise LaunchError(named or lost.message, lost.hint) from error
 
     def require_same(self, facts: dict[str, Any], hint: str) -> None:
         """Raise a UserError on all processes that names the facts in which they differ, if there are any."""
@@ -126,8 +140,9 @@ def start_hardware(
         mixed_precision, reason = AcceleratorState().mixed_precision, "as in this program's Accelerator"
     else:
         mixed_precision, reason = choose_precision(mixed_precision, kind, dtype)
+    store = None
     if kind in ("cpu", "cuda"):
-        rendezvous.join("gloo" if kind == "cpu" else "nccl", patience)
+        store = rendezvous.join("gloo" if kind == "cpu" else "nccl", patience)
     plugin = _compiler(kind, accumulation_steps) if compiled else None
     accelerator = _accelerator(kind, mixed_precision, patience, plugin)
     if accelerator.num_processes != launched:
@@ -137,12 +152,21 @@ def start_hardware(
         )
     torch.set_num_threads(threads := threads or max(1, available_cores() // local_world_size()))
     keep_freed_memory(speedups)
-    control = None
+    control = heartbeats = None
     if launched > 1:
         atexit.register(stop)  # for callers in Python
         control = cast("distributed.ProcessGroup", distributed.new_group(backend="gloo", timeout=patience))
-    name = torch.cuda.get_device_name(accelerator.device) if kind == "cuda" else cpu_name() if kind == "cpu" else kind
-    return Hardware(accelerator, name, threads, mixed_precision, reason, timeout, speedups, compiled, control)
+        if store is not None:
+            heartbeats = Heartbeats(store, accelerator.process_index, launched)
+            atexit.register(heartbeats.stop)
+    chosen = (mixed_precision, reason, timeout, speedups, compiled)
+    return Hardware(accelerator, _device_name(accelerator.device), threads, *chosen, control, heartbeats)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return cpu_name() if device.type == "cpu" else device.type
 
 
 def _require_support(kind: str, processes: int | None, compiled: bool) -> None:
@@ -218,7 +242,8 @@ def stop() -> None:
 def lost_contact(error: Exception) -> LaunchError | None:
     """The error to report if `error` means that another process no longer answers; otherwise None."""
     text = str(error).partition("\n")[0]
-    has_sign = any(sign in text.lower() for sign in ("gloo", "closed by peer", "timed out waiting"))
+    signs = ("gloo", "closed by peer", "timed out waiting", "monitoredbarrier")
+    has_sign = any(sign in text.lower() for sign in signs)
     if not isinstance(error, distributed.DistError) and not (isinstance(error, RuntimeError) and has_sign):
         return None
     is_silent = "timed out" in text.lower() or "timeout" in text.lower()

@@ -62,6 +62,7 @@ def _run_once(processes: int, arguments: Sequence[str]) -> int:
             logging.getLogger(name).setLevel(logging.CRITICAL)
     # Otherwise the launcher sets it to 1 and prints a warning. Every process sets its number of threads itself.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "5")  # seconds that a frozen process delays the end
     # --standalone chooses a free port, so that two runs on one machine do not meet.
     command = ["--standalone", f"--nproc-per-node={processes}", "--module", "mnist_accel", *arguments]
     try:

@@ -1,11 +1,10 @@
-"""Forms the process group when torch's elastic launcher has restarted the processes.
+"""Forms the process group, also when torch's elastic launcher has restarted the processes.
 
 The launcher keeps one store for all attempts. After a restart it still holds the addresses of the processes that died,
 and Gloo waits for them (torch 2.15). So the processes of one attempt first agree on a new name, and store everything
 under it. The restart count is no such name: on several machines the launchers count differently.
 """
 
-import os
 import time
 import uuid
 from datetime import timedelta
@@ -13,17 +12,20 @@ from datetime import timedelta
 from torch import distributed
 from torch.distributed import PrefixStore, Store
 
+from mnist_accel.hardware.cores import launched_world_size
 
-def join(backend: str, timeout: timedelta) -> None:
-    """Form the process group of this attempt, unless it exists or no elastic launcher started this process.
 
-    Raises RuntimeError if the other processes do not join in time.
+def join(backend: str, timeout: timedelta) -> Store | None:
+    """Form the process group of this attempt and return its store; None if no launcher started this process.
+
+    A group that the calling program has formed is left alone. Raises RuntimeError if the others do not join in time.
     """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or distributed.is_initialized():
-        return
+    if launched_world_size() is None or distributed.is_initialized():
+        return None
     store, rank, world_size = next(distributed.rendezvous("env://", timeout=timeout))
     own = PrefixStore(attempt_name(store, rank, world_size, timeout), store)
     distributed.init_process_group(backend, store=own, rank=rank, world_size=world_size, timeout=timeout)
+    return own
 
 
 def attempt_name(store: Store, rank: int, world_size: int, timeout: timedelta) -> str:

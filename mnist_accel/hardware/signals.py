@@ -28,11 +28,15 @@ class StopRequests:
     A second thread receives the signals: the main thread may be waiting for other processes in C++ code, where Python
     runs no signal handler. A second Ctrl-C ends this process immediately if `leaves_at_once`, as a command should.
     Otherwise it raises KeyboardInterrupt, as a notebook expects.
+
+    Attributes:
+        wants_status: whether SIGUSR1 has asked for the position of the run.
     """
 
     def __init__(self, *, leaves_at_once: bool = False) -> None:
         self.leaves_at_once = leaves_at_once
         self._noted = self._interrupts = 0
+        self.wants_status = False
         is_launched = "RANK" in os.environ or "ACCELERATE_DYNAMO_BACKEND" in os.environ  # by torchrun or accelerate
         self._launcher = os.getppid() if is_launched else None
         self._handlers: dict[int, Any] = {}
@@ -51,7 +55,7 @@ class StopRequests:
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self._previous_descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP for this process
                 self._handlers[number] = signal.signal(number, self._handle)
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -80,5 +84,7 @@ class StopRequests:
                 if sys.stderr.isatty():
                     os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the progress bar has hidden the cursor
                 os._exit(128 + signal.SIGINT)
-            if number in self._handlers:
+            if number == signal.SIGUSR1:
+                self.wants_status = True
+            elif number in self._handlers:
                 self._noted = self._noted or number

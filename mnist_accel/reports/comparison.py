@@ -1,6 +1,5 @@
 """Compares runs and groups of runs: is the recipe better, and is this model better."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,15 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_accel.config.settings import EvaluateConfig
 from mnist_accel.errors import UserError
 from mnist_accel.reports import pages, statistics
 from mnist_accel.reports.charts import Series, line_chart
-from mnist_accel.reports.runs import IRRELEVANT, Group, Run
+from mnist_accel.reports.runs import IRRELEVANT, Evaluation, Group, Run
 from mnist_accel.reports.statistics import MARGIN, Verdict
 from mnist_accel.reports.tables import as_text
-from mnist_accel.training.evaluate import FinishedEvaluation, run_evaluation
-from mnist_accel.training.events import Observer
 
 Rows = Sequence[tuple[str, ...]]
 
@@ -36,7 +32,7 @@ class Disagreement:
     first_only: npt.NDArray[np.int64]
     second_only: npt.NDArray[np.int64]
     p: float
-    evaluations: tuple[FinishedEvaluation, FinishedEvaluation]
+    evaluations: tuple[Evaluation, Evaluation]
 
     def sentence(self, first: str, second: str) -> str:
         """The disagreement in words."""
@@ -180,21 +176,10 @@ def _verdict(first: Group, second: Group, margin: float) -> Verdict:
 
 
 def _disagreement(first: Run, second: Run) -> Disagreement:
-    evaluations = evaluated(first), evaluated(second)
+    evaluations = first.evaluate(), second.evaluate()
     here, there = (found.predictions.predicted == found.predictions.labels for found in evaluations)
     first_only, second_only = np.flatnonzero(here & ~there), np.flatnonzero(there & ~here)
     return Disagreement(first_only, second_only, statistics.mcnemar_p(len(first_only), len(second_only)), evaluations)
-
-
-def evaluated(run: Run) -> FinishedEvaluation:
-    """The predictions of the final weights of a run, in the precision of the run where this machine has it."""
-    precision = str(run.record.get("mixed_precision", "no"))
-    config = EvaluateConfig(
-        weights=run.weights,
-        mixed_precision="auto" if precision == "fp16" else precision,
-        output_dir=Path(tempfile.gettempdir()),  # nothing is written
-    )
-    return run_evaluation(config, Observer())
 
 
 def _accuracies(run: Run) -> list[float]:

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from mnist_accel.training.events import EpochRecord, RunFacts, StepSums
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from mnist_accel.training.events import EpochRecord, RunFacts
 
 READ_SECONDS = 0.5
 """Time between two updates of the progress bar. Each reads sums from the device, which waits for it."""
@@ -98,7 +102,7 @@ class TrainingConsole(Observer):
         self.task = self.bar.add_task(description, total=self.facts.steps_per_epoch, completed=step, figures="")
         self.bar.start()
 
-    def step_finished(self, step: int, sums: "StepSums") -> None:
+    def step_finished(self, step: int, sums: "Tensor") -> None:
         now = time.perf_counter()
         if self.quiet or now - self.updated < (READ_SECONDS if self.bar else LINE_SECONDS):
             return
@@ -109,8 +113,7 @@ class TrainingConsole(Observer):
         left = ((facts.epochs - self.epoch) * facts.train_samples - samples) / speed
         time_left = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
         # The sums are of this process's share of the samples. The exact figures come at the end of the epoch.
-        loss = float(sums.losses.sum()) / max(1, sums.samples)
-        accuracy = float(sums.correct.sum()) / max(1, sums.samples)
+        loss, accuracy, _ = (sums.sum(dim=1) / samples * facts.world_size).tolist()
         figures = f"loss {loss:.4f}  acc. {accuracy:.2%}  {speed:,.0f} images/s  {time_left} left"
         if self.bar:
             self.bar.update(self.task, completed=step + 1, figures=figures)
@@ -119,7 +122,7 @@ class TrainingConsole(Observer):
             place = f"epoch {self.epoch + 1}/{facts.epochs}  step {step + 1}/{facts.steps_per_epoch}"
             self.console.print(Text(f"  {place}  {figures}"))
 
-    def epoch_finished(self, record: "EpochRecord") -> None:
+    def epoch_finished(self, record: "EpochRecord", step_losses: "npt.NDArray[np.float32]") -> None:  # noqa: ARG002
         self.close()
         if self.quiet:
             return
@@ -137,7 +140,7 @@ class TrainingConsole(Observer):
         )
         self.console.print(Text(_row(values)))
 
-    def run_finished(self, headline: str, files: "Sequence[Path]") -> None:
+    def show_result(self, headline: str, files: "Sequence[Path]") -> None:
         self.close()
         if self.quiet:
             return

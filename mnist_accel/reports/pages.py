@@ -14,7 +14,7 @@ from PIL import Image
 
 from mnist_accel import __version__
 from mnist_accel.errors import printable
-from mnist_accel.training.evaluate import FinishedEvaluation
+from mnist_accel.reports.runs import Evaluation
 
 
 @cache
@@ -33,7 +33,7 @@ def render(template: str, **values: Any) -> bytes:
     return environment.get_template(template).render(version=__version__, **values).encode()
 
 
-def digits(evaluation: FinishedEvaluation, indices: npt.NDArray[np.int64]) -> list[tuple[str, str]]:
+def digits(evaluation: Evaluation, indices: npt.NDArray[np.int64]) -> list[tuple[str, str]]:
     """Picture (data URI) and text of test images: the true class, and the prediction with its probability."""
     found, names = evaluation.predictions, [printable(name, 20) for name in evaluation.dataset.class_names]
     pictures = []

@@ -13,11 +13,9 @@ from mnist_accel.errors import ConfigError
 from mnist_accel.files import atomic
 from mnist_accel.reports import pages, statistics
 from mnist_accel.reports.charts import Chart, Series, line_chart
-from mnist_accel.reports.comparison import evaluated
 from mnist_accel.reports.run_summary import group_headline
-from mnist_accel.reports.runs import Group, Run
+from mnist_accel.reports.runs import Evaluation, Group, Run
 from mnist_accel.reports.tables import as_text
-from mnist_accel.training.evaluate import FinishedEvaluation
 
 REPORT_FILE = "report.html"
 OUTPUT = ("output_dir", "data_dir", "resume", "seed")
@@ -33,14 +31,14 @@ def report(path: str | Path) -> Path:
         UserError: no finished run is there, its data set is missing, or the folder is read-only.
     """
     group = Group.load(path)
-    run, evaluation = group.runs[0], evaluated(group.runs[0])
+    run, evaluation = group.runs[0], group.runs[0].evaluate()
     values = _figures(group, run, evaluation) | _mistakes(evaluation) | _calibration(evaluation) | _facts(run)
     output = group.path / REPORT_FILE
     atomic.write_whole(output, pages.render("report.html", **values))
     return output
 
 
-def _figures(group: Group, run: Run, evaluation: FinishedEvaluation) -> dict[str, Any]:
+def _figures(group: Group, run: Run, evaluation: Evaluation) -> dict[str, Any]:
     """Title, headline, table of a group, curves, and figures by epoch."""
     result, record = evaluation.result, run.record
     low, high = result.accuracy_ci95
@@ -106,7 +104,7 @@ def _curves(group: Group, part: str) -> list[Chart]:
     return [*charts, line_chart(steps, "step", "loss of each step", is_clipped=True)]
 
 
-def _mistakes(evaluation: FinishedEvaluation) -> dict[str, Any]:
+def _mistakes(evaluation: Evaluation) -> dict[str, Any]:
     """Confusion matrix, most confused classes with examples, worst mistakes, figures by class."""
     found, result, names = evaluation.predictions, evaluation.result, evaluation.dataset.class_names
     matrix = np.array(result.confusion_matrix)
@@ -138,7 +136,7 @@ def _mistakes(evaluation: FinishedEvaluation) -> dict[str, Any]:
     }
 
 
-def _calibration(evaluation: FinishedEvaluation) -> dict[str, Any]:
+def _calibration(evaluation: Evaluation) -> dict[str, Any]:
     found = evaluation.predictions
     result = statistics.calibration(found.probability, found.predicted == found.labels)
     bins = [(f"{probability:.1%}", f"{accuracy:.1%}", f"{samples:,}") for samples, probability, accuracy in result.bins]

@@ -2,25 +2,38 @@
 
 import dataclasses
 import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import TypeAdapter
 
+from mnist_accel.config.settings import EvaluateConfig
+from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import UserError, printable
 from mnist_accel.files import run_record
 from mnist_accel.files.untrusted import read_limited
-from mnist_accel.training.events import EpochRecord
+from mnist_accel.training.evaluate import EvaluateResult, run_evaluation
+from mnist_accel.training.events import EpochRecord, Observer
+from mnist_accel.training.metrics import Predictions
 
 LARGEST_FILE = 2**28
 """Bytes of metrics.jsonl and of step_losses.csv that are read."""
 IRRELEVANT = ("seed", "output_dir", "data_dir", "resume", "keep", "checkpoint_every", "max_restarts", "timeout")
 """Settings that change no result, and the seed."""
 HISTORY = TypeAdapter(EpochRecord)
+
+
+class Evaluation(NamedTuple):
+    """Figures and predictions of a model on a test set."""
+
+    result: EvaluateResult
+    dataset: DataSet
+    predictions: Predictions
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,17 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """One dict per epoch, for `pandas.DataFrame(run.metrics())`."""
         return [dataclasses.asdict(epoch) for epoch in self.history]
+
+    def evaluate(self) -> Evaluation:
+        """Evaluate the final weights, in the precision of the run where this machine has it."""
+        precision = str(self.record.get("mixed_precision", "no"))
+        config = EvaluateConfig(
+            weights=self.weights,
+            mixed_precision="auto" if precision == "fp16" else precision,
+            output_dir=Path(tempfile.gettempdir()),  # nothing is written
+        )
+        result, _, dataset, predictions = run_evaluation(config, Observer())
+        return Evaluation(result, dataset, predictions)
 
     def as_json(self) -> dict[str, Any]:
         """The main figures of the run as JSON values."""

@@ -11,7 +11,9 @@ from mnist_accel.files.untrusted import read_limited
 from mnist_accel.training.events import Observer
 
 if TYPE_CHECKING:
-    from mnist_accel.training.events import RunFacts, StepSums
+    from torch import Tensor
+
+    from mnist_accel.training.events import RunFacts
 
 PARTIAL_FILE = "timing.partial.json"
 WRITE_SECONDS = 0.2
@@ -33,9 +35,14 @@ class TimeSpent(BaseModel):
 
 
 class Timing(Observer):
-    """An observer that measures the parts of a run, and keeps the sums in a file that survives a crash."""
+    """An observer that measures the parts of a run.
 
-    def __init__(self) -> None:
+    Args:
+        is_written: keep the sums in a file that survives a crash, as one process of a run does.
+    """
+
+    def __init__(self, *, is_written: bool = True) -> None:
+        self.is_written = is_written
         self.spent = TimeSpent(seconds=dict.fromkeys(PARTS, 0.0))
         self.part, self.since, self.written = PARTS[0], time.perf_counter(), 0.0
         self.path: Path | None = None
@@ -45,8 +52,9 @@ class Timing(Observer):
         self.part = name
 
     def run_started(self, facts: "RunFacts") -> None:
-        self.path = Path(facts.output_dir) / PARTIAL_FILE
-        if facts.settings["resume"] == "never" or not self.path.exists():
+        if self.is_written:
+            self.path = Path(facts.output_dir) / PARTIAL_FILE
+        if not self.path or facts.settings["resume"] == "never" or not self.path.exists():
             return
         try:
             earlier = TimeSpent.model_validate_json(read_limited(self.path, 2**16))
@@ -57,7 +65,7 @@ class Timing(Observer):
         for part, seconds in earlier.seconds.items():
             self.spent.seconds[part] = self.spent.seconds.get(part, 0.0) + seconds
 
-    def step_finished(self, step: int, sums: "StepSums") -> None:  # noqa: ARG002
+    def step_finished(self, step: int, sums: "Tensor") -> None:  # noqa: ARG002
         self.spent.steps += 1
         if time.perf_counter() - self.written > WRITE_SECONDS:
             self._add()

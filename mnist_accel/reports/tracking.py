@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from PIL import Image
 
@@ -31,7 +32,8 @@ class Tracking(Observer):
     """An observer that tracks a run. After a resume it continues the same tracked run, and tracks no epoch twice.
 
     The figures of an epoch, and the losses of its steps, are tracked after the epoch. A tracker that fails is told of
-    once, and the training continues without it.
+    once, and the training continues without it. Trackio writes in the background, twice a second: a run that is killed
+    sooner than that after an epoch can lose this epoch there.
 
     Args:
         names: of trackers, for example "tensorboard".
@@ -85,13 +87,13 @@ class Tracking(Observer):
             tracker.store_init_configuration({**self.facts.settings, **facts})
         self.trackers[name] = tracker
 
-    def epoch_finished(self, record: "EpochRecord", step_losses: Sequence[float]) -> None:
+    def epoch_finished(self, record: "EpochRecord", step_losses: npt.NDArray[np.float32]) -> None:
         if record.epoch <= self.state["epoch"]:  # tracked before the run was interrupted
             return
         last = record.epoch * self.facts.steps_per_epoch
         figures = {name: value for name, value in vars(record).items() if value is not None and name != "epoch"}
-        for step, loss in enumerate(step_losses, last - len(step_losses) + 1):
-            self._log({"step_loss": float(loss)} | (figures if step == last else {}), step)
+        for step, loss in enumerate(step_losses.tolist(), last - len(step_losses) + 1):
+            self._log({"step_loss": loss} | (figures if step == last else {}), step)
         self.state["epoch"] = record.epoch
         self._save()
 
@@ -107,7 +109,12 @@ class Tracking(Observer):
         for path in pictures if hasattr(tracker, "log_images") else ():
             pixels = np.asarray(Image.open(path).convert("RGB"))[np.newaxis]  # (1, H, W, 3)
             tracker.log_images({path.stem: pixels}, step=step, **options)
-        tracker.finish()
+        if name == "trackio":
+            import trackio  # type: ignore[import-not-found,unused-ignore]
+
+            trackio.finish()  # the tracker's own method would be repeated at exit, and print on stdout
+        else:
+            tracker.finish()
 
     def _log(self, values: dict[str, float], step: int) -> None:
         for name, tracker in list(self.trackers.items()):

@@ -51,24 +51,3 @@ def mean_for_all_processes(loss: Tensor, batch_size: int, world_size: int) -> Te
     The factor is NaN where the loss is not finite, so that every process sees it in its gradients.
     """
     return loss * (world_size / batch_size + 0 * loss.detach())
-
-
-def require_finite(table: Tensor, hardware: Hardware, epoch: int, lr: float) -> None:
-    """Raise if a step of this epoch met a number that is not finite. Waits for the device; on every process.
-
-    Args:
-        table: (steps,), 1 from the first such step on.
-        epoch: counted from 0.
-        lr: for the message.
-
-    Raises:
-        NumbersError: names the first such step.
-    """
-    bad = hardware.accelerator.reduce(table, "sum").cpu().nonzero()
-    if len(bad):
-        raise NumbersError(
-            "the loss, a gradient or a weight is infinite or not a number in "
-            f"epoch {epoch + 1}, step {int(bad[0]) + 1}; the weights were left as they were before that step",
-            f"lower --lr (it is {lr:g})"
-            + (", or give --mixed-precision no" if hardware.mixed_precision != "no" else ""),
-        )

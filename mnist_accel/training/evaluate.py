@@ -1,6 +1,5 @@
 """One evaluation of saved weights, from its configuration to its figures."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import Any
 
 import torch
 
-from mnist_accel.config.settings import DATASETS, EvaluateConfig, settings
+from mnist_accel.config.settings import DATASETS, EvaluateConfig
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.digits import DataSet
-from mnist_accel.errors import UserError, WeightsError, did_you_mean, printable
+from mnist_accel.errors import UserError, WeightsError, printable
+from mnist_accel.files.atomic import exists
 from mnist_accel.files.run_record import read_record, record_path
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.models import classifier
@@ -19,7 +19,7 @@ from mnist_accel.models.classifier import Classifier
 from mnist_accel.training import metrics
 from mnist_accel.training.events import Observer
 from mnist_accel.training.metrics import Predictions
-from mnist_accel.training.train import load_data, prepare_output, start
+from mnist_accel.training.train import load_data, start
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,12 @@ class EvaluateResult:
     per_class: list[dict[str, Any]]
     confusion_matrix: list[list[int]]
 
-    def as_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
-
-@dataclass(frozen=True)
-class FinishedEvaluation:
-    """An evaluation, for those who draw its pictures."""
-
-    hardware: Hardware
-    result: EvaluateResult
-    dataset: DataSet
-    predictions: Predictions
-
-
-def run_evaluation(config: EvaluateConfig, observer: Observer) -> FinishedEvaluation:
+def run_evaluation(config: EvaluateConfig, observer: Observer) -> tuple[EvaluateResult, Hardware, DataSet, Predictions]:
     """Evaluate saved weights on a test set. Every process of a distributed run calls this.
+
+    Returns:
+        The result, and what its pictures need: the hardware, the data set, and the predictions.
 
     Raises:
         UserError: the weights, the data or the machine do not allow it.
@@ -70,9 +60,8 @@ def run_evaluation(config: EvaluateConfig, observer: Observer) -> FinishedEvalua
             "leave the option out",
         )
     hardware = start(config)
-    prepare_output(config.output_dir, hardware)
     dataset = load_data(name, data_folder(config), hardware, observer)
-    require_same_classes(config.weights, model, dataset)
+    require_same_classes(model, dataset)
     prepared = hardware.accelerator.prepare_model(model.model, evaluation_mode=True)
     test_data = InputPipeline(dataset.test, hardware.device, model.dtype)
     predictions = metrics.predict_dataset(prepared, test_data, hardware, config.batch_size)
@@ -89,50 +78,36 @@ def run_evaluation(config: EvaluateConfig, observer: Observer) -> FinishedEvalua
         per_class=metrics.per_class(confusion, dataset.class_names),
         confusion_matrix=confusion.tolist(),
     )
-    return FinishedEvaluation(hardware, result, dataset, predictions)
+    return result, hardware, dataset, predictions
 
 
 def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
     """The data set to test on: the one asked for, else the one that the weights were trained on."""
-    name = config.dataset or trained_on
-    if name is None:
-        raise UserError(
-            f"there is no {record_path(config.weights)} that names the data set of these weights",
-            f"give --dataset {'|'.join(DATASETS)}",
-        )
-    try:
-        return str(settings(EvaluateConfig)["dataset"].prepared(name))
-    except ValueError as error:
-        raise WeightsError(
-            f"{record_path(config.weights)} names an unknown data set {printable(name, 60)!r}",
-            did_you_mean(name, DATASETS),
-        ) from error
+    if name := config.dataset or trained_on:
+        return name
+    raise UserError(
+        f"there is no {record_path(config.weights)} that names the data set of these weights",
+        f"give --dataset {'|'.join(DATASETS)}",
+    )
 
 
 def data_folder(config: EvaluateConfig) -> Path:
     """`--data-dir`; without it, the folder that the record of the weights names, if that is there."""
-    record = None if "data_dir" in config.model_fields_set else read_record(config.weights)
-    written = record.get("config") if record else None
-    recorded = written.get("data_dir") if isinstance(written, dict) else None
-    if isinstance(recorded, str) and len(recorded) < 1000 and "\0" not in recorded and Path(recorded).is_dir():
-        return Path(recorded)
-    return config.data_dir
+    record = (read_record(config.weights) or {}) if "data_dir" not in config.model_fields_set else {}
+    recorded = Path(str(record.get("config", {}).get("data_dir", config.data_dir)))
+    return recorded if exists(recorded) else config.data_dir
 
 
-def require_same_classes(path: Path, model: Classifier, dataset: DataSet) -> None:
+def require_same_classes(model: Classifier, dataset: DataSet) -> None:
     """Raise WeightsError where the classes of the weights are not those of the data set.
 
     IDX files name no classes, and weights without a record do not either; then only their number is compared.
     """
-    known = model.trained_on is not None and not f"{model.trained_on} {dataset.name}".count("idx:")
+    has_names = model.trained_on is not None and "idx:" not in f"{model.trained_on} {dataset.name}"
     here, there = model.class_names, dataset.class_names
-    if len(here) != len(there) or (known and here != there):
+    if len(here) != len(there) or (has_names and here != there):
+        counts = [f"{len(names)} classes ({printable(', '.join(names), 60)})" for names in (here, there)]
         raise WeightsError(
-            f"{path}: has {_classes(here)}; {dataset.name} has {_classes(there)}",
+            f"{model.path}: has {counts[0]}; {dataset.name} has {counts[1]}",
             "name the --dataset that it was trained on",
         )
-
-
-def _classes(names: tuple[str, ...]) -> str:
-    """The number of classes, with the first names."""
-    return f"{len(names)} classes ({printable(', '.join(names[:5]), 60)}{', …' if len(names) > 5 else ''})"

@@ -2,10 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ConfigDict
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from mnist_accel.training.train import TrainResult
 
 
 @dataclass(frozen=True)
@@ -82,43 +90,14 @@ class RunFacts:
     output_dir: str
 
 
-@dataclass
-class StepSums:
-    """Sums over this process's part of each step of an epoch, on the device. Reading them waits for the device.
-
-    Attributes:
-        table: (3, steps): summed cross entropy; number of correct predictions; 1 from the first step with a number that
-            is not finite.
-        samples: number of samples added so far.
-    """
-
-    table: Tensor
-    samples: int = 0
-
-    @property
-    def losses(self) -> Tensor:
-        return self.table[0]
-
-    @property
-    def correct(self) -> Tensor:
-        return self.table[1]
-
-    @property
-    def not_finite(self) -> Tensor:
-        return self.table[2]
-
-    def add(self, step: int, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add the summed loss () and the predictions (B, classes) of a part of step `step`."""
-        self.losses[step].add_(loss.detach())
-        self.correct[step].add_((logits.argmax(dim=1) == labels).sum())
-        self.samples += len(labels)
-
-
 class Observer:
     """Listens to a training run; this one does nothing. Methods are called on every process, in this order."""
 
     def notice(self, text: str) -> None:
         """A message for the user, at any time."""
+
+    def part_started(self, name: str) -> None:
+        """From now on the time goes into "start-up", "data", "steps", "evaluation", "checkpoints" or "pictures"."""
 
     def run_started(self, facts: RunFacts) -> None:
         """Called once, before the first step."""
@@ -126,8 +105,49 @@ class Observer:
     def epoch_started(self, epoch: int, step: int) -> None:
         """Both count from 0; `step` is the first step of the epoch that this run makes."""
 
-    def step_finished(self, step: int, sums: StepSums) -> None:
-        """`step` counts from 0 in its epoch. Reading `sums` waits for the device, so read them rarely."""
+    def step_finished(self, step: int, sums: Tensor) -> None:
+        """`step` counts from 0 in its epoch. `sums` (3, steps) are this process's; see `Progress`.
 
-    def epoch_finished(self, record: EpochRecord) -> None:
-        """Called after each epoch, before its checkpoint."""
+        Reading them waits for the device, so read them rarely.
+        """
+
+    def epoch_finished(self, record: EpochRecord, step_losses: npt.NDArray[np.float32]) -> None:
+        """Called after each epoch, before its checkpoint, with the mean loss of each of its steps (steps,)."""
+
+    def run_finished(self, result: "TrainResult", pictures: "Sequence[Path]") -> None:
+        """Called once, after the results and the pictures have been written."""
+
+
+class Observers(Observer):
+    """Passes all events on to several observers."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self.observers = observers
+
+    def notice(self, text: str) -> None:
+        for observer in self.observers:
+            observer.notice(text)
+
+    def part_started(self, name: str) -> None:
+        for observer in self.observers:
+            observer.part_started(name)
+
+    def run_started(self, facts: RunFacts) -> None:
+        for observer in self.observers:
+            observer.run_started(facts)
+
+    def epoch_started(self, epoch: int, step: int) -> None:
+        for observer in self.observers:
+            observer.epoch_started(epoch, step)
+
+    def step_finished(self, step: int, sums: Tensor) -> None:
+        for observer in self.observers:
+            observer.step_finished(step, sums)
+
+    def epoch_finished(self, record: EpochRecord, step_losses: npt.NDArray[np.float32]) -> None:
+        for observer in self.observers:
+            observer.epoch_finished(record, step_losses)
+
+    def run_finished(self, result: "TrainResult", pictures: "Sequence[Path]") -> None:
+        for observer in self.observers:
+            observer.run_finished(result, pictures)

@@ -5,10 +5,18 @@ from pathlib import Path
 
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.files import checkpoint
+from mnist_accel.files.atomic import exists
 from mnist_accel.files.checkpoint import Checkpoint, CheckpointError, CheckpointFolder
-from mnist_accel.files.run_record import PARTIAL_METRICS_FILE, WEIGHTS_FILE, EpochLog, record_path
+from mnist_accel.files.run_record import (
+    PARTIAL_METRICS_FILE,
+    WEIGHTS_FILE,
+    EpochLog,
+    checkpoint_line,
+    history_lines,
+    record_path,
+)
 from mnist_accel.hardware.signals import StoppedError, StopRequests
-from mnist_accel.training.bad_numbers import require_finite
+from mnist_accel.training.bad_numbers import NumbersError
 from mnist_accel.training.events import Observer
 from mnist_accel.training.setup import Progress, Setup
 from mnist_accel.training.state import Facts, capture, restore
@@ -33,7 +41,6 @@ class Guard:
         self.config, self.who, self.stop, self.observer = config, who, stop, observer
         self.checkpoints = CheckpointFolder(config.output_dir / checkpoint.FOLDER, config.keep)
         self.epoch_log = EpochLog(config.output_dir / PARTIAL_METRICS_FILE)
-        self.saved_at: tuple[int, int] | None = None
 
     def resume(self, setup: Setup) -> Progress:
         """The position to start from: the beginning, or that of the checkpoint that `--resume` asks for.
@@ -53,43 +60,33 @@ class Guard:
                     f"{'; '.join(changes)}: the same samples follow in the same order, but the weights will differ "
                     "from those of the uninterrupted run"
                 )
-            self.saved_at = (progress.epoch, progress.step)
         if hardware.is_main:
-            self.epoch_log.restart(progress.history)
+            self.epoch_log.restart(history_lines(progress.history))
         return progress
 
     def _find_checkpoint(self) -> Checkpoint | None:
         """The checkpoint that `--resume` asks for; None to start at the beginning."""
-        wanted, own = self.config.resume, self.checkpoints
-        if wanted == "never":
-            if unfinished := own.numbered():
-                self.observer.notice(
-                    f"an unfinished run is in {unfinished[-1][1]}: --resume auto continues it; this run starts anew"
-                )
-            return None
-        if wanted == "auto":
-            found = own.newest_valid(self.observer.notice)
-            if found is None and record_path(self.config.output_dir / WEIGHTS_FILE).exists():
-                self.observer.notice(f"the run in {self.config.output_dir} is finished; this run starts anew")
-        else:
-            found = self._named_checkpoint(Path(wanted))
-        if found is not None:
-            self.observer.notice(f"continuing from {found.path}")
-        return found
-
-    def _named_checkpoint(self, path: Path) -> Checkpoint:
+        wanted, notice = self.config.resume, self.observer.notice
+        path = self.config.output_dir if wanted in ("auto", "never") else Path(wanted)
+        if not exists(path):
+            raise CheckpointError(f"--resume {path}: no such checkpoint or folder", "name another, or give auto")
         inner = path / checkpoint.FOLDER
         folder = CheckpointFolder(inner if inner.is_dir() else path)
-        if not folder.numbered():
-            if record_path(path / WEIGHTS_FILE).exists():
-                raise CheckpointError(
-                    f"--resume {path}: the run there is finished, and its checkpoints were deleted",
-                    "start a new run in another --output-dir",
-                )
-            return checkpoint.read(path)
-        found = folder.newest_valid(self.observer.notice)
-        if found is None:
-            raise CheckpointError(f"--resume {path}: it holds no valid checkpoint", "name another, or never")
+        if wanted == "never":
+            if unfinished := folder.numbered():
+                notice(f"an unfinished run is in {unfinished[-1][1]}: --resume auto continues it; this run starts anew")
+            return None
+        found = folder.newest_valid(notice)
+        is_finished = found is None and record_path(path / WEIGHTS_FILE).exists()
+        if is_finished and wanted != "auto":
+            text = f"--resume {path}: the run there is finished, and its checkpoints were deleted"
+            raise CheckpointError(text, "start a new run in another --output-dir")
+        if is_finished:
+            notice(f"the run in {path} is finished; this run starts anew")
+        elif found is None and wanted != "auto":
+            found = checkpoint.read(path)
+        if found is not None:
+            notice(f"continuing from {found.path}")
         return found
 
     def after_step(self, setup: Setup, progress: Progress) -> None:
@@ -99,12 +96,17 @@ class Guard:
             StoppedError: the run was asked to stop, and has saved.
             NumbersError: a step of this epoch met a bad number.
         """
-        steps = progress.epoch * setup.steps_per_epoch + progress.step
+        hardware, steps = setup.hardware, progress.epoch * setup.steps_per_epoch + progress.step
+        if hardware.heartbeats:
+            hardware.heartbeats.position = _position(setup, progress)
+        if self.stop.wants_status:
+            self.stop.wants_status = False
+            self.observer.notice(f"the run is {_position(setup, progress)}")
         if progress.step % NUMBER_CHECK_STEPS == 0 or progress.step == setup.steps_per_epoch:
             self.require_finite(setup, progress)
         if self.config.checkpoint_every and steps % self.config.checkpoint_every == 0:
             self.save(setup, progress)
-        if setup.hardware.world_size == 1 or steps % STOP_CHECK_STEPS == 0:
+        if hardware.world_size == 1 or steps % STOP_CHECK_STEPS == 0:
             self.stop_if_requested(setup, progress)
 
     def after_epoch(self, setup: Setup, progress: Progress) -> None:
@@ -112,7 +114,7 @@ class Guard:
         if not self.config.checkpoint_every:
             self.save(setup, progress)
         if setup.hardware.is_main:
-            self.epoch_log.append(progress.history[-1])
+            self.epoch_log.append(history_lines(progress.history[-1:]))
         self.stop_if_requested(setup, progress)
 
     def stop_if_requested(self, setup: Setup, progress: Progress) -> None:
@@ -121,25 +123,37 @@ class Guard:
         if not number:
             return
         self.save(setup, progress)
-        where = f"in epoch {progress.epoch + 1}, after step {progress.step} of {setup.steps_per_epoch}"
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        raise StoppedError(number, f"stopped by {name} {where}; a checkpoint was saved", "continue with --resume auto")
+        message = f"stopped by {name} {_position(setup, progress)}; a checkpoint was saved"
+        raise StoppedError(number, message, "continue with --resume auto")
 
     def save(self, setup: Setup, progress: Progress) -> None:
-        """Write a checkpoint of this position, once. Called on every process; the main process writes."""
-        if self.saved_at == (progress.epoch, progress.step):
-            return
+        """Write a checkpoint of this position. Called on every process; the main process writes."""
+        self.observer.part_started("checkpoints")
         self.require_finite(setup, progress)
         tensors, state = capture(setup, progress, self.who)
 
         def write() -> None:
             if setup.hardware.is_main:
-                self.checkpoints.save(tensors, state)
+                path = self.checkpoints.save(tensors, state)
+                self.epoch_log.append(checkpoint_line(path, progress.epoch * setup.steps_per_epoch + progress.step))
 
         setup.hardware.together(write)
-        self.saved_at = (progress.epoch, progress.step)
+        self.observer.part_started("steps")
 
     def require_finite(self, setup: Setup, progress: Progress) -> None:
-        """Raise NumbersError if a step of this epoch met a bad number."""
-        if progress.sums is not None:
-            require_finite(progress.sums.not_finite, setup.hardware, progress.epoch, self.config.lr)
+        """Raise NumbersError if a step of this epoch met a bad number. Waits for the device; on every process."""
+        if progress.sums is None:
+            return
+        bad = setup.hardware.accelerator.reduce(progress.sums[2], "sum").cpu().nonzero()
+        if len(bad):
+            raise NumbersError(
+                "the loss, a gradient or a weight is infinite or not a number in "
+                f"epoch {progress.epoch + 1}, step {int(bad[0]) + 1}; the weights were left as before that step",
+                f"lower --lr (it is {self.config.lr:g})"
+                + (", or give --mixed-precision no" if setup.hardware.mixed_precision != "no" else ""),
+            )
+
+
+def _position(setup: Setup, progress: Progress) -> str:
+    return f"in epoch {progress.epoch + 1}, after step {progress.step} of {setup.steps_per_epoch}"

@@ -2,7 +2,6 @@
 
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,50 +10,38 @@ from torch.nn.functional import cross_entropy
 
 from mnist_accel.data.sample_order import epoch_order, local_slices
 from mnist_accel.training.bad_numbers import mean_for_all_processes
-from mnist_accel.training.events import EpochRecord, Observer, StepSums
+from mnist_accel.training.events import EpochRecord, Observer
 from mnist_accel.training.guard import Guard
 from mnist_accel.training.metrics import Predictions, predict_dataset
 from mnist_accel.training.optimizer import learning_rate, set_learning_rate
 from mnist_accel.training.setup import Progress, Setup
 
 
-@dataclass(frozen=True)
-class FitResult:
-    """The outcome of `fit`.
-
-    Attributes:
-        final_epoch: the epoch, counted from 1, whose weights are the final ones.
-        predictions: of the final weights on the test set.
-    """
-
-    final_epoch: int
-    predictions: Predictions
-
-
-def fit(setup: Setup, progress: Progress, observer: Observer, guard: Guard) -> FitResult:
-    """Train from `progress` to the last epoch. The test set is only reported; it decides nothing."""
+def fit(setup: Setup, progress: Progress, observer: Observer, guard: Guard) -> Predictions:
+    """Train from `progress` to the last epoch, and predict the test set. It is only reported; it decides nothing."""
     predictions = None
     while not progress.is_finished(setup.config):
+        observer.part_started("steps")
         observer.epoch_started(progress.epoch, progress.step)
         totals = train_epoch(setup, progress, observer, guard)
+        observer.part_started("evaluation")
         predictions = predict_dataset(setup.final_module, setup.validation_data or setup.test_data, setup.hardware)
         finish_epoch(setup, progress, totals, predictions)
-        observer.epoch_finished(progress.history[-1])
+        observer.epoch_finished(progress.history[-1], progress.step_losses[-setup.steps_per_epoch :])
         guard.after_epoch(setup, progress)
-    final_epoch = progress.epoch
-    if setup.config.select == "best" and progress.best:
-        final_epoch = progress.best.epoch
-        setup.final_module.load_state_dict(progress.best.weights)
+    observer.part_started("evaluation")
+    if setup.config.select == "best":
+        setup.final_module.load_state_dict(progress.best_weights)
     if predictions is None or setup.validation_data:  # else the last epoch's are those of the final weights
         predictions = predict_dataset(setup.final_module, setup.test_data, setup.hardware)
-    return FitResult(final_epoch, predictions)
+    return predictions
 
 
 def train_epoch(setup: Setup, progress: Progress, observer: Observer, guard: Guard) -> Tensor:
     """Train the steps that are left of the current epoch; the sums of all its steps over all processes, (3, steps)."""
     config, steps = setup.config, setup.steps_per_epoch
-    order = torch.from_numpy(epoch_order(len(setup.train_data), config.seed, progress.epoch)).to(setup.train_data.home)
-    sums = progress.sums = progress.sums or empty_sums(setup)
+    order = torch.from_numpy(epoch_order(len(setup.train_data), config.seed, progress.epoch)).to(setup.hardware.device)
+    sums = progress.sums = setup.empty_sums() if progress.sums is None else progress.sums
     setup.model.train()
     seconds_before, began = progress.epoch_seconds, time.perf_counter()
     for step in range(progress.step, steps):
@@ -65,16 +52,17 @@ def train_epoch(setup: Setup, progress: Progress, observer: Observer, guard: Gua
         guard.after_step(setup, progress)
         observer.step_finished(step, sums)
     share_running_statistics(setup)
-    totals: Tensor = setup.hardware.accelerator.reduce(sums.table, "sum").cpu()  # waits for the device
+    totals: Tensor = setup.hardware.accelerator.reduce(sums, "sum").cpu()  # waits for the device
     progress.epoch_seconds = seconds_before + time.perf_counter() - began
     return totals
 
 
-def train_step(setup: Setup, batch: Tensor, epoch: int, step: int, sums: StepSums) -> None:
+def train_step(setup: Setup, batch: Tensor, epoch: int, step: int, sums: Tensor) -> None:
     """Make one optimizer step on a global batch of sample indices (B,), of which this process computes its parts."""
     accelerator, config = setup.hardware.accelerator, setup.config
     total_step, total_steps = epoch * setup.steps_per_epoch + step, config.epochs * setup.steps_per_epoch
     set_learning_rate(setup.optimizer, learning_rate(config, total_step, total_steps))
+    loss_sum, correct, not_finite = sums[:, step]  # scalars on the device
     parts = local_slices(len(batch), setup.hardware.rank, setup.hardware.world_size, config.gradient_accumulation_steps)
     for part in parts:
         images, labels = setup.train_data.batch(batch[part])
@@ -83,8 +71,9 @@ def train_step(setup: Setup, batch: Tensor, epoch: int, step: int, sums: StepSum
             logits = setup.model(setup.augment(images, batch[part], epoch))
             loss = cross_entropy(logits, labels, reduction="sum")
             accelerator.backward(mean_for_all_processes(loss, len(batch), setup.hardware.world_size))
-        sums.add(step, loss, logits, labels)
-    sums.not_finite[step] = setup.bad_numbers.check(sums.losses[step])
+        loss_sum += loss.detach()
+        correct += (logits.argmax(dim=1) == labels).sum()
+    not_finite.copy_(setup.bad_numbers.check(loss_sum))
     setup.optimizer.step()
     setup.optimizer.zero_grad()
     if setup.weight_average:
@@ -105,13 +94,6 @@ def set_mode(setup: Setup, labels: Tensor) -> None:
     """
     if setup.model.training != (len(labels) > 0):
         setup.model.train(len(labels) > 0)
-
-
-def empty_sums(setup: Setup) -> StepSums:
-    """Sums of an epoch before its first step, in float64 where the device has it (Apple's GPUs do not)."""
-    device = setup.hardware.device
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    return StepSums(torch.zeros(3, setup.steps_per_epoch, device=device, dtype=dtype))
 
 
 def share_running_statistics(setup: Setup) -> None:
@@ -148,5 +130,9 @@ def finish_epoch(setup: Setup, progress: Progress, totals: Tensor, predictions: 
         validation_loss=predictions.loss if held_out else None,
         validation_accuracy=predictions.accuracy if held_out else None,
     )
-    step_losses = (totals[0].numpy() / batch_sizes).astype(np.float32)
-    progress.finish_epoch(record, step_losses, setup.final_module)
+    progress.history.append(record)
+    progress.step_losses = np.append(progress.step_losses, (totals[0].numpy() / batch_sizes).astype(np.float32))
+    progress.step, progress.sums, progress.epoch_seconds = 0, None, 0.0
+    if held_out and progress.best_epoch == progress.epoch:
+        weights = setup.final_module.state_dict()
+        progress.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}

@@ -18,9 +18,8 @@ from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.models import architectures
 from mnist_accel.models.normalisation import MEAN, STD
 from mnist_accel.training.bad_numbers import BadNumbers
-from mnist_accel.training.events import EpochRecord, StepSums
-from mnist_accel.training.optimizer import build_optimizer
-from mnist_accel.training.weight_average import WeightAverage
+from mnist_accel.training.events import EpochRecord
+from mnist_accel.training.optimizer import WeightAverage, build_optimizer
 
 
 @dataclass
@@ -61,14 +60,11 @@ class Setup:
         """The module that is evaluated and saved: the average of the weights where one is kept."""
         return self.weight_average.module if self.weight_average else self.module
 
-
-@dataclass(frozen=True)
-class Best:
-    """The epoch with the lowest validation loss so far, and its weights on the CPU."""
-
-    epoch: int
-    loss: float
-    weights: dict[str, Tensor]
+    def empty_sums(self) -> Tensor:
+        """`Progress.sums` before the first step, in float64 where the device has it (Apple's GPUs do not)."""
+        device = self.hardware.device
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        return torch.zeros(3, self.steps_per_epoch, device=device, dtype=dtype)
 
 
 @dataclass
@@ -76,36 +72,37 @@ class Progress:
     """The position of a run, and its figures so far.
 
     Attributes:
-        epoch: number of finished epochs.
         step: number of finished steps of the current epoch.
-        sums: of the current epoch; None before its first step.
+        sums: (3, steps) on the device, this process's part of each step of the current epoch: summed cross entropy;
+            number of correct predictions; 1 from the first step with a number that is not finite. None before step 1.
         epoch_seconds: time of the training steps of the current epoch so far.
+        history: records of the finished epochs.
         step_losses: float32 (steps,), mean cross entropy of each step of the finished epochs.
+        best_weights: of the best epoch, on the CPU; empty without held-out samples.
     """
 
-    epoch: int = 0
     step: int = 0
-    sums: StepSums | None = None
+    sums: Tensor | None = None
     epoch_seconds: float = 0.0
     history: list[EpochRecord] = field(default_factory=list)
     step_losses: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
-    best: Best | None = None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        """Number of finished epochs."""
+        return len(self.history)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, counted from 1, with the lowest validation loss; without held-out samples, the last one."""
+        losses = [record.validation_loss for record in self.history if record.validation_loss is not None]
+        return losses.index(min(losses)) + 1 if losses else self.epoch
 
     def is_finished(self, config: TrainConfig) -> bool:
         """Whether all epochs are done, or `early_stop` epochs in a row had no lower validation loss."""
-        epochs_since_best = self.epoch - (self.best.epoch if self.best else 0)
-        return self.epoch >= config.epochs or (config.early_stop is not None and epochs_since_best >= config.early_stop)
-
-    def finish_epoch(self, record: EpochRecord, step_losses: npt.NDArray[np.float32], module: nn.Module) -> None:
-        """Move to the beginning of the next epoch, and keep the weights of `module` if they are the best so far."""
-        loss = record.validation_loss
-        if loss is not None and (self.best is None or loss < self.best.loss):
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
-            self.best = Best(record.epoch, loss, weights)
-        self.history.append(record)
-        self.step_losses = np.concatenate([self.step_losses, step_losses])
-        self.epoch += 1
-        self.step, self.sums, self.epoch_seconds = 0, None, 0.0
+        is_stale = config.early_stop is not None and self.epoch - self.best_epoch >= config.early_stop
+        return is_stale or self.epoch >= config.epochs
 
 
 def prepare(config: TrainConfig, hardware: Hardware, data: DataSet, validation: Digits | None = None) -> Setup:

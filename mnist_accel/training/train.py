@@ -13,7 +13,7 @@ from mnist_accel.data.digits import DataSet, Digits
 from mnist_accel.errors import DataError
 from mnist_accel.files import atomic, run_record, weights
 from mnist_accel.hardware.accelerator import Hardware, start_hardware
-from mnist_accel.hardware.cpu import cpu_name
+from mnist_accel.hardware.cores import cpu_name
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.models import architectures
 from mnist_accel.training import loop
@@ -40,6 +40,7 @@ class TrainResult(RunFacts):
         chosen_epoch: the epoch whose weights are the final ones.
         history: one record per epoch.
         step_losses: mean training loss of each step.
+        time_spent: seconds of each part over all attempts, and the work that was repeated; see `reports.timing`.
     """
 
     steps: int
@@ -54,6 +55,7 @@ class TrainResult(RunFacts):
     chosen_epoch: int
     history: tuple[EpochRecord, ...] = dataclasses.field(repr=False)
     step_losses: tuple[float, ...] = dataclasses.field(repr=False)
+    time_spent: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """The values of `--json`: everything that is not in the run's files."""
@@ -61,45 +63,38 @@ class TrainResult(RunFacts):
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in in_files}
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """A run whose weights are written, for those who draw its pictures.
-
-    Attributes:
-        predictions: of the final weights on the test set.
-    """
-
-    hardware: Hardware
-    result: TrainResult
-    dataset: DataSet
-    predictions: Predictions
-
-
-def run_training(config: TrainConfig, observer: Observer, stop: StopRequests) -> FinishedRun:
+def run_training(
+    config: TrainConfig, observer: Observer, stop: StopRequests
+) -> tuple[TrainResult, Hardware, DataSet, Predictions]:
     """Train as `config` says, and write weights, record and figures into `config.output_dir`.
 
     Every process of a distributed run calls this; the main process alone writes. The files of an earlier run in the
     same folder are replaced only when this run has succeeded.
+
+    Returns:
+        The result, and what its pictures need: the hardware, the data set, and the predictions of the test set.
 
     Raises:
         UserError: the machine, the data or the output folder does not allow it.
     """
     began = time.perf_counter()
     hardware = start(config)
-    prepare_output(config.output_dir, hardware)
+    observer.part_started("data")
     dataset, validation = split(config, load_data(config.dataset, config.data_dir, hardware, observer))
+    observer.part_started("start-up")
     who = identity(config, hardware, dataset)
     same = {"resume": config.resume, "checkpoint_every": config.checkpoint_every, "compile": config.compile}
     hardware.require_same(who | same, "give every process the same settings")
     setup = prepare(config, hardware, dataset, validation)
-    with stop:
+    with stop, hardware.watching():
         guard = Guard(config, who, stop, observer)
         progress = guard.resume(setup)
         facts = run_facts(setup, dataset)
         observer.run_started(facts)
-        fitted = loop.fit(setup, progress, observer, guard)
+        predictions = loop.fit(setup, progress, observer, guard)
+    observer.part_started("checkpoints")
     content = weights.serialise(setup.final_module)  # the same bytes on every process
-    result = train_result(facts, progress, fitted, weights.sha256(content), time.perf_counter() - began)
+    result = train_result(setup, facts, progress, predictions, content, time.perf_counter() - began)
     warn_of_doubtful_result(result, observer)
 
     def publish() -> None:
@@ -109,27 +104,19 @@ def run_training(config: TrainConfig, observer: Observer, stop: StopRequests) ->
             guard.epoch_log.delete()
 
     hardware.together(publish)
-    return FinishedRun(hardware, result, dataset, fitted.predictions)
+    return result, hardware, dataset, predictions
 
 
 def start(config: RunConfig) -> Hardware:
-    """Bring up the hardware that `config` asks for."""
-    common: dict[str, Any] = {
-        name: getattr(config, name) for name in ("cpu", "mixed_precision", "threads", "timeout", "processes")
-    }
+    """Bring up the hardware that `config` asks for, and make sure that the main process can write results."""
+    names = ("cpu", "mixed_precision", "threads", "timeout", "processes")
+    options: dict[str, Any] = {name: getattr(config, name) for name in names}
     if isinstance(config, TrainConfig):
-        common |= {
-            "dtype": config.dtype,
-            "compiled": config.compile,
-            "accumulation_steps": config.gradient_accumulation_steps,
-            "speedups": config.speedups,
-        }
-    return start_hardware(**common)
-
-
-def prepare_output(folder: Path, hardware: Hardware) -> None:
-    """Make sure, before any work, that the main process can write results."""
-    hardware.together(lambda: atomic.require_writable(folder) if hardware.is_main else None)
+        options |= {"dtype": config.dtype, "compiled": config.compile, "speedups": config.speedups}
+        options["accumulation_steps"] = config.gradient_accumulation_steps
+    hardware = start_hardware(**options)
+    hardware.together(lambda: atomic.require_writable(config.output_dir) if hardware.is_main else None)
+    return hardware
 
 
 def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer) -> DataSet:
@@ -189,15 +176,15 @@ def run_facts(setup: Setup, dataset: DataSet) -> RunFacts:
 
 
 def train_result(
-    facts: RunFacts, progress: Progress, fitted: loop.FitResult, sha256: str, wall_seconds: float
+    setup: Setup, facts: RunFacts, progress: Progress, predictions: Predictions, content: bytes, wall_seconds: float
 ) -> TrainResult:
-    """The result of a run that has finished."""
-    last, predictions = progress.history[-1], fitted.predictions
+    """The result of a run that has finished; `content` is its weights file."""
+    last = progress.history[-1]
     if not math.isfinite(predictions.loss):
         raise NumbersError("the final weights give a test loss that is infinite or not a number", "lower --lr")
     return TrainResult(
-        **vars(facts) | {"epochs": last.epoch},
-        steps=last.epoch * facts.steps_per_epoch,
+        **vars(facts) | {"epochs": progress.epoch},
+        steps=progress.epoch * setup.steps_per_epoch,
         train_loss=last.train_loss,
         train_accuracy=last.train_accuracy,
         test_loss=predictions.loss,
@@ -205,8 +192,8 @@ def train_result(
         train_seconds=sum(record.train_seconds for record in progress.history),
         images_per_second=last.images_per_second,
         wall_seconds=wall_seconds,
-        weights_sha256=sha256,
-        chosen_epoch=fitted.final_epoch,
+        weights_sha256=weights.sha256(content),
+        chosen_epoch=progress.best_epoch if setup.config.select == "best" else progress.epoch,
         history=tuple(progress.history),
         step_losses=tuple(progress.step_losses.tolist()),
     )
@@ -215,38 +202,29 @@ def train_result(
 def warn_of_doubtful_result(result: TrainResult, observer: Observer) -> None:
     """Tell the user about settings that trained, but cannot have been meant."""
     if result.batch_size > result.train_samples:
-        observer.notice(
-            f"--batch-size {result.batch_size} is larger than the {result.train_samples} training samples: "
-            "each epoch is one step"
-        )
+        samples = f"the {result.train_samples} training samples"
+        observer.notice(f"--batch-size {result.batch_size} is larger than {samples}: each epoch is one step")
     if result.test_accuracy < 1.2 / len(result.class_names):
-        observer.notice(
-            f"test accuracy {result.test_accuracy:.2%} is no better than guessing; lower --lr, or train longer"
-        )
+        accuracy = f"test accuracy {result.test_accuracy:.2%}"
+        observer.notice(f"{accuracy} is no better than guessing; lower --lr, or train longer")
 
 
 def write_results(folder: Path, result: TrainResult, content: bytes) -> None:
     """Write weights, record, figures and step losses, together."""
-    last = result.history[result.chosen_epoch - 1]
-    final = {"test_loss": result.test_loss, "test_accuracy": result.test_accuracy}
-    copied = ("model", "recipe", "device", "device_name", "cpu", "threads", "world_size", "mixed_precision")
+    run = ("model", "recipe", "device", "device_name", "cpu", "threads", "world_size", "mixed_precision")
     data = ("source", "train_samples", "test_samples", "class_names", "checksums")
-    record = {name: getattr(result, name) for name in copied} | {
+    final = {name: getattr(result, name) for name in ("test_loss", "test_accuracy")}
+    record = {name: getattr(result, name) for name in (*run, "weights_sha256")} | {
         "config": result.settings,
         "dataset": {"name": result.dataset} | {name: getattr(result, name) for name in data},
         "versions": run_record.versions(),
         "git_commit": run_record.git_commit(),
-        "metrics": dataclasses.asdict(last) | final,
-        "weights_sha256": result.weights_sha256,
+        "metrics": dataclasses.asdict(result.history[result.chosen_epoch - 1]) | final,
     }
-    weights_path = folder / run_record.WEIGHTS_FILE
-    atomic.publish(
-        {
-            folder / run_record.METRICS_FILE: run_record.history_lines(result.history),
-            folder / run_record.STEP_LOSSES_FILE: run_record.step_loss_lines(
-                result.step_losses, result.steps_per_epoch
-            ),
-            weights_path: content,
-            run_record.record_path(weights_path): run_record.record_bytes(record),
-        }
-    )
+    files = {
+        run_record.METRICS_FILE: run_record.history_lines(result.history),
+        run_record.STEP_LOSSES_FILE: run_record.step_loss_lines(result.step_losses, result.steps_per_epoch),
+        run_record.WEIGHTS_FILE: content,
+        run_record.record_path(Path(run_record.WEIGHTS_FILE)).name: run_record.record_bytes(record),
+    }
+    atomic.publish({folder / name: content for name, content in files.items()})

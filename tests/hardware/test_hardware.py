@@ -10,8 +10,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from mnist_accel.errors import UserError
 from mnist_accel.hardware import accelerator, precision
 from mnist_accel.hardware.accelerator import Hardware, start_hardware
-from mnist_accel.hardware.cores import available_cores
-from mnist_accel.hardware.cpu import has_compiler
+from mnist_accel.hardware.cores import available_cores, has_compiler
 from mnist_accel.hardware.precision import choose_precision, native_bf16
 
 NATIVE = "bf16" if native_bf16("cpu") else "no"

@@ -8,7 +8,7 @@ from rich.console import Console
 from mnist_accel.reports import console as console_module
 from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
 from mnist_accel.reports.run_summary import summary
-from tests.reports.examples import facts, record, shown, sums, terminal
+from tests.reports.examples import LOSSES, facts, record, shown, sums, terminal
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -23,7 +23,7 @@ def test_the_epoch_table_fits_a_terminal_of_80_columns(is_last: bool) -> None:
     console = TrainingConsole(screen)
     console.run_started(facts(epochs=100))
     before = len(shown(screen))
-    console.epoch_finished(record(100 if is_last else 1))
+    console.epoch_finished(record(100 if is_last else 1), LOSSES)
     lines = ESCAPES.sub("", shown(screen)[before:]).splitlines()
     assert len(lines) == 2
     assert max(map(len, lines)) <= 79
@@ -83,8 +83,8 @@ def test_the_footnote_names_dropout_and_augmentation_only_where_they_are_on(
     screen = terminal(80)
     console = TrainingConsole(screen)
     console.run_started(facts(**settings))
-    console.epoch_finished(record(1))
-    console.run_finished("done", [])
+    console.epoch_finished(record(1), LOSSES)
+    console.show_result("done", [])
     footnote = next(line for line in ESCAPES.sub("", shown(screen)).splitlines() if line.startswith("*"))
     assert footnote.startswith(expected)
     assert len(footnote) <= 79
@@ -94,8 +94,8 @@ def test_the_result_is_on_its_own_console_and_progress_is_not() -> None:
     progress, results = plain(), plain()
     console = TrainingConsole(progress, results=results)
     console.run_started(facts())
-    console.epoch_finished(record(1))
-    console.run_finished("mnist: test accuracy 99.23%", [Path("a" * 120) / "mnist_cnn_model.pth"])
+    console.epoch_finished(record(1), LOSSES)
+    console.show_result("mnist: test accuracy 99.23%", [Path("a" * 120) / "mnist_cnn_model.pth"])
     assert shown(results) == f"mnist: test accuracy 99.23%\n  {'a' * 120}/mnist_cnn_model.pth\n"
     assert "99.23%" not in shown(progress)
 
@@ -112,8 +112,8 @@ def test_quiet_shows_notices_alone() -> None:
     console.run_started(facts())
     console.epoch_started(0, 0)
     console.step_finished(0, sums(1))
-    console.epoch_finished(record(1))
-    console.run_finished("done", [Path("file")])
+    console.epoch_finished(record(1), LOSSES)
+    console.show_result("done", [Path("file")])
     assert shown(screen) == ""
     console.notice("read this")
     assert shown(screen) == "NOTICE: read this\n"

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
 
 from mnist_accel import TrainConfig
-from mnist_accel.training.optimizer import learning_rate
+from mnist_accel.training.optimizer import WeightAverage, learning_rate
 
 
 def test_a_constant_rate_is_constant() -> None:
@@ -29,3 +30,23 @@ def test_one_cycle_is_that_of_torch(recipe: str, steps: int) -> None:
 def test_a_cycle_of_few_steps_has_finite_positive_rates(steps: int) -> None:
     rates = [learning_rate(TrainConfig(recipe="speedrun"), step, steps) for step in range(steps)]
     assert all(0 < rate <= 0.01 for rate in rates)
+
+
+def test_the_average_is_the_exponential_one_of_weights_and_running_statistics() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).double()
+    average = WeightAverage(model, decay=0.5)
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    for step in range(12):
+        model(torch.randn(4, 1, 8, 8, dtype=torch.float64)).sum()  # moves the statistics
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        average.update(model, step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                expected[name] = decay * expected[name] + (1 - decay) * value
+            else:
+                expected[name] = value.clone()
+    for name, value in average.module.state_dict().items():
+        torch.testing.assert_close(value, expected[name])

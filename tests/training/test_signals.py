@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -252,9 +253,28 @@ def test_a_stopped_rank_is_given_up_after_the_timeout(live: Callable[..., Live])
     assert time.monotonic() - began < 3 + 10
     code, said = one.end(60)
     assert code == 75
-    assert "another process" in said
+    assert re.search(
+        rf"rank 1 on {socket.gethostname()} has ended, is frozen .* in epoch \d, after step \d+ of 16", said
+    )
     assert "Traceback" not in said
     assert not stopped.is_running()
+
+
+def test_sigusr1_says_where_the_run_is(live: Callable[..., Live]) -> None:
+    one = live(*RUN)
+    one.wait_for_epoch(1)
+    one.process.send_signal(signal.SIGUSR1)
+    one.wait_for(lambda: bool(re.search(r"the run is in epoch \d, after step \d+ of 16", one.log.read_text())))
+
+
+def test_the_log_of_a_running_run_names_its_last_checkpoint(live: Callable[..., Live], tmp_path: Path) -> None:
+    one = live(*RUN)
+    one.wait_for_epoch(2)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.partial.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "epoch" in line][:2] == [1, 2]
+    checkpoint = [line for line in lines if "checkpoint" in line][-1]
+    assert checkpoint["steps"] % 5 == 0
+    assert checkpoint["time"].endswith("+00:00")
 
 
 @TWO

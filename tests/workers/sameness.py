@@ -17,7 +17,7 @@ from mnist_accel.data import datasets, digits
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.digits import DataSet
 from mnist_accel.hardware.accelerator import stop
-from mnist_accel.training.events import Observer, StepSums
+from mnist_accel.training.events import Observer
 from mnist_accel.training.guard import Guard
 from mnist_accel.training.loop import fit
 from mnist_accel.training.metrics import predict_dataset
@@ -44,7 +44,7 @@ class Spy(InputPipeline):
 class Keeper(Guard):
     """Keeps the sums of the epoch, and saves nothing."""
 
-    sums: StepSums | None = None
+    sums: Tensor | None = None
 
     def __init__(self) -> None: ...
 
@@ -89,9 +89,9 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet, **setting
 
     setup.optimizer.register_step_pre_hook(keep_first)
     keeper = Keeper()
-    fitted = fit(setup, Progress(), Observer(), keeper)
-    assert keeper.sums
-    losses = hardware.accelerator.reduce(keeper.sums.losses, "sum")
+    predictions = fit(setup, Progress(), Observer(), keeper)
+    assert keeper.sums is not None
+    losses = hardware.accelerator.reduce(keeper.sums[0], "sum")
     losses /= torch.tensor([batch_size] * (steps - 1) + [2])
     per_rank = gather_object([setup.train_data.seen])  # type: ignore[attr-defined]
     order: list[int] = []
@@ -102,7 +102,7 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet, **setting
         "order": order,
         "losses": losses.tolist(),
         "gradients": gradients,
-        "test_samples": len(fitted.predictions),
+        "test_samples": len(predictions),
         "world_size": hardware.world_size,
     }
 

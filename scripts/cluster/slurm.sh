@@ -1,5 +1,5 @@
 #!/bin/bash
-# A Slurm job on several machines with GPUs. Adapt the lines marked with <-, then: sbatch scripts/slurm.sh
+# A Slurm job on several machines with GPUs. Adapt the lines marked with <-, then: sbatch scripts/cluster/slurm.sh
 #
 # One minute before the time limit, and before a preemption, Slurm sends SIGTERM to this script, which forwards it. The run
 # writes a checkpoint and exits, and the job is queued again; --resume auto continues from the checkpoint. The output
