@@ -42,7 +42,7 @@ class Disagreement:
             f"{len(self.second_only)} only with {second}; exact McNemar test: p = {self.p:.2g}"
         )
 
-    def examples(self, first: str, second: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    def examples(self, first: str, second: str) -> list[tuple[str, pages.Pictures]]:
         """Heading and pictures of the digits that only one model reads, with the other model's answers."""
         other_of_first, other_of_second = reversed(self.evaluations)
         return [

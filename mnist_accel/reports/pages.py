@@ -16,11 +16,15 @@ from mnist_accel import __version__
 from mnist_accel.errors import printable
 from mnist_accel.reports.runs import Evaluation
 
+Pictures = list[tuple[str, str]]
+
 
 @cache
 def _templates() -> jinja2.Environment:
     loader = jinja2.PackageLoader("mnist_accel.reports")
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    made = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    made.filters["percent"] = "{:.2%}".format
+    return made
 
 
 def render(template: str, **values: Any) -> bytes:
@@ -33,7 +37,7 @@ def render(template: str, **values: Any) -> bytes:
     return environment.get_template(template).render(version=__version__, **values).encode()
 
 
-def digits(evaluation: Evaluation, indices: npt.NDArray[np.int64]) -> list[tuple[str, str]]:
+def digits(evaluation: Evaluation, indices: npt.NDArray[np.int64]) -> Pictures:
     """Picture (data URI) and text of test images: the true class, and the prediction with its probability."""
     found, names = evaluation.predictions, [printable(name, 20) for name in evaluation.dataset.class_names]
     pictures = []

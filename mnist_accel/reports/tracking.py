@@ -110,9 +110,9 @@ class Tracking(Observer):
             pixels = np.asarray(Image.open(path).convert("RGB"))[np.newaxis]  # (1, H, W, 3)
             tracker.log_images({path.stem: pixels}, step=step, **options)
         if name == "trackio":
-            import trackio  # type: ignore[import-not-found,unused-ignore]
+            import trackio
 
-            trackio.finish()  # the tracker's own method would be repeated at exit, and print on stdout
+            trackio.finish()  # type: ignore[no-untyped-call] # the tracker's own method would be repeated at exit, and print on stdout
         else:
             tracker.finish()
 
