@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mnist_accel.errors import UserError
 from mnist_accel.reports import pages, statistics
-from mnist_accel.reports.charts import Series, line_chart
+from mnist_accel.reports.charts import counted, line_chart
 from mnist_accel.reports.runs import IRRELEVANT, Evaluation, Group, Run
 from mnist_accel.reports.statistics import MARGIN, Verdict
 from mnist_accel.reports.tables import as_text
@@ -34,21 +34,18 @@ class Disagreement:
     p: float
     evaluations: tuple[Evaluation, Evaluation]
 
-    def sentence(self, first: str, second: str) -> str:
-        """The disagreement in words."""
+    def __str__(self) -> str:
         samples = len(self.evaluations[0].predictions)
+        first, second = len(self.first_only), len(self.second_only)
         return (
-            f"Of {samples:,} test images, {len(self.first_only)} are right only with {first} and "
-            f"{len(self.second_only)} only with {second}; exact McNemar test: p = {self.p:.2g}"
+            f"Of {samples:,} test images, {first} are right only with the first model and {second} only with the "
+            f"second; exact McNemar test: p = {self.p:.2g}"
         )
 
-    def examples(self, first: str, second: str) -> list[tuple[str, pages.Pictures]]:
-        """Heading and pictures of the digits that only one model reads, with the other model's answers."""
-        other_of_first, other_of_second = reversed(self.evaluations)
-        return [
-            (f"Right only with {first}; answers of {second}", pages.digits(other_of_first, self.first_only[:24])),
-            (f"Right only with {second}; answers of {first}", pages.digits(other_of_second, self.second_only[:24])),
-        ]
+    def pictures(self) -> list[pages.Pictures]:
+        """The digits that only the first model reads, then those of the second, with the other's wrong answers."""
+        first, second = self.evaluations
+        return [pages.digits(second, self.first_only[:24]), pages.digits(first, self.second_only[:24])]
 
 
 @dataclass(frozen=True)
@@ -117,29 +114,14 @@ class Comparison:
 
     def html(self) -> bytes:
         """The comparison as one self-contained HTML page."""
-        runs = [(number, run) for number, group in enumerate(self.groups) for run in group.runs]
-        steps = [Series.thinned(self.names[number], run.step_losses, number) for number, run in runs]
-        epochs = [Series.numbered(self.names[number], _accuracies(run), number) for number, run in runs]
-        disagreements = []
-        if self.models:
-            first, second = self.models.evaluations
-            for name, chosen, other in zip(
-                self.names, (self.models.first_only, self.models.second_only), (second, first), strict=True
-            ):
-                disagreements.append(
-                    (f"Right only with {name}; the other model's answers", pages.digits(other, chosen[:24]))
-                )
-        return pages.render(
-            "comparison.html",
-            title="Comparison of runs",
-            comparison=self,
-            model_sentence=self.models and self.models.sentence(*self.names),
-            disagreements=disagreements,
-            charts=[
-                line_chart(steps, "step", "training loss of each step", is_clipped=True),
-                line_chart(epochs, "epoch", "accuracy after the epoch", percent=True),
-            ],
-        )
+        runs = [(name, run, colour) for colour, name in enumerate(self.names) for run in self.groups[colour].runs]
+        steps = [counted(name, run.step_losses, colour) for name, run, colour in runs]
+        epochs = [counted(name, _accuracies(run), colour) for name, run, colour in runs]
+        charts = [
+            line_chart(steps, "step", "training loss of each step", is_clipped=True),
+            line_chart(epochs, "epoch", "accuracy after the epoch", percent=True),
+        ]
+        return pages.render("comparison.html", title="Comparison of runs", comparison=self, charts=charts)
 
 
 def compare(first: str | Path, second: str | Path, *further: str | Path, margin: float = MARGIN) -> Comparison:

@@ -11,7 +11,7 @@ from mnist_accel.config.settings import TrainConfig, option_name, settings
 from mnist_accel.errors import ConfigError
 from mnist_accel.files import atomic
 from mnist_accel.reports import pages, statistics
-from mnist_accel.reports.charts import Chart, Series, line_chart
+from mnist_accel.reports.charts import Line, counted, line_chart
 from mnist_accel.reports.run_summary import group_headline
 from mnist_accel.reports.runs import Evaluation, Group, Run
 from mnist_accel.reports.tables import as_text
@@ -55,17 +55,17 @@ def report(path: str | Path) -> Path:
     return output
 
 
-def _curves(group: Group, part: str) -> list[Chart]:
+def _curves(group: Group, part: str) -> list[dict[str, Any]]:
     """Loss and accuracy by epoch, and loss by step; all runs of a group."""
     charts = []
     for name in ("loss", "accuracy"):
         lines = [
-            Series.numbered(which, [getattr(epoch, f"{which}_{name}") for epoch in run.history], colour)
+            counted(which, [getattr(epoch, f"{which}_{name}") for epoch in run.history], colour)
             for run in group.runs
             for colour, which in enumerate(("train", part))
         ]
         charts.append(line_chart(lines, "epoch", name, percent=name == "accuracy"))
-    steps = [Series.thinned("train", run.step_losses) for run in group.runs]
+    steps = [counted("train", run.step_losses) for run in group.runs]
     return [*charts, line_chart(steps, "step", "loss of each step", is_clipped=True)]
 
 
@@ -103,7 +103,7 @@ def _calibration(evaluation: Evaluation) -> dict[str, Any]:
     found = evaluation.predictions
     result = statistics.calibration(found.probability, found.predicted == found.labels)
     _, probabilities, accuracies = zip(*result.bins, strict=True)
-    lines = [Series("perfect", [0, 1], [0, 1], 10), Series("model", probabilities, accuracies)]
+    lines = [Line("perfect", [0, 1], [0, 1], 10), Line("model", probabilities, accuracies)]
     return {"calibration": result, "reliability": line_chart(lines, "probability", "accuracy", percent=True)}
 
 

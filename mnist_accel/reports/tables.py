@@ -50,9 +50,9 @@ def print_comparison(console: "Console", found: "Comparison") -> None:
     for text in found.sentences():
         console.print(Text(printable(text, 1000), style="bold"))
     if found.models:
-        console.print(Text(printable(found.models.sentence(*found.names), 1000)))
+        console.print(Text(printable(found.models, 1000)))
     names = [escape(printable(name, 60)) for name in found.names]
-    _print_rows(console, ("", "runs", "mean accuracy", "standard error", "95% interval"), found.summaries())
+    _print_rows(console, ("folder", "runs", "mean accuracy", "standard error", "95% interval"), found.summaries())
     _print_rows(console, ("epoch", *names), found.epochs())
     if found.configuration:
         _print_rows(
