@@ -27,7 +27,7 @@ def train_group(
     """Train with the seeds `config.seed`, `config.seed + 1`, …, each in its own sub-folder of `config.output_dir`.
 
     With `resume="auto"`, finished runs are kept and an unfinished one is resumed. Every process of a distributed run
-    calls this.
+    calls this; on several machines, the output folder is a shared one.
 
     Args:
         config: the settings of all runs.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from mnist_accel.config.settings import EvaluateConfig
@@ -67,18 +68,13 @@ class Run:
             history = tuple(HISTORY.validate_json(line) for line in lines)
             rows = read_limited(folder / run_record.STEP_LOSSES_FILE, LARGEST_FILE).splitlines()[1:]
             losses = tuple(float(row.split(b",")[2]) for row in rows)
-            values = record["config"]["seed"], record["metrics"]["test_accuracy"], record["metrics"]["test_loss"]
+            run = cls(folder, record, history, losses)
+            if not math.isfinite(run.seed + run.test_accuracy + run.test_loss + history[-1].epoch):
+                raise ValueError("a figure is infinite or not a number")
+            return run
         except (OSError, ValueError, LookupError, TypeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{folder}: not a whole run ({printable(reason, 100)})", "train it again") from error
-        if not history or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-            raise UserError(f"{folder}: not a whole run (figures are missing)", "train it again")
-        return cls(folder, record, history, losses)
-
-    @property
-    def weights(self) -> Path:
-        """The weights file."""
-        return self.path / run_record.WEIGHTS_FILE
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -94,6 +90,11 @@ class Run:
         """Of the final weights."""
         return float(self.record["metrics"]["test_accuracy"])
 
+    @property
+    def test_loss(self) -> float:
+        """Of the final weights, in nats."""
+        return float(self.record["metrics"]["test_loss"])
+
     def metrics(self) -> list[dict[str, Any]]:
         """One dict per epoch, for `pandas.DataFrame(run.metrics())`."""
         return [dataclasses.asdict(epoch) for epoch in self.history]
@@ -102,7 +103,7 @@ class Run:
         """Evaluate the final weights, in the precision of the run where this machine has it."""
         precision = str(self.record.get("mixed_precision", "no"))
         config = EvaluateConfig(
-            weights=self.weights,
+            weights=self.path / run_record.WEIGHTS_FILE,
             mixed_precision="auto" if precision == "fp16" else precision,
             output_dir=Path(tempfile.gettempdir()),  # nothing is written
         )
@@ -114,7 +115,7 @@ class Run:
         return {
             "seed": self.seed,
             "test_accuracy": self.test_accuracy,
-            "test_loss": float(self.record["metrics"]["test_loss"]),
+            "test_loss": self.test_loss,
             "epochs": len(self.history),
             "train_seconds": sum(epoch.train_seconds for epoch in self.history),
             "weights_sha256": self.record["weights_sha256"],
@@ -149,7 +150,7 @@ class Group:
         return group
 
     @cached_property
-    def accuracies(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def accuracies(self) -> npt.NDArray[np.float64]:
         """Test accuracies of the runs, float64 (runs,)."""
         return np.array([run.test_accuracy for run in self.runs])
 

@@ -112,7 +112,8 @@ class Tracking(Observer):
         if name == "trackio":
             import trackio
 
-            trackio.finish()  # type: ignore[no-untyped-call] # the tracker's own method would be repeated at exit, and print on stdout
+            # The tracker's own method would be repeated at exit, and print on stdout.
+            trackio.finish()  # type: ignore[no-untyped-call]
         else:
             tracker.finish()
 
