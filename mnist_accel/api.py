@@ -19,6 +19,8 @@ from mnist_accel.training.events import Observer, Observers
 from mnist_accel.training.train import TrainResult, run_training
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mnist_accel.pictures.predict import PictureResult
 
 __all__ = ["EVALUATE_FILES", "TRAIN_FILES", "evaluate", "predict", "train"]
@@ -35,7 +37,11 @@ TRAIN_FILES = (
 
 
 def train(
-    config: TrainConfig | None = None, observer: Observer | None = None, *, stop: StopRequests | None = None
+    config: TrainConfig | None = None,
+    observer: Observer | None = None,
+    *,
+    model: "type[nn.Module] | None" = None,
+    stop: StopRequests | None = None,
 ) -> TrainResult:
     """Train as `config` says, and write weights, record, figures and pictures into `config.output_dir`.
 
@@ -45,6 +51,7 @@ def train(
     Args:
         config: the settings; by default those of the default recipe.
         observer: hears the events of the run.
+        model: a network of the caller's own in place of `config.model`, defined at the top level of a module.
         stop: requests to stop; by default signals stop the run between two steps, after it has saved.
 
     Raises:
@@ -54,6 +61,8 @@ def train(
     timing = Timing(is_written=launched_rank() == 0)
     observer = Observers(timing, observer or Observer())
     config = config or TrainConfig()
+    if model is not None:
+        config = config.with_changes(model=f"{model.__module__}:{model.__qualname__}")
     result, hardware, dataset, predictions = run_training(config, observer, stop or StopRequests())
 
     def draw() -> tuple[bytes, bytes]:
@@ -112,7 +121,11 @@ def evaluate(
 
 
 def predict(
-    pictures: str | Path | Sequence[str | Path], weights: str | Path = run_record.WEIGHTS_FILE, top_k: int = 3
+    pictures: str | Path | Sequence[str | Path],
+    weights: str | Path = run_record.WEIGHTS_FILE,
+    top_k: int = 3,
+    *,
+    model: str | None = None,
 ) -> "list[PictureResult]":
     """Read the digits in picture files.
 
@@ -120,6 +133,7 @@ def predict(
         pictures: a file, a folder, a pattern such as "*.png", or several of them.
         weights: a .pth file or an exported model.
         top_k: number of labels for each digit.
+        model: the network of the user's own that the weights belong to, "FILE.py:CLASS".
 
     Returns:
         A result for each picture; a picture that cannot be read has an error.
@@ -132,7 +146,8 @@ def predict(
     from mnist_accel.pictures.predict import read_files
 
     names = [pictures] if isinstance(pictures, str | Path) else pictures
-    return list(read_files(picture_file.find([str(name) for name in names]), classifier.load(Path(weights)), top_k))
+    network = classifier.load(Path(weights), model=model)
+    return list(read_files(picture_file.find([str(name) for name in names]), network, top_k))
 
 
 def _write_pictures(

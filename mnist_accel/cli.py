@@ -81,6 +81,7 @@ def options(
 def main() -> None:
     """Run the command line and exit."""
     os.environ.pop("MPLBACKEND", None)  # pictures need no window, and a name from another program can be invalid
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else lost processes cause pages of warnings from C++
     try:
         code = app(prog_name="mnist-accel", standalone_mode=False)
     except UsageError as error:

@@ -174,9 +174,7 @@ class Fuzzer:
     def read_checkpoint(self, contents: dict[str, bytes]) -> None:
         """Read a checkpoint as `--resume` does; a manifest that fits is forged if there is none."""
         if checkpoint.MANIFEST not in contents:
-            files = {name: {"bytes": len(data), "sha256": weights.sha256(data)} for name, data in contents.items()}
-            manifest = {"format_version": checkpoint.FORMAT_VERSION, "files": files}
-            contents = contents | {checkpoint.MANIFEST: json.dumps(manifest).encode()}
+            contents = contents | {checkpoint.MANIFEST: checkpoint.manifest(contents)}
         for name, content in contents.items():
             self.write(f"checkpoint-000001/{name}", content)
         state.restore(self.training, checkpoint.read(self.folder / "checkpoint-000001"), self.who)
@@ -185,9 +183,9 @@ class Fuzzer:
         """The files of a checkpoint, one of them damaged."""
         tensors, facts = self.checkpoint
         contents = {checkpoint.TENSORS: safetensors.torch.save(tensors), checkpoint.STATE: facts}
-        manifest = json.dumps({"format_version": checkpoint.FORMAT_VERSION, "files": {}}).encode()
-        name = self.random.choice([*contents, checkpoint.MANIFEST])
-        return contents | {name: self.damaged(contents.get(name, manifest))}
+        contents[checkpoint.MANIFEST] = checkpoint.manifest(contents)
+        name = self.random.choice(list(contents))
+        return contents | {name: self.damaged(contents[name])}
 
     def wrongly_typed_checkpoint(self) -> dict[str, bytes]:
         """The files of a checkpoint, with a value or tensor of a wrong type in one of them."""

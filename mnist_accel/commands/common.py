@@ -25,6 +25,10 @@ CLOSED_OUTPUT = 141
 """Exit code where the reader of stdout has gone (128 + SIGPIPE), as other programs have it in a pipeline."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", metavar="FILE.py:CLASS", help="Network of your own that the weights belong to."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print notices and errors only.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from mnist_accel.commands.common import ModelOption
 from mnist_accel.errors import WeightsError
 from mnist_accel.files import atomic
 
 
 def demo(
     weights: Annotated[Path, typer.Option(help="Weights file.")] = Path("mnist_cnn_model.pth"),
+    model: ModelOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines as well.")
     ] = "127.0.0.1",
@@ -33,10 +35,10 @@ def demo(
             raise WeightsError(f"{weights}: no such file", "make it by mnist-accel train, or name another by --weights")
         from mnist_accel.models import classifier
 
-        model = classifier.load(weights)
+        network = classifier.load(weights, model=model)
         name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listener.getsockname()[1]}"
         print(f"Open {address} in a browser. Press Ctrl-C to end it.", file=sys.stderr, flush=True)
-        server.serve(model, listener)
+        server.serve(network, listener)
     print("\nThe demo has ended.", file=sys.stderr)
     return 0

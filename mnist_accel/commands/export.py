@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, completing, print_json
+from mnist_accel.commands.common import JsonOption, ModelOption, completing, print_json
 from mnist_accel.export import formats
 
 NAMES = tuple(formats.FORMATS)
@@ -19,6 +19,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="File to write; by default beside the weights.", show_default=False)
     ] = None,
+    model: ModelOption = None,
     json: JsonOption = False,
 ) -> int:
     """Write trained weights for other programs. The file appears only if it gives the same probabilities.
@@ -39,7 +40,7 @@ def export(
     from mnist_accel.reports.console import result_console
     from mnist_accel.reports.tables import print_export
 
-    result = export(weights, format_name, output)
+    result = export(weights, format_name, output, model)
     print_export(result_console(to_stderr=json), result)
     if json:
         print_json(asdict(result))

@@ -5,16 +5,17 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, print_json
-from mnist_accel.errors import EXIT_FAILED, UserError
+from mnist_accel.commands.common import JsonOption, ModelOption, print_json
+from mnist_accel.errors import UserError
 from mnist_accel.files import atomic as files
 
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="Weights, exported model, checkpoint, or folder with checkpoints.")],
+    model: ModelOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Show what a file or checkpoint holds and whether it is complete. Nothing in it is run. Exit code 1 with warnings.
+    """Show what a model file or checkpoint holds: format, architecture, classes, parameters, versions, SHA-256.
 
     For example:
 
@@ -30,8 +31,8 @@ def inspect(
     from mnist_accel.reports.console import result_console
     from mnist_accel.reports.tables import print_inspection
 
-    found = inspect(file)
+    found = inspect(file, model)
     print_inspection(result_console(to_stderr=json), found)
     if json:
         print_json(asdict(found))
-    return EXIT_FAILED if found.problems else 0
+    return 0

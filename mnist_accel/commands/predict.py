@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import print_errors, print_json
+from mnist_accel.commands.common import ModelOption, print_errors, print_json
 from mnist_accel.errors import EXIT_FAILED, printable
 
 
@@ -13,9 +13,8 @@ def predict(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE", help="Files, folders, patterns such as '*.png'; - for stdin.")
     ],
-    weights: Annotated[Path, typer.Option(help="Weights of `train`, or an exported model.")] = Path(
-        "mnist_cnn_model.pth"
-    ),
+    weights: Annotated[Path, typer.Option(help="Weights, or an exported model.")] = Path("mnist_cnn_model.pth"),
+    model: ModelOption = None,
     top_k: Annotated[int, typer.Option(min=1, max=1000, help="Number of labels to show for each digit.")] = 3,
     save_input: Annotated[
         Path | None,
@@ -48,7 +47,7 @@ def predict(
     inputs = SavedInputs(save_input) if save_input else None
     table = None if json else PredictionsTable(pictures=len(names))
     results = []
-    for result in read_files(names, classifier.load(weights), top_k):
+    for result in read_files(names, classifier.load(weights, model=model), top_k):
         results.append(result)
         if result.error is not None:
             print_errors([f"{printable(result.file, 150)}: {result.error}"])

@@ -16,6 +16,7 @@ LARGEST_NUMBER = 10**12
 LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
 MISTAKEN = {"learning_rate": "lr", "device": "cpu", "gpu": "cpu", "workers": "processes"}
 """Names that other programs use."""
+OWN_NETWORK = "FILE.py:CLASS"
 SYNONYMS = {"fp32": "no"}
 """Values that other programs use, and the choices that they stand for."""
 
@@ -44,7 +45,7 @@ class Setting:
     Attributes:
         kind: the type of a value that is not None.
         choices: the allowed names, in lower case; "idx:DIR" allows any folder after "idx:", "csv:FILE" any file after
-            "csv:". Empty: any name.
+            "csv:", `OWN_NETWORK` any text with a colon. Empty: any name.
         limits: for people, for example "of at least 1"; empty if there are none.
         decides_result: whether a checkpoint with another value belongs to another run.
     """
@@ -79,6 +80,8 @@ class Setting:
         if not self.choices:
             return str(value)
         head, colon, folder = str(value).partition(":")
+        if folder and OWN_NETWORK in self.choices:
+            return str(value)
         name = SYNONYMS.get(head.lower(), head.lower()) + colon
         if name + (folder and "DIR") not in self.choices and name + (folder and "FILE") not in self.choices:
             raise ValueError(f"unknown; {did_you_mean(name + folder, self.choices)}")

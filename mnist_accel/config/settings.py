@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from mnist_accel.config.base import RunConfig, count, option_name, settings
-from mnist_accel.config.fields import setting
+from mnist_accel.config.fields import OWN_NETWORK, setting
 from mnist_accel.errors import Problem
 from mnist_accel.files.atomic import exists
 from mnist_accel.hardware.cores import launched_world_size
@@ -37,7 +37,11 @@ class TrainConfig(RunConfig):
         "label and 784 pixels; npz:FILE, NumPy's arrays x_train, y_train, x_test, y_test.",
         choices=DATASET_CHOICES,
     )
-    model: str = result_setting("cnn", "Network architecture.", choices=MODELS)
+    model: str = result_setting(
+        "cnn",
+        "Network architecture. FILE.py:CLASS or MODULE:CLASS: your own torch.nn.Module, which is built with classes=N.",
+        choices=(*MODELS, OWN_NETWORK),
+    )
     epochs: int = result_setting(5, "Passes over the training set.", ge=1)
     lr: float = result_setting(
         0.001, "Learning rate of Adam; the highest one if the recipe has a schedule.", gt=0, le=1000
@@ -139,6 +143,9 @@ class EvaluateConfig(RunConfig):
     )
     dataset: str | None = setting(
         None, "Data set. Default: the one that the JSON beside the weights names.", choices=DATASET_CHOICES
+    )
+    model: str | None = setting(
+        None, "Network of your own, FILE.py:CLASS, that the weights belong to.", choices=(OWN_NETWORK,)
     )
     batch_size: int = setting(1000, "Samples in one forward pass, over all processes.", ge=1)
 

@@ -67,18 +67,19 @@ class WholeModel(nn.Module):
         return logits.softmax(dim=1)
 
 
-def export(source: Path, format_name: str, output: Path) -> ExportResult:
+def export(source: Path, format_name: str, output: Path, model: str | None = None) -> ExportResult:
     """Write the model in `source` in another format, if the new file gives the same probabilities.
 
     Args:
         source: a .pth or .safetensors file.
         format_name: one of `formats.FORMATS`.
         output: the file to write, with the format's suffix; see `formats.target`.
+        model: the network of the user's own that the weights belong to.
 
     Raises:
         UserError: the weights cannot be read, the file cannot be written, or it gives other probabilities.
     """
-    original = classifier.load(source, torch.device("cpu"))
+    original = classifier.load(source, torch.device("cpu"), model)
     if original.architecture is None:
         raise UserError(f"{source}: an ONNX graph cannot be exported", "export the .pth file that it was made of")
     atomic.require_writable(output.parent)
@@ -86,7 +87,7 @@ def export(source: Path, format_name: str, output: Path) -> ExportResult:
     expected = original.probabilities(digits)
     contiguous = original.model.to(memory_format=torch.contiguous_format)
     content = WRITERS[format_name](contiguous, _metadata(original, FORMATS[format_name].takes))
-    found = _probabilities(content, output, digits)
+    found = _probabilities(content, output, digits, model)
     difference = float(np.abs(found - expected).max())
     if not difference <= TOLERANCE:  # also if it is NaN
         raise UserError(
@@ -141,7 +142,7 @@ def _write_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
     proto = program.model_proto
     for part in (proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info):
         part.ClearField("metadata_props")  # torch's notes: lines of code and folders of this machine
-    for name, value in (metadata | {"tensors_sha256": exported.digest(proto)}).items():
+    for name, value in metadata.items():
         proto.metadata_props.add(key=name, value=value)
     content: bytes = proto.SerializeToString()
     return content
@@ -151,7 +152,7 @@ def _write_safetensors(model: nn.Module, metadata: dict[str, str]) -> bytes:
     import safetensors.torch
 
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    content: bytes = safetensors.torch.save(state, metadata | {"tensors_sha256": exported.digest(state)})
+    content: bytes = safetensors.torch.save(state, metadata)
     return content
 
 
@@ -167,10 +168,12 @@ def _write_pt2(model: nn.Module, metadata: dict[str, str]) -> bytes:
 WRITERS = {"onnx": _write_onnx, "safetensors": _write_safetensors, "torch-export": _write_pt2}
 
 
-def _probabilities(content: bytes, output: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def _probabilities(
+    content: bytes, output: Path, images: npt.NDArray[np.uint8], model: str | None
+) -> npt.NDArray[np.float32]:
     """The probabilities (N, classes) that the exported model `content` gives for `images` (N, 28, 28)."""
     if output.suffix == ".pt2":  # the bytes are from this process, so that loading them is safe
         program = torch.export.load(io.BytesIO(content)).module()
         found: npt.NDArray[np.float32] = program(torch.tensor(images)).detach().numpy()
         return found
-    return classifier.from_content(content, output, torch.device("cpu")).probabilities(images)
+    return classifier.from_content(content, output, torch.device("cpu"), model).probabilities(images)

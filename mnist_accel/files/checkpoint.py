@@ -5,7 +5,6 @@ A checkpoint is a folder with tensors (safetensors), JSON, and a manifest of siz
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,14 +14,14 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from mnist_accel.errors import OutputError, UserError
-from mnist_accel.files.atomic import sync_folder
+from mnist_accel.errors import OutputError, UserError, printable
+from mnist_accel.files.atomic import publish, sync_folder
 from mnist_accel.files.untrusted import read_limited
 
 FORMAT_VERSION = 2
 FOLDER = "checkpoints"
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-LARGEST_FILE, LARGEST_MANIFEST = 2**28, 2**14
+LARGEST_FILE = 2**28
 """Bytes. The largest checkpoint here has 8 MB."""
 _NAME = re.compile(r"checkpoint-(\d{6,12})")
 
@@ -64,16 +63,16 @@ class CheckpointFolder:
         return sorted((int(match[1]), path) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name)))
 
     def save(self, tensors: Mapping[str, Tensor], state: bytes) -> Path:
-        """Write the newest checkpoint and delete all but the newest `keep` valid ones.
+        """Write the newest checkpoint, verify it, and delete all but the newest `keep` valid ones.
 
-        The files are written under a temporary name, flushed to the disk, and renamed together. A crash at any instant
-        leaves the earlier checkpoints and at most a temporary folder, which the next `save` deletes.
+        A crash at any instant leaves the earlier checkpoints, and at most a temporary folder, which the next `save`
+        deletes.
 
         Raises:
             OutputError: the disk is full, read-only or gone; earlier checkpoints are unchanged.
         """
         contents = {TENSORS: safetensors.torch.save(dict(tensors)), STATE: state}
-        contents[MANIFEST] = _manifest(contents)
+        contents[MANIFEST] = manifest(contents)
         try:
             self.folder.mkdir(exist_ok=True)
             for leftover in self.folder.glob(".*.tmp"):
@@ -82,26 +81,21 @@ class CheckpointFolder:
             path = self.folder / f"checkpoint-{(known[-1][0] if known else 0) + 1:06d}"
             _write_folder(path, contents)
             if (damage := damage_of(path)) is not None:
-                raise OutputError(f"the checkpoint {path} {damage} just after it was written", "check the disk")
-            self._valid.add(path)
-            self._delete_old([older for _, older in reversed(known)])
-        except OSError as error:
+                raise OutputError(f"just written, but {damage}", "check the disk")
+            valid = {path}
+            for _, older in reversed(known):
+                if len(valid) >= self.keep:
+                    remove(older)
+                elif older in self._valid or damage_of(older) is None:
+                    valid.add(older)
+            self._valid = valid
+        except (OSError, OutputError) as error:
+            reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
             raise OutputError(
-                f"cannot write a checkpoint in {self.folder}: {error.strerror or error}",
+                f"cannot write a checkpoint in {self.folder} ({reason})",
                 "make room or give another --output-dir; earlier checkpoints are intact: continue with --resume auto",
             ) from error
         return path
-
-    def _delete_old(self, older: list[Path]) -> None:
-        """Keep the newest `keep` - 1 valid ones of `older`, newest first; each is verified at most once."""
-        valid = 1
-        for path in older:
-            if valid >= self.keep:
-                self._valid.discard(path)
-                remove(path)
-            elif path in self._valid or damage_of(path) is None:
-                self._valid.add(path)
-                valid += 1
 
     def newest_valid(self, notice: Callable[[str], None]) -> Checkpoint | None:
         """The newest valid checkpoint, or None; `notice` is called with the name of each damaged one."""
@@ -124,22 +118,36 @@ def read(path: Path) -> Checkpoint:
     """The verified content of the checkpoint at `path`.
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: it is missing, damaged, or of another format version.
     """
-    contents = _read_files(path)
     try:
+        contents = {name: read_limited(path / name, LARGEST_FILE) for name in (TENSORS, STATE)}
+        if read_limited(path / MANIFEST, LARGEST_FILE) != manifest(contents):
+            raise ValueError(f"its files differ from {MANIFEST}")
         return Checkpoint(path, safetensors.torch.load(contents[TENSORS]), contents[STATE])
-    except Exception as error:  # safetensors raises several types on a file that another program wrote
-        raise CheckpointError(f"{path}: {TENSORS} cannot be read ({error})", "name another") from error
+    except Exception as error:  # safetensors raises several types
+        reason = printable(getattr(error, "strerror", None) or error, 120)
+        raise CheckpointError(
+            f"{path}: no such checkpoint, or it is damaged ({reason})", "--resume auto takes the newest valid one"
+        ) from error
 
 
 def damage_of(path: Path) -> str | None:
-    """The damage of a checkpoint according to its manifest, or None if it is valid."""
+    """The damage of a checkpoint, or None if it is valid."""
     try:
-        _read_files(path)
+        read(path)
     except CheckpointError as error:
-        return error.message.removeprefix(f"{path} ")
+        return error.message
     return None
+
+
+def manifest(contents: Mapping[str, bytes]) -> bytes:
+    """The manifest of a checkpoint's files: their sizes and SHA-256."""
+    files = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in contents.items()
+    }
+    return json.dumps({"format_version": FORMAT_VERSION, "files": files}, indent=2).encode()
 
 
 def remove(path: Path) -> None:
@@ -149,57 +157,15 @@ def remove(path: Path) -> None:
     _delete(doomed)
 
 
-def _read_files(path: Path) -> dict[str, bytes]:
-    """The content of the checkpoint's files, compared with the manifest."""
-    hint = "--resume auto takes the newest valid checkpoint"
-    try:
-        manifest = json.loads(read_limited(path / MANIFEST, LARGEST_MANIFEST))
-        if manifest["format_version"] != FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path} has format version {manifest['format_version']!r}, not {FORMAT_VERSION}", hint
-            )
-        contents = {name: read_limited(path / name, LARGEST_FILE) for name in (TENSORS, STATE)}
-        for name, content in contents.items():
-            expected = manifest["files"][name]
-            if len(content) != expected["bytes"]:
-                raise CheckpointError(
-                    f"{path} is damaged: {name} has {len(content):,} bytes, not {expected['bytes']!r}", hint
-                )
-            if hashlib.sha256(content).hexdigest() != expected["sha256"]:
-                raise CheckpointError(f"{path} is damaged: {name} has another SHA-256", hint)
-    except FileNotFoundError as error:
-        if not path.is_dir():
-            raise CheckpointError(f"{path}: no such checkpoint", hint) from error
-        raise CheckpointError(f"{path} is incomplete: {Path(error.filename).name} is missing", hint) from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{path} is incomplete or unreadable ({type(error).__name__}: {reason})", hint) from error
-    return contents
-
-
-def _manifest(contents: Mapping[str, bytes]) -> bytes:
-    files = {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in contents.items()
-    }
-    return json.dumps({"format_version": FORMAT_VERSION, "files": files}, indent=2).encode()
-
-
 def _write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     """Write files into a new folder that appears complete or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.mkdir()
     try:
-        for name, content in contents.items():
-            with (temporary / name).open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-        sync_folder(temporary)
+        publish({temporary / name: content for name, content in contents.items()})
         temporary.rename(path)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)  # the first error is the one to report
-        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # nothing is there after the renaming
     sync_folder(path.parent)
 
 

@@ -1,6 +1,7 @@
 """The record of a run: its JSON beside the weights, and the figures of its epochs and steps. Writers and readers."""
 
 import dataclasses
+import functools
 import json
 import platform
 import subprocess
@@ -10,10 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from mnist_accel import __version__
-from mnist_accel.errors import OutputError, WeightsError, printable
+from mnist_accel.errors import OutputError, WeightsError
 from mnist_accel.files.atomic import write_whole
 from mnist_accel.files.untrusted import read_limited
 
@@ -38,49 +39,34 @@ def _plain_text(text: str) -> str:
 PlainText = Annotated[str, AfterValidator(_plain_text)]
 
 
-class _Dataset(BaseModel):
+class _Checked(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Dataset(_Checked):
     """The part of a record that readers rely on, about the data set."""
 
     name: PlainText
     class_names: list[PlainText]
 
 
-class _Record(BaseModel):
+class _Record(_Checked):
     """The part of a record that readers rely on."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    format_version: int
+    format_version: int = Field(le=FORMAT_VERSION)
     model: PlainText
     dataset: _Dataset
     config: dict[str, Any] = {}
     weights_sha256: PlainText
 
 
-class EpochLog:
-    """A file that grows by one line of JSON per epoch and checkpoint while the run goes on, and survives a crash."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def restart(self, lines: bytes) -> None:
-        """Begin with the epochs that are finished already."""
-        self._write("w", lines)
-
-    def append(self, lines: bytes) -> None:
-        """Add an epoch or a checkpoint."""
-        self._write("a", lines)
-
-    def delete(self) -> None:
-        """Delete the file after the complete metrics.jsonl has been written."""
-        self.path.unlink(missing_ok=True)
-
-    def _write(self, mode: str, lines: bytes) -> None:
-        try:
-            with self.path.open(f"{mode}b") as file:
-                file.write(lines)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}", "make room") from error
+def append_lines(path: Path, lines: bytes, *, restart: bool = False) -> None:
+    """Append to a file that can be watched while the run goes on and survives a crash; `restart` empties it first."""
+    try:
+        with path.open("wb" if restart else "ab") as file:
+            file.write(lines)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}", "make room") from error
 
 
 def history_lines(history: "Iterable[DataclassInstance]") -> bytes:
@@ -123,25 +109,20 @@ def read_record(weights: Path) -> dict[str, Any] | None:
         WeightsError: it is damaged, or written by a later version.
     """
     path = record_path(weights)
-    advice = "delete it, and give --dataset, to evaluate the weights without it"
     try:
-        record = json.loads(read_limited(path, LARGEST_RECORD))
-        _Record.model_validate(record)
+        return _Record.model_validate_json(read_limited(path, LARGEST_RECORD)).model_dump()
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise WeightsError(f"{path}: not a record of this program ({where}: {first['msg']})", advice) from error
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or printable(error, 100)
-        raise WeightsError(f"{path}: not a readable JSON file ({reason})", advice) from error
-    if record["format_version"] > FORMAT_VERSION:
+    except (OSError, ValidationError) as error:
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+        else:
+            reason = error.strerror or str(error)
         raise WeightsError(
-            f"{path}: format version {record['format_version']}, this program reads up to {FORMAT_VERSION}",
-            "upgrade mnist-accel",
-        )
-    return dict(record)
+            f"{path}: not a record of this version ({reason})",
+            "delete it, and give --dataset, to evaluate the weights without it",
+        ) from error
 
 
 def extend(weights: Path, values: dict[str, Any]) -> None:
@@ -158,17 +139,11 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """Commit of the checkout that this package runs from, with "-dirty" after changes; None outside a checkout."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, timeout=10, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if git("ls-files", "--error-unmatch", "__init__.py") is None:
-        return None  # installed into the checkout of another project
-    commit = git("rev-parse", "HEAD")
-    return f"{commit}-dirty" if commit and git("status", "--porcelain", "--untracked-files=no", "--", ".") else commit
+    git = ("git", "-C", str(PACKAGE))
+    ask = functools.partial(subprocess.run, capture_output=True, text=True, timeout=10, check=True)
+    try:
+        ask([*git, "ls-files", "--error-unmatch", "__init__.py"])  # fails inside the checkout of another project
+        commit: str = ask([*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit

@@ -89,13 +89,14 @@ class Hardware:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Raise a LaunchError that names the lost process where the communication inside this block fails."""
-        try:
-            yield
-        except Exception as error:
-            if (lost := lost_contact(error)) is None:
-                raise
-            named = self.heartbeats.lost_processes() if self.heartbeats else lost.message
-            raise LaunchError(named or lost.message, lost.hint) from error
+        with self.heartbeats or contextlib.nullcontext():
+            try:
+                yield
+            except Exception as error:
+                if (lost := lost_contact(error)) is None:
+                    raise
+                named = self.heartbeats.lost_processes() if self.heartbeats else lost.message
+                raise LaunchError(named, lost.hint) from error
 
     def require_same(self, facts: dict[str, Any], hint: str) -> None:
         """Raise a UserError on all processes that names the facts in which they differ, if there are any."""
@@ -158,7 +159,6 @@ def start_hardware(
         control = cast("distributed.ProcessGroup", distributed.new_group(backend="gloo", timeout=patience))
         if store is not None:
             heartbeats = Heartbeats(store, accelerator.process_index, launched)
-            atexit.register(heartbeats.stop)
     chosen = (mixed_precision, reason, timeout, speedups, compiled)
     return Hardware(accelerator, _device_name(accelerator.device), threads, *chosen, control, heartbeats)
 

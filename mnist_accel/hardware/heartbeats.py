@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from typing import Self
 
 from torch.distributed import Store
 
@@ -13,7 +14,7 @@ LISTEN_SECONDS = 3 * BEAT_SECONDS
 
 
 class Heartbeats:
-    """The reports of this process, made by a thread, and those of the others.
+    """The reports of this process, made by a thread inside the `with` block, and those of the others.
 
     Args:
         store: shared by all processes.
@@ -27,10 +28,12 @@ class Heartbeats:
         self.position = "at the start"
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._report, daemon=True)
-        self._thread.start()
 
-    def stop(self) -> None:
-        """End the reports."""
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
 

@@ -1,6 +1,5 @@
 """The network architectures by name. To add one, write a module and enter it in `MODELS`."""
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnist_accel.errors import WeightsError, did_you_mean, printable
+from mnist_accel.models import own_network
 
 
 class Dropout(nn.Module):
@@ -112,8 +112,17 @@ def _normalised(channels_in: int, channels_out: int, *, pool: bool = False, padd
 MODELS: Mapping[str, Callable[..., nn.Module]] = {"cnn": CNN, "small-cnn": SmallCNN, "normalised-cnn": NormalisedCNN}
 
 
+LARGEST_CLASSES = 256  # labels are bytes
+
+
 def build(name: str, *, classes: int = 10, dropout: float = 0.0) -> nn.Module:
-    """A new model; its initial weights come from torch's global random generator."""
+    """A new model; its initial weights come from torch's global random generator.
+
+    Args:
+        name: a key of `MODELS`, or a network of the user's own; see `own_network`. The latter knows no `dropout`.
+    """
+    if ":" in name:
+        return own_network.build(name, classes)
     return MODELS[name](classes=classes, dropout=dropout)
 
 
@@ -122,51 +131,35 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def from_state(state: Mapping[str, Tensor], name: str | None, path: Path) -> tuple[str, nn.Module]:
+def from_state(
+    state: Mapping[str, Tensor], name: str | None, path: Path, classes: int | None = None
+) -> tuple[str, nn.Module]:
     """The name of an architecture, and a model of it with the weights `state`.
 
     Args:
         name: the architecture; None for the one that the shapes fit.
         path: of the weights, for error messages.
+        classes: number of outputs; None for the one that the shapes tell.
 
     Raises:
-        WeightsError: the weights do not fit; the message names the first difference.
+        WeightsError: the weights do not fit; the message names the differences.
     """
-    if name is not None and name not in MODELS:
+    if name is not None and ":" not in name and name not in MODELS:
         name = printable(name, 60)
         raise WeightsError(f"{path}: weights of an unknown model {name!r}", did_you_mean(name, MODELS))
-    candidates = list(MODELS) if name is None else [name]
-    differences = {}
-    for candidate in candidates:
-        model = build(candidate, classes=_class_count(state))
-        if not (found := _differences(model.state_dict(), state)):
+    for candidate in MODELS if name is None else [name]:
+        model = build(candidate, classes=classes or _class_count(candidate, state))
+        try:
             model.load_state_dict(dict(state))
+        except RuntimeError as error:
+            if name is not None:
+                raise WeightsError(f"{path}: {printable(error, 150)}", f"give weights of {name}") from error
+        else:
             return candidate, model
-        differences[candidate] = found
-    nearest = min(differences, key=lambda candidate: len(differences[candidate]))
-    first, *others = differences[nearest]
-    more = f", and {len(others)} more differences" if others else ""
-    raise WeightsError(
-        f"{path}: these weights do not fit model {nearest}: {first}{more}", f"give weights of {' or '.join(candidates)}"
-    )
+    raise WeightsError(f"{path}: these weights fit no model", f"give weights of {' or '.join(MODELS)}")
 
 
-def _class_count(state: Mapping[str, Tensor]) -> int:
-    """The outputs of the last linear layer of `classifier`; 10 if there is none."""
-    pattern = re.compile(r"classifier\.([0-9]{1,3})\.weight")
-    layers = {int(match[1]): tensor for name, tensor in state.items() if (match := pattern.fullmatch(name))}
-    last = layers[max(layers)] if layers else torch.empty(0)
-    return len(last) if last.dim() == 2 and 2 <= len(last) <= 256 else 10  # labels are bytes
-
-
-def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """The keys that are missing, unexpected or of another shape."""
-    return [
-        *(f"{name} is missing" for name in expected if name not in found),
-        *(f"{printable(name, 60)} is unexpected" for name in found if name not in expected),
-        *(
-            f"{name} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name in found and found[name].shape != tensor.shape
-        ),
-    ]
+def _class_count(name: str, state: Mapping[str, Tensor]) -> int:
+    """The size of the last tensor of model `name`, the bias of its last linear layer, in `state`; else 10."""
+    *_, last = build(name).state_dict()
+    return min(max(state[last].numel(), 1), LARGEST_CLASSES) if last in state else 10

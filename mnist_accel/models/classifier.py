@@ -1,6 +1,7 @@
 """A trained model from any weights file, ready for use: from pixels to probabilities. Needs no Accelerate."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from mnist_accel.errors import WeightsError
+from mnist_accel.errors import WeightsError, printable
 from mnist_accel.files import exported, pth, run_record, weights
 from mnist_accel.files.untrusted import read_limited
 from mnist_accel.models import architectures
@@ -30,6 +31,7 @@ class Classifier:
         architecture: its name in `architectures.MODELS`; None for an ONNX graph, which computes in float32 only.
         trained_on: the name of the data set, or None if it is not recorded.
         sha256: of the file.
+        facts: the metadata of an exported file, or the JSON beside a .pth file.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class Classifier:
     trained_on: str | None
     device: torch.device
     sha256: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @torch.inference_mode()
     def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -62,54 +65,61 @@ class Classifier:
         return found
 
 
-def load(path: Path, device: torch.device | None = None) -> Classifier:
+def load(path: Path, device: torch.device | None = None, model: str | None = None) -> Classifier:
     """The model in a weights file or an exported file.
 
     Args:
         path: a .pth, .safetensors or .onnx file. The JSON beside a .pth file, if any, must belong to it.
         device: where the model computes; by default the machine's accelerator, else the CPU.
+        model: the network of the user's own that the weights belong to, "FILE.py:CLASS"; its code runs.
 
     Raises:
         WeightsError: the file or its JSON is missing, damaged, hostile, or not of a known architecture.
         UserError: a package that this format needs is missing.
     """
-    return from_content(read(path), path, device)
-
-
-def read(path: Path) -> bytes:
-    """The content of a file that may be a model.
-
-    Raises:
-        WeightsError: the file cannot be read, is not a regular file, or is too large.
-    """
     try:
-        return read_limited(path, pth.LARGEST_FILE)
+        content = read_limited(path, pth.LARGEST_FILE)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}", "name another file") from error
+    return from_content(content, path, device, model)
 
 
-def from_content(content: bytes, path: Path, device: torch.device | None = None) -> Classifier:
-    """The model in the bytes of the file `path`, whose suffix tells the format; see `load`."""
-    model: nn.Module
-    facts: dict[str, str] = {}  # "model", "trained_on"
-    names: tuple[str, ...] = ()
-    architecture: str | None = None
+def _facts(content: bytes, path: Path, sha256: str) -> tuple[tuple[str, ...], str | None, dict[str, Any]]:
+    """Class names, data set and all facts that a file or the JSON beside it records; empty if nothing is recorded."""
     if path.suffix == ".pt2":
         raise WeightsError(f"{path}: .pt2 files are for other programs", "name the .pth file that it was exported from")
+    if path.suffix in (".onnx", ".safetensors"):
+        is_graph = path.suffix == ".onnx"
+        facts = exported.read_onnx(content, path) if is_graph else exported.read_safetensors(content, path)[1]
+        names = exported.class_names_of(facts, path) if facts else ()
+        return names, facts.get("trained_on") or None, facts
+    facts = run_record.read_record(path) or {}
+    if facts and facts["weights_sha256"] != sha256:
+        raise WeightsError(
+            f"{path} is not the file that {run_record.record_path(path)} describes (SHA-256 differs)",
+            "copy both again; or delete the JSON, and name --dataset, to evaluate the weights without it",
+        )
+    dataset = facts.get("dataset", {})
+    return tuple(dataset.get("class_names", ())), dataset.get("name"), facts
+
+
+def from_content(
+    content: bytes, path: Path, device: torch.device | None = None, model_name: str | None = None
+) -> Classifier:
+    """The model in the bytes of the file `path`, whose suffix tells the format; see `load`."""
+    model: nn.Module
+    architecture: str | None = None
+    sha256 = weights.sha256(content)
+    names, trained_on, facts = _facts(content, path, sha256)
     if path.suffix == ".onnx":
-        _, facts = exported.read_onnx(content, path)
-        names, model = exported.class_names_of(facts, path), OnnxModel(content, path)
+        model = OnnxModel(content, path)
     else:
-        if path.suffix == ".safetensors":
-            state, facts = exported.read_safetensors(content, path)
-            names = exported.class_names_of(facts, path) if facts else ()
-        else:
-            if (record := run_record.read_record(path)) is not None:
-                require_recorded(content, record, path)
-                names = tuple(record["dataset"]["class_names"])
-                facts = {"model": record["model"], "trained_on": record["dataset"]["name"]}
-            state = weights.load(content, path)
-        architecture, model = architectures.from_state(state, facts.get("model"), path)
+        is_safetensors = path.suffix == ".safetensors"
+        state = exported.read_safetensors(content, path)[0] if is_safetensors else weights.load(content, path)
+        recorded = facts.get("model")
+        if recorded and ":" in recorded and not model_name:
+            raise WeightsError(f"{path}: weights of a network of your own", f"give --model {printable(recorded, 100)}")
+        architecture, model = architectures.from_state(state, model_name or recorded, path, len(names) or None)
         model = model.to(memory_format=torch.channels_last)  # convolutions on a CPU take half the time in it
     model.eval()
     dtype = torch.uint8 if architecture is None else torch.float32
@@ -119,14 +129,4 @@ def from_content(content: bytes, path: Path, device: torch.device | None = None)
     if len(names) != classes:
         raise WeightsError(f"{path}: {classes} classes, but {len(names)} class names", "copy or export it again")
     device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    trained_on = facts.get("trained_on") or None
-    return Classifier(path, model.to(device), dtype, architecture, names, trained_on, device, weights.sha256(content))
-
-
-def require_recorded(content: bytes, record: dict[str, Any], path: Path) -> None:
-    """Raise WeightsError if `record`, the JSON beside the file `path`, was written for other content."""
-    if record["weights_sha256"] != weights.sha256(content):
-        raise WeightsError(
-            f"{path} is not the file that {run_record.record_path(path)} describes (SHA-256 differs)",
-            "copy both again; or delete the JSON, and name --dataset, to evaluate the weights without it",
-        )
+    return Classifier(path, model.to(device), dtype, architecture, names, trained_on, device, sha256, facts)

@@ -83,18 +83,16 @@ def print_export(console: "Console", result: "ExportResult") -> None:
 
 
 def print_inspection(console: "Console", found: "Inspection") -> None:
-    """Show the kind and the facts of a file, its tensors, and its problems."""
-    head = {"file": found.path, "kind": found.kind, "bytes": f"{found.bytes:,}", "SHA-256": found.sha256}
-    facts = {printable(name, 40): value for name, value in found.metadata.items() if value not in (None, "")}
-    print_facts(console, head | facts)
-    if found.tensors:
-        table = Table("tensor", "shape", "type", "bytes")
-        for tensor in found.tensors:
-            shape = " × ".join(map(str, tensor["shape"])) or "scalar"
-            cells = (tensor["name"], shape, tensor["type"], f"{tensor['bytes']:,}")
-            table.add_row(*(Text(printable(cell)) for cell in cells))
-        console.print(table)
-    print_warnings(console, found.problems)
+    """Show the format and the facts of a file."""
+    head = {
+        "file": found.path,
+        "format": found.format,
+        "SHA-256": found.sha256,
+        "classes": found.classes and ", ".join(found.classes),
+        "parameters": f"{found.parameters:,}",
+    }
+    facts = head | {printable(name, 40): value for name, value in found.metadata.items()}
+    print_facts(console, {name: value for name, value in facts.items() if value not in (None, "")})
 
 
 def print_facts(console: "Console", facts: Mapping[str, object], longest: int = 300) -> None:

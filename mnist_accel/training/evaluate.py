@@ -52,7 +52,7 @@ def run_evaluation(config: EvaluateConfig, observer: Observer) -> tuple[Evaluate
     Raises:
         UserError: the weights, the data or the machine do not allow it.
     """
-    model = classifier.load(config.weights, torch.device("cpu"))  # Accelerate moves it to where the run computes
+    model = classifier.load(config.weights, torch.device("cpu"), config.model)  # Accelerate moves it
     name = dataset_name(config, model.trained_on)
     if model.architecture is None and config.mixed_precision in ("bf16", "fp16"):
         raise UserError(

@@ -10,7 +10,7 @@ from mnist_accel.files.checkpoint import Checkpoint, CheckpointError, Checkpoint
 from mnist_accel.files.run_record import (
     PARTIAL_METRICS_FILE,
     WEIGHTS_FILE,
-    EpochLog,
+    append_lines,
     checkpoint_line,
     history_lines,
     record_path,
@@ -40,7 +40,7 @@ class Guard:
     def __init__(self, config: TrainConfig, who: Facts, stop: StopRequests, observer: Observer) -> None:
         self.config, self.who, self.stop, self.observer = config, who, stop, observer
         self.checkpoints = CheckpointFolder(config.output_dir / checkpoint.FOLDER, config.keep)
-        self.epoch_log = EpochLog(config.output_dir / PARTIAL_METRICS_FILE)
+        self.epoch_log = config.output_dir / PARTIAL_METRICS_FILE
 
     def resume(self, setup: Setup) -> Progress:
         """The position to start from: the beginning, or that of the checkpoint that `--resume` asks for.
@@ -61,7 +61,7 @@ class Guard:
                     "from those of the uninterrupted run"
                 )
         if hardware.is_main:
-            self.epoch_log.restart(history_lines(progress.history))
+            append_lines(self.epoch_log, history_lines(progress.history), restart=True)
         return progress
 
     def _find_checkpoint(self) -> Checkpoint | None:
@@ -114,7 +114,7 @@ class Guard:
         if not self.config.checkpoint_every:
             self.save(setup, progress)
         if setup.hardware.is_main:
-            self.epoch_log.append(history_lines(progress.history[-1:]))
+            append_lines(self.epoch_log, history_lines(progress.history[-1:]))
         self.stop_if_requested(setup, progress)
 
     def stop_if_requested(self, setup: Setup, progress: Progress) -> None:
@@ -136,7 +136,8 @@ class Guard:
         def write() -> None:
             if setup.hardware.is_main:
                 path = self.checkpoints.save(tensors, state)
-                self.epoch_log.append(checkpoint_line(path, progress.epoch * setup.steps_per_epoch + progress.step))
+                steps = progress.epoch * setup.steps_per_epoch + progress.step
+                append_lines(self.epoch_log, checkpoint_line(path, steps))
 
         setup.hardware.together(write)
         self.observer.part_started("steps")

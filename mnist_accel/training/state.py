@@ -13,6 +13,7 @@ from mnist_accel.data.digits import DataSet, fingerprint
 from mnist_accel.errors import printable
 from mnist_accel.files.checkpoint import Checkpoint, CheckpointError
 from mnist_accel.hardware.accelerator import Hardware
+from mnist_accel.models import own_network
 from mnist_accel.training.events import EpochRecord
 from mnist_accel.training.setup import Progress, Setup
 
@@ -46,6 +47,8 @@ def identity(config: TrainConfig, hardware: Hardware, dataset: DataSet) -> Facts
     """The settings and data that decide the result: two runs with the same identity make the same steps."""
     names = [name for name, setting in settings(TrainConfig).items() if setting.decides_result]
     decided = {name: getattr(config, name) for name in names}
+    if ":" in config.model:
+        decided["model_source"] = own_network.load_class(config.model)[1]
     return decided | {"mixed_precision": hardware.mixed_precision, "dataset": fingerprint(dataset)}
 
 

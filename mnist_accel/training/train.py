@@ -79,32 +79,33 @@ def run_training(
     """
     began = time.perf_counter()
     hardware = start(config)
-    observer.part_started("data")
-    dataset, validation = split(config, load_data(config.dataset, config.data_dir, hardware, observer))
-    observer.part_started("start-up")
-    who = identity(config, hardware, dataset)
-    same = {"resume": config.resume, "checkpoint_every": config.checkpoint_every, "compile": config.compile}
-    hardware.require_same(who | same, "give every process the same settings")
-    setup = prepare(config, hardware, dataset, validation)
-    with stop, hardware.watching():
-        guard = Guard(config, who, stop, observer)
-        progress = guard.resume(setup)
-        facts = run_facts(setup, dataset)
-        observer.run_started(facts)
-        predictions = loop.fit(setup, progress, observer, guard)
-    observer.part_started("checkpoints")
-    content = weights.serialise(setup.final_module)  # the same bytes on every process
-    result = train_result(setup, facts, progress, predictions, content, time.perf_counter() - began)
-    warn_of_doubtful_result(result, observer)
+    with hardware.watching():
+        observer.part_started("data")
+        dataset, validation = split(config, load_data(config.dataset, config.data_dir, hardware, observer))
+        observer.part_started("start-up")
+        who = identity(config, hardware, dataset)
+        same = {"resume": config.resume, "checkpoint_every": config.checkpoint_every, "compile": config.compile}
+        hardware.require_same(who | same, "give every process the same settings")
+        setup = prepare(config, hardware, dataset, validation)
+        with stop:
+            guard = Guard(config, who, stop, observer)
+            progress = guard.resume(setup)
+            facts = run_facts(setup, dataset)
+            observer.run_started(facts)
+            predictions = loop.fit(setup, progress, observer, guard)
+        observer.part_started("checkpoints")
+        content = weights.serialise(setup.final_module)  # the same bytes on every process
+        result = train_result(setup, facts, progress, predictions, content, time.perf_counter() - began)
+        warn_of_doubtful_result(result, observer)
 
-    def publish() -> None:
-        if hardware.is_main:
-            write_results(config.output_dir, result, content)
-            guard.checkpoints.clear()
-            guard.epoch_log.delete()
+        def publish() -> None:
+            if hardware.is_main:
+                write_results(config.output_dir, result, content)
+                guard.checkpoints.clear()
+                guard.epoch_log.unlink(missing_ok=True)
 
-    hardware.together(publish)
-    return result, hardware, dataset, predictions
+        hardware.together(publish)
+        return result, hardware, dataset, predictions
 
 
 def start(config: RunConfig) -> Hardware:

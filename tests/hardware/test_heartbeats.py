@@ -1,3 +1,6 @@
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 from torch.distributed import HashStore, Store
 
@@ -5,15 +8,16 @@ from mnist_accel.hardware.heartbeats import Heartbeats
 
 
 @pytest.fixture
-def ranks() -> list[Heartbeats]:
+def ranks() -> Iterator[list[Heartbeats]]:
     store = HashStore()
-    return [Heartbeats(store, rank, 3) for rank in range(3)]
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Heartbeats(store, rank, 3)) for rank in range(3)]
 
 
 def test_a_process_that_no_longer_reports_is_named_with_its_last_position(ranks: list[Heartbeats]) -> None:
     ranks[2].position = "in epoch 1, after step 7 of 9"
     wait_for_beat(ranks[2])
-    ranks[2].stop()
+    ranks[2].__exit__()
     said = ranks[0].lost_processes()
     assert said.startswith("rank 2 on ")
     assert said.endswith("it was last in epoch 1, after step 7 of 9")

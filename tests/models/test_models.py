@@ -66,14 +66,12 @@ def test_weights_go_into_the_architecture_that_they_fit(name: str | None) -> Non
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
 
 
-def test_weights_that_do_not_fit_are_refused_with_the_first_difference() -> None:
+def test_weights_that_do_not_fit_are_refused_with_the_difference() -> None:
     state = models.build("cnn").state_dict()
     del state["features.0.bias"]
-    state["extra"] = torch.zeros(1)
-    with pytest.raises(WeightsError, match=r"model cnn: features\.0\.bias is missing, and 1 more difference"):
+    with pytest.raises(WeightsError, match=r"fit no model; give weights of cnn or small-cnn"):
         models.from_state(state, None, Path("some.pth"))
-    state = models.build("cnn").state_dict() | {"classifier.4.bias": torch.zeros(11)}
-    with pytest.raises(WeightsError, match=r"classifier\.4\.bias has shape \(11,\), not \(10,\)"):
+    with pytest.raises(WeightsError, match=r"Missing key.*features\.0\.bias.*give weights of cnn"):
         models.from_state(state, "cnn", Path("some.pth"))
     with pytest.raises(WeightsError, match="did you mean cnn"):
         models.from_state(state, "cmn", Path("some.pth"))
@@ -84,9 +82,3 @@ def test_weights_of_a_large_foreign_network_are_refused_in_one_short_line() -> N
     with pytest.raises(WeightsError) as caught:
         models.from_state({name: torch.zeros(1) for name in names}, None, Path("resnet.pth"))
     assert len(str(caught.value)) < 200
-
-
-@pytest.mark.parametrize("name", ["classifier.04.weight", "classifier.\u0663.weight"])
-def test_unusual_names_of_layers_are_refused(name: str) -> None:
-    with pytest.raises(WeightsError, match="do not fit"):
-        models.from_state({name: torch.zeros(3, 3)}, None, Path("odd.pth"))

@@ -1,0 +1,56 @@
+"""Networks from outside: a small vision transformer, group normalisation, and some that cannot be trained."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Patches(nn.Module):
+    """A transformer of two layers on patches of 7×7 pixels."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(1, 32, 7, stride=7)
+        self.position = nn.Parameter(torch.randn(1, 16, 32) * 0.02)
+        layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.1, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(32, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens: Tensor = self.encoder(self.embed(images).flatten(2).transpose(1, 2) + self.position)
+        logits: Tensor = self.head(tokens.mean(dim=1))
+        return logits
+
+
+class Grouped(nn.Sequential):
+    """Two convolutions with group normalisation."""
+
+    def __init__(self, classes: int) -> None:
+        first = (nn.Conv2d(1, 8, 3, stride=2), nn.GroupNorm(2, 8), nn.ReLU())
+        second = (nn.Conv2d(8, 16, 3, stride=2), nn.GroupNorm(4, 16), nn.ReLU())
+        super().__init__(*first, *second, nn.Flatten(), nn.Linear(16 * 36, classes))
+
+
+class WrongShape(Grouped):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes + 1)
+
+
+class Unused(Grouped):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.spare = nn.Parameter(torch.zeros(1))
+
+
+class Random(Grouped):
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
+        return logits + torch.randn_like(logits)
+
+
+class NoArgument(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(784, 10)
+
+
+class NotANetwork:
+    def __init__(self, classes: int) -> None: ...
