@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from mnist_accel.config.settings import EvaluateConfig as EvaluateConfig
     from mnist_accel.config.settings import TrainConfig as TrainConfig
     from mnist_accel.errors import UserError as UserError
+    from mnist_accel.groups import train_group as train_group
     from mnist_accel.pictures.predict import PictureResult as PictureResult
+    from mnist_accel.reports.comparison import compare as compare
+    from mnist_accel.reports.run_report import report as report
+    from mnist_accel.reports.runs import Group as Group
+    from mnist_accel.reports.runs import Run as Run
     from mnist_accel.training.evaluate import EvaluateResult as EvaluateResult
     from mnist_accel.training.train import TrainResult as TrainResult
 
@@ -26,7 +31,11 @@ _HOMES = {
     "api": ("evaluate", "predict", "train"),
     "config.settings": ("EvaluateConfig", "TrainConfig"),
     "errors": ("UserError",),
+    "groups": ("train_group",),
     "pictures.predict": ("PictureResult",),
+    "reports.comparison": ("compare",),
+    "reports.run_report": ("report",),
+    "reports.runs": ("Group", "Run"),
     "training.evaluate": ("EvaluateResult",),
     "training.train": ("TrainResult",),
 }

@@ -11,9 +11,11 @@ from mnist_accel.config.settings import EvaluateConfig, TrainConfig
 from mnist_accel.errors import printable
 from mnist_accel.files import atomic, run_record
 from mnist_accel.hardware.accelerator import Hardware
+from mnist_accel.hardware.cores import launched_rank
 from mnist_accel.hardware.signals import StopRequests
+from mnist_accel.reports.timing import Timing
 from mnist_accel.training.evaluate import EvaluateResult, run_evaluation
-from mnist_accel.training.events import Observer
+from mnist_accel.training.events import Observer, Observers
 from mnist_accel.training.train import TrainResult, run_training
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ def train(
         UserError: the machine, the data or the output folder does not allow it.
     """
     began = time.perf_counter()
-    observer = observer or Observer()
+    timing = Timing(is_written=launched_rank() == 0)
+    observer = Observers(timing, observer or Observer())
     config = config or TrainConfig()
     if model is not None:
         config = config.with_changes(model=f"{model.__module__}:{model.__qualname__}")
@@ -72,8 +75,15 @@ def train(
             plots.sample_predictions(dataset.test, predictions, dataset.class_names, name, config.seed),
         )
 
-    _write_pictures(hardware, [config.output_dir / name for name in TRAIN_PICTURES], draw, observer)
-    return dataclasses.replace(result, wall_seconds=time.perf_counter() - began)
+    pictures = [config.output_dir / name for name in TRAIN_PICTURES]
+    observer.part_started("pictures")
+    _write_pictures(hardware, pictures, draw, observer)
+    spent = timing.finish(result.steps)
+    if hardware.is_main:
+        run_record.extend(config.output_dir / run_record.WEIGHTS_FILE, {"time_spent": spent})
+    result = dataclasses.replace(result, wall_seconds=time.perf_counter() - began, time_spent=spent)
+    observer.run_finished(result, pictures)
+    return result
 
 
 def evaluate(

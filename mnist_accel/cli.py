@@ -11,12 +11,14 @@ import typer
 from mnist_accel import __version__
 from mnist_accel.commands.bench import bench
 from mnist_accel.commands.common import leave, print_errors, with_debug
+from mnist_accel.commands.compare import compare
 from mnist_accel.commands.demo import demo
 from mnist_accel.commands.doctor import doctor
 from mnist_accel.commands.evaluate import evaluate
 from mnist_accel.commands.export import export
 from mnist_accel.commands.inspect import inspect as inspect_file
 from mnist_accel.commands.predict import predict
+from mnist_accel.commands.report import report
 from mnist_accel.commands.selftest import selftest
 from mnist_accel.commands.train import train
 from mnist_accel.config.settings import TrainConfig, option_name, settings
@@ -47,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-COMMANDS = (train, evaluate, predict, demo, export, inspect_file, bench, selftest, doctor)
+COMMANDS = (train, evaluate, compare, report, predict, demo, export, inspect_file, bench, selftest, doctor)
 for command in COMMANDS:
     app.command()(with_debug(command))
 
@@ -78,6 +80,7 @@ def options(
 
 def main() -> None:
     """Run the command line and exit."""
+    os.environ.pop("MPLBACKEND", None)  # pictures need no window, and a name from another program can be invalid
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else lost processes cause pages of warnings from C++
     try:
         code = app(prog_name="mnist-accel", standalone_mode=False)

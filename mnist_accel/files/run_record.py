@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mnist_accel import __version__
 from mnist_accel.errors import OutputError, WeightsError
+from mnist_accel.files.atomic import write_whole
 from mnist_accel.files.untrusted import read_limited
 
 if TYPE_CHECKING:
@@ -122,6 +123,11 @@ def read_record(weights: Path) -> dict[str, Any] | None:
             f"{path}: not a record of this version ({reason})",
             "delete it, and give --dataset, to evaluate the weights without it",
         ) from error
+
+
+def extend(weights: Path, values: dict[str, Any]) -> None:
+    """Add values to the record of a weights file."""
+    write_whole(record_path(weights), record_bytes((read_record(weights) or {}) | values))
 
 
 def versions() -> dict[str, str]:

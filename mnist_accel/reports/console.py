@@ -1,15 +1,11 @@
 """Shows a training run on the terminal: progress bars on an interactive terminal, plain lines elsewhere."""
 
-import re
-import textwrap
 import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID
-from rich.table import Table
 from rich.text import Text
 
 from mnist_accel.errors import printable
@@ -20,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
     from mnist_accel.training.events import EpochRecord, RunFacts
@@ -30,8 +28,6 @@ LINE_SECONDS = 5.0
 """Time between two plain progress lines."""
 COLUMN_WIDTHS = (7, 10, 11, 11, 11, 9, 7)
 """With two spaces between columns, a table of 78 characters."""
-UNLIMITED = 10_000
-"""Width in characters off a terminal: lines are not wrapped, and tables have their natural width."""
 
 
 def stderr_console() -> Console:
@@ -42,7 +38,9 @@ def stderr_console() -> Console:
 def result_console(*, to_stderr: bool) -> Console:
     """A console for results: on stdout, or on stderr where stdout carries JSON."""
     console = Console(stderr=to_stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=to_stderr, highlight=False, width=UNLIMITED)
+    if not console.is_terminal:
+        console.width = 10_000  # lines are not wrapped, and tables have their natural width
+    return console
 
 
 def running(text: str) -> AbstractContextManager[object]:
@@ -52,13 +50,6 @@ def running(text: str) -> AbstractContextManager[object]:
         return console.status(Text(text))
     console.print(Text(f"{text} …"))
     return nullcontext()
-
-
-def wrapped(text: str, width: int) -> str:
-    """`text` in lines of at most `width` characters; an option is not separated from its value."""
-    joined = re.sub(r"(--[a-z][\w-]*) (?=\S)", "\\1\0", text)
-    lines = textwrap.wrap(joined, width, break_on_hyphens=False, break_long_words=False)
-    return "\n".join(lines).replace("\0", " ")
 
 
 class TrainingConsole(Observer):
@@ -83,21 +74,15 @@ class TrainingConsole(Observer):
 
     def notice(self, text: str) -> None:
         """Show `text`, which may contain text from a file."""
-        line = f"NOTICE: {printable(text, longest=1000)}"
-        self.console.print(Text(wrapped(line, self.console.width), style="bold yellow"), soft_wrap=True)
+        self.console.print(Text(f"NOTICE: {printable(text, longest=1000)}", style="bold yellow"))
 
     def run_started(self, facts: "RunFacts") -> None:
         self.close()
         self.facts = facts
         if self.quiet:
             return
-        table = Table.grid(padding=(0, 2))
         for name, value in summary(facts).items():
-            table.add_row(Text(name, style="bold"), Text(printable(value)))
-            if not self.console.is_interactive:
-                self.console.print(Text(f"{name + ':':<12}{printable(value)}"))
-        if self.console.is_interactive:
-            self.console.print(Panel(table, title="mnist-accel train", title_align="left", border_style="blue"))
+            self.console.print(Text(f"{name + ':':<12}", style="bold").append(printable(value), style="not bold"))
 
     def epoch_started(self, epoch: int, step: int) -> None:
         self.epoch = epoch
@@ -137,7 +122,7 @@ class TrainingConsole(Observer):
             place = f"epoch {self.epoch + 1}/{facts.epochs}  step {step + 1}/{facts.steps_per_epoch}"
             self.console.print(Text(f"  {place}  {figures}"))
 
-    def epoch_finished(self, record: "EpochRecord") -> None:
+    def epoch_finished(self, record: "EpochRecord", step_losses: "npt.NDArray[np.float32]") -> None:  # noqa: ARG002
         self.close()
         if self.quiet:
             return
@@ -155,14 +140,14 @@ class TrainingConsole(Observer):
         )
         self.console.print(Text(_row(values)))
 
-    def run_finished(self, headline: str, files: "Sequence[Path]") -> None:
+    def show_result(self, headline: str, files: "Sequence[Path]") -> None:
         self.close()
         if self.quiet:
             return
         if self.has_heading:
             average = running_average(self.facts.settings)
             self.console.print(Text(f"* {average}; others: after the epoch", style="dim"))
-        self.results.print(Text(wrapped(headline, self.results.width), style="bold"))
+        self.results.print(Text(headline, style="bold"))
         print_files(self.results, files)
 
     def close(self) -> None:

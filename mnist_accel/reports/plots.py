@@ -1,33 +1,19 @@
-"""The pictures of runs and evaluations, as PNG files in memory, whatever backend MPLBACKEND names."""
+"""The pictures of runs and evaluations, as PNG files in memory."""
 
-import contextlib
 import io
-import os
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from mnist_accel.config.base import count
 from mnist_accel.data.digits import Digits
-from mnist_accel.reports.run_summary import count
 from mnist_accel.training.events import EpochRecord
 from mnist_accel.training.metrics import Predictions
-
-# The import of Matplotlib fails where MPLBACKEND names a backend that is not installed. Figures here need none.
-# A valid name is set afterwards, as the import would have done, for the caller's own use of pyplot.
-_backend = os.environ.pop("MPLBACKEND", "")
-try:
-    import matplotlib
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-finally:
-    if _backend:
-        os.environ["MPLBACKEND"] = _backend
-with contextlib.suppress(ValueError):
-    if _backend:
-        matplotlib.rcParams["backend"] = _backend
 
 COLUMNS = 5
 
@@ -72,7 +58,7 @@ def training_history(
     loss.set_ylim(0, 1.5 * largest or 1)  # the losses of the first steps would flatten the epochs' curves
     for axes in (loss, accuracy):
         axes.set_xlim(0 if step_losses else 0.5, len(history) + 0.5)
-    accuracy.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     figure.suptitle(f"{dataset}: final test accuracy {final_accuracy:.2%}, {count(history[-1].epoch, 'epoch')}")
     return _png(figure)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_accel.config.base import count
 from mnist_accel.errors import printable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def summary(facts: "RunFacts") -> dict[str, str]:
         "processes": f"{facts.world_size}, each with {count(facts.threads, 'CPU thread')}"
         + (f"; gradients are exchanged through {facts.exchange}" if facts.exchange else ""),
         "precision": f"{precision} ({facts.precision_reason})" + (", compiled" if settings["compile"] else ""),
-        "batch": f"{facts.batch_size} samples per step = {count(facts.world_size, 'process', 'processes')} × "
+        "batch": f"{facts.batch_size} samples per step = {count(facts.world_size, 'process', 'es')} × "
         f"{accumulation} accumulation × {share:g}; {count(facts.steps_per_epoch, 'step')} per epoch",
         "checkpoint": (f"every {count(checkpoint_every, 'step')}" if checkpoint_every else "after each epoch")
         + f"; the newest {settings['keep']} are kept",
@@ -46,9 +47,13 @@ def headline(result: "TrainResult") -> str:
     )
 
 
-def count(number: int, noun: str, plural: str = "") -> str:
-    """`number` and `noun`, in the plural where that is right: "1 epoch", "5 epochs"."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+def group_headline(values: "Mapping[str, Any]") -> str:
+    """The result of a group of runs in one sentence, from `Group.as_json`."""
+    text = f"{count(len(values['runs']), 'run')}: mean test accuracy {values['mean']:.3%}"
+    if values["ci95"] is None:
+        return text
+    low, high = values["ci95"]
+    return f"{text} ± {100 * values['standard_error']:.3f} (standard error); 95% interval {low:.3%} to {high:.3%}"
 
 
 def running_average(settings: "Mapping[str, Any]") -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from mnist_accel.export.inspection import Inspection
     from mnist_accel.export.write import ExportResult
+    from mnist_accel.reports.comparison import Comparison
     from mnist_accel.training.evaluate import EvaluateResult
 
 
@@ -37,14 +38,35 @@ def print_report(console: "Console", result: "EvaluateResult", files: "Sequence[
     style: dict[str, Any] = {"title": "Confusion matrix (· is 0)", "title_justify": "left", "padding": (0, 1, 0, 0)}
     matrix = Table("true \\ predicted", *map(escape, names), **style)
     for true, (name, counts) in enumerate(zip(names, result.confusion_matrix, strict=True)):
-        matrix.add_row(Text(name), *(_count(number, true == column) for column, number in enumerate(counts)))
+        cells = [Text(str(number) if number else "·", style="red" if number else "dim") for number in counts]
+        cells[true].style = "bold"
+        matrix.add_row(Text(name), *cells)
     console.print(matrix)
     print_files(console, files)
 
 
-def _count(number: int, is_correct: bool) -> Text:
-    """A cell of the confusion matrix."""
-    return Text(str(number) if number else "·", style="bold" if is_correct else "red" if number else "dim")
+def print_comparison(console: "Console", found: "Comparison") -> None:
+    """Show the verdicts, the figures of each group, the accuracy after each epoch, and the settings that differ."""
+    for text in found.sentences():
+        console.print(Text(printable(text, 1000), style="bold"))
+    if found.models:
+        console.print(Text(printable(found.models, 1000)))
+    names = [escape(printable(name, 60)) for name in found.names]
+    _print_rows(console, ("folder", "runs", "mean accuracy", "standard error", "95% interval"), found.summaries())
+    _print_rows(console, ("epoch", *names), found.epochs())
+    if found.configuration:
+        _print_rows(
+            console,
+            ("setting", *names),
+            [(name, *map(as_text, values)) for name, values in found.configuration.items()],
+        )
+
+
+def _print_rows(console: "Console", heads: Sequence[str], rows: "Sequence[Sequence[str]]") -> None:
+    table = Table(*heads)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console.print(table)
 
 
 def print_export(console: "Console", result: "ExportResult") -> None:

@@ -2,10 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ConfigDict
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from mnist_accel.training.train import TrainResult
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,9 @@ class Observer:
     def notice(self, text: str) -> None:
         """A message for the user, at any time."""
 
+    def part_started(self, name: str) -> None:
+        """From now on the time goes into "start-up", "data", "steps", "evaluation", "checkpoints" or "pictures"."""
+
     def run_started(self, facts: RunFacts) -> None:
         """Called once, before the first step."""
 
@@ -100,5 +111,43 @@ class Observer:
         Reading them waits for the device, so read them rarely.
         """
 
-    def epoch_finished(self, record: EpochRecord) -> None:
-        """Called after each epoch, before its checkpoint."""
+    def epoch_finished(self, record: EpochRecord, step_losses: npt.NDArray[np.float32]) -> None:
+        """Called after each epoch, before its checkpoint, with the mean loss of each of its steps (steps,)."""
+
+    def run_finished(self, result: "TrainResult", pictures: "Sequence[Path]") -> None:
+        """Called once, after the results and the pictures have been written."""
+
+
+class Observers(Observer):
+    """Passes all events on to several observers."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self.observers = observers
+
+    def notice(self, text: str) -> None:
+        for observer in self.observers:
+            observer.notice(text)
+
+    def part_started(self, name: str) -> None:
+        for observer in self.observers:
+            observer.part_started(name)
+
+    def run_started(self, facts: RunFacts) -> None:
+        for observer in self.observers:
+            observer.run_started(facts)
+
+    def epoch_started(self, epoch: int, step: int) -> None:
+        for observer in self.observers:
+            observer.epoch_started(epoch, step)
+
+    def step_finished(self, step: int, sums: Tensor) -> None:
+        for observer in self.observers:
+            observer.step_finished(step, sums)
+
+    def epoch_finished(self, record: EpochRecord, step_losses: npt.NDArray[np.float32]) -> None:
+        for observer in self.observers:
+            observer.epoch_finished(record, step_losses)
+
+    def run_finished(self, result: "TrainResult", pictures: "Sequence[Path]") -> None:
+        for observer in self.observers:
+            observer.run_finished(result, pictures)

@@ -129,6 +129,7 @@ class Guard:
 
     def save(self, setup: Setup, progress: Progress) -> None:
         """Write a checkpoint of this position. Called on every process; the main process writes."""
+        self.observer.part_started("checkpoints")
         self.require_finite(setup, progress)
         tensors, state = capture(setup, progress, self.who)
 
@@ -139,6 +140,7 @@ class Guard:
                 append_lines(self.epoch_log, checkpoint_line(path, steps))
 
         setup.hardware.together(write)
+        self.observer.part_started("steps")
 
     def require_finite(self, setup: Setup, progress: Progress) -> None:
         """Raise NumbersError if a step of this epoch met a bad number. Waits for the device; on every process."""

@@ -21,12 +21,15 @@ def fit(setup: Setup, progress: Progress, observer: Observer, guard: Guard) -> P
     """Train from `progress` to the last epoch, and predict the test set. It is only reported; it decides nothing."""
     predictions = None
     while not progress.is_finished(setup.config):
+        observer.part_started("steps")
         observer.epoch_started(progress.epoch, progress.step)
         totals = train_epoch(setup, progress, observer, guard)
+        observer.part_started("evaluation")
         predictions = predict_dataset(setup.final_module, setup.validation_data or setup.test_data, setup.hardware)
         finish_epoch(setup, progress, totals, predictions)
-        observer.epoch_finished(progress.history[-1])
+        observer.epoch_finished(progress.history[-1], progress.step_losses[-setup.steps_per_epoch :])
         guard.after_epoch(setup, progress)
+    observer.part_started("evaluation")
     if setup.config.select == "best":
         setup.final_module.load_state_dict(progress.best_weights)
     if predictions is None or setup.validation_data:  # else the last epoch's are those of the final weights

@@ -40,6 +40,7 @@ class TrainResult(RunFacts):
         chosen_epoch: the epoch whose weights are the final ones.
         history: one record per epoch.
         step_losses: mean training loss of each step.
+        time_spent: seconds of each part over all attempts, and the work that was repeated; see `reports.timing`.
     """
 
     steps: int
@@ -54,6 +55,7 @@ class TrainResult(RunFacts):
     chosen_epoch: int
     history: tuple[EpochRecord, ...] = dataclasses.field(repr=False)
     step_losses: tuple[float, ...] = dataclasses.field(repr=False)
+    time_spent: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """The values of `--json`: everything that is not in the run's files."""
@@ -78,7 +80,9 @@ def run_training(
     began = time.perf_counter()
     hardware = start(config)
     with hardware.watching():
+        observer.part_started("data")
         dataset, validation = split(config, load_data(config.dataset, config.data_dir, hardware, observer))
+        observer.part_started("start-up")
         who = identity(config, hardware, dataset)
         same = {"resume": config.resume, "checkpoint_every": config.checkpoint_every, "compile": config.compile}
         hardware.require_same(who | same, "give every process the same settings")
@@ -89,6 +93,7 @@ def run_training(
             facts = run_facts(setup, dataset)
             observer.run_started(facts)
             predictions = loop.fit(setup, progress, observer, guard)
+        observer.part_started("checkpoints")
         content = weights.serialise(setup.final_module)  # the same bytes on every process
         result = train_result(setup, facts, progress, predictions, content, time.perf_counter() - began)
         warn_of_doubtful_result(result, observer)

@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from mnist_accel.reports import console as console_module
-from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console, wrapped
-from mnist_accel.reports.run_summary import count, summary
-from tests.reports.examples import facts, record, shown, sums, terminal
+from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
+from mnist_accel.reports.run_summary import summary
+from tests.reports.examples import LOSSES, facts, record, shown, sums, terminal
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -23,7 +23,7 @@ def test_the_epoch_table_fits_a_terminal_of_80_columns(is_last: bool) -> None:
     console = TrainingConsole(screen)
     console.run_started(facts(epochs=100))
     before = len(shown(screen))
-    console.epoch_finished(record(100 if is_last else 1))
+    console.epoch_finished(record(100 if is_last else 1), LOSSES)
     lines = ESCAPES.sub("", shown(screen)[before:]).splitlines()
     assert len(lines) == 2
     assert max(map(len, lines)) <= 79
@@ -40,21 +40,6 @@ def test_the_progress_bar_fits_a_terminal_of_80_columns(monkeypatch: pytest.Monk
     console.step_finished(399, sums(400))
     console.close()
     assert re.search(r"epoch 10/10.*400/469  loss 1\.0000  acc\. 100\.00%.*images/s  \S+ (s|min) left", shown(screen))
-
-
-@pytest.mark.parametrize("width", [40, 60, 80])
-def test_a_notice_is_not_broken_inside_an_option(width: int) -> None:
-    for words in range(20):
-        screen = terminal(width)
-        text = (
-            f"{'word ' * words}an unfinished run is in this folder: --resume auto continues it, --resume never does not"
-        )
-        TrainingConsole(screen).notice(text)
-        lines = ESCAPES.sub("", shown(screen)).splitlines()
-        assert any("--resume auto" in line for line in lines), lines
-        assert any("--resume never" in line for line in lines), lines
-        assert max(map(len, lines)) <= width
-        assert " ".join(lines).split() == f"NOTICE: {text}".split()
 
 
 def test_a_notice_shows_no_control_characters_of_a_file() -> None:
@@ -98,8 +83,8 @@ def test_the_footnote_names_dropout_and_augmentation_only_where_they_are_on(
     screen = terminal(80)
     console = TrainingConsole(screen)
     console.run_started(facts(**settings))
-    console.epoch_finished(record(1))
-    console.run_finished("done", [])
+    console.epoch_finished(record(1), LOSSES)
+    console.show_result("done", [])
     footnote = next(line for line in ESCAPES.sub("", shown(screen)).splitlines() if line.startswith("*"))
     assert footnote.startswith(expected)
     assert len(footnote) <= 79
@@ -109,8 +94,8 @@ def test_the_result_is_on_its_own_console_and_progress_is_not() -> None:
     progress, results = plain(), plain()
     console = TrainingConsole(progress, results=results)
     console.run_started(facts())
-    console.epoch_finished(record(1))
-    console.run_finished("mnist: test accuracy 99.23%", [Path("a" * 120) / "mnist_cnn_model.pth"])
+    console.epoch_finished(record(1), LOSSES)
+    console.show_result("mnist: test accuracy 99.23%", [Path("a" * 120) / "mnist_cnn_model.pth"])
     assert shown(results) == f"mnist: test accuracy 99.23%\n  {'a' * 120}/mnist_cnn_model.pth\n"
     assert "99.23%" not in shown(progress)
 
@@ -127,16 +112,11 @@ def test_quiet_shows_notices_alone() -> None:
     console.run_started(facts())
     console.epoch_started(0, 0)
     console.step_finished(0, sums(1))
-    console.epoch_finished(record(1))
-    console.run_finished("done", [Path("file")])
+    console.epoch_finished(record(1), LOSSES)
+    console.show_result("done", [Path("file")])
     assert shown(screen) == ""
     console.notice("read this")
     assert shown(screen) == "NOTICE: read this\n"
-
-
-@pytest.mark.parametrize(("number", "text"), [(0, "0 epochs"), (1, "1 epoch"), (2, "2 epochs"), (1000, "1,000 epochs")])
-def test_counts_have_the_right_number(number: int, text: str) -> None:
-    assert count(number, "epoch") == text
 
 
 def test_the_summary_states_recipe_batch_and_precision() -> None:
@@ -149,7 +129,3 @@ def test_the_summary_states_recipe_batch_and_precision() -> None:
     assert lines["batch"] == "128 samples per step = 1 process × 1 accumulation × 128; 469 steps per epoch"
     assert lines["precision"] == "fp32 (asked for)"
     assert summary(facts(checkpoint_every=1))["checkpoint"].startswith("every 1 step;")
-
-
-def test_a_word_longer_than_a_line_is_kept_whole() -> None:
-    assert wrapped(f"in {'x' * 50} --resume auto", 20).splitlines() == ["in", "x" * 50, "--resume auto"]

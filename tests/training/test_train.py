@@ -140,7 +140,7 @@ class Recorder(Observer):
         self.events.append(f"step {step}")
         self.running_loss = float(sums[0].sum()) / 300
 
-    def epoch_finished(self, record: EpochRecord) -> None:
+    def epoch_finished(self, record: EpochRecord, step_losses: object) -> None:
         self.events.append(f"epoch {record.epoch} done")
         self.records.append(record)
 

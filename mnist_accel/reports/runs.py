@@ -1,0 +1,169 @@
+"""Runs and groups of runs, read back from their files."""
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
+
+from mnist_accel.config.settings import EvaluateConfig
+from mnist_accel.data.digits import DataSet
+from mnist_accel.errors import UserError, printable
+from mnist_accel.files import run_record
+from mnist_accel.files.untrusted import read_limited
+from mnist_accel.training.evaluate import EvaluateResult, run_evaluation
+from mnist_accel.training.events import EpochRecord, Observer
+from mnist_accel.training.metrics import Predictions
+
+LARGEST_FILE = 2**28
+"""Bytes of metrics.jsonl and of step_losses.csv that are read."""
+IRRELEVANT = ("seed", "output_dir", "data_dir", "resume", "keep", "checkpoint_every", "max_restarts", "timeout")
+"""Settings that change no result, and the seed."""
+HISTORY = TypeAdapter(EpochRecord)
+
+
+class Evaluation(NamedTuple):
+    """Figures and predictions of a model on a test set."""
+
+    result: EvaluateResult
+    dataset: DataSet
+    predictions: Predictions
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder.
+
+    Attributes:
+        record: the content of the JSON beside the weights.
+        history: one record per epoch.
+        step_losses: mean training loss of each step in nats.
+    """
+
+    path: Path
+    record: dict[str, Any] = dataclasses.field(repr=False)
+    history: tuple[EpochRecord, ...] = dataclasses.field(repr=False)
+    step_losses: tuple[float, ...] = dataclasses.field(repr=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Run":
+        """Read the run in the folder `path`.
+
+        Raises:
+            UserError: no finished run is there, or a file is damaged.
+        """
+        folder = Path(path)
+        record = run_record.read_record(folder / run_record.WEIGHTS_FILE)
+        if record is None:
+            raise UserError(f"{folder}: no finished run is there", "train first, or --resume an unfinished run")
+        try:
+            lines = read_limited(folder / run_record.METRICS_FILE, LARGEST_FILE).splitlines()
+            history = tuple(HISTORY.validate_json(line) for line in lines)
+            rows = read_limited(folder / run_record.STEP_LOSSES_FILE, LARGEST_FILE).splitlines()[1:]
+            losses = tuple(float(row.split(b",")[2]) for row in rows)
+            run = cls(folder, record, history, losses)
+            if not math.isfinite(run.seed + run.test_accuracy + run.test_loss + history[-1].epoch):
+                raise ValueError("a figure is infinite or not a number")
+            return run
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{folder}: not a whole run ({printable(reason, 100)})", "train it again") from error
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The whole configuration as JSON values."""
+        return dict(self.record["config"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.settings["seed"])
+
+    @property
+    def test_accuracy(self) -> float:
+        """Of the final weights."""
+        return float(self.record["metrics"]["test_accuracy"])
+
+    @property
+    def test_loss(self) -> float:
+        """Of the final weights, in nats."""
+        return float(self.record["metrics"]["test_loss"])
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One dict per epoch, for `pandas.DataFrame(run.metrics())`."""
+        return [dataclasses.asdict(epoch) for epoch in self.history]
+
+    def evaluate(self) -> Evaluation:
+        """Evaluate the final weights, in the precision of the run where this machine has it."""
+        precision = str(self.record.get("mixed_precision", "no"))
+        config = EvaluateConfig(
+            weights=self.path / run_record.WEIGHTS_FILE,
+            mixed_precision="auto" if precision == "fp16" else precision,
+            output_dir=Path(tempfile.gettempdir()),  # nothing is written
+        )
+        result, _, dataset, predictions = run_evaluation(config, Observer())
+        return Evaluation(result, dataset, predictions)
+
+    def as_json(self) -> dict[str, Any]:
+        """The main figures of the run as JSON values."""
+        return {
+            "seed": self.seed,
+            "test_accuracy": self.test_accuracy,
+            "test_loss": self.test_loss,
+            "epochs": len(self.history),
+            "train_seconds": sum(epoch.train_seconds for epoch in self.history),
+            "weights_sha256": self.record["weights_sha256"],
+            "output_dir": str(self.path),
+        }
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one configuration with different seeds; a single run is a group of one."""
+
+    path: Path
+    runs: tuple[Run, ...]
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Group":
+        """Read the run in the folder `path`, or all runs in its sub-folders named seed-N.
+
+        Raises:
+            UserError: no finished run is there, a run is unfinished, or the runs differ in more than the seed.
+        """
+        folder = Path(path)
+        members = sorted(folder.glob("seed-*"), key=lambda member: (len(member.name), member.name))
+        is_run = (folder / run_record.METRICS_FILE).exists() or not members
+        group = cls(folder, tuple(Run.load(member) for member in ([folder] if is_run else members)))
+        for run in group.runs[1:]:
+            if differing := differences(group.runs[0].settings, run.settings):
+                raise UserError(
+                    f"{folder}: {run.path.name} differs from {group.runs[0].path.name} in {', '.join(differing)}",
+                    "keep the runs of one configuration in a folder of their own",
+                )
+        return group
+
+    @cached_property
+    def accuracies(self) -> npt.NDArray[np.float64]:
+        """Test accuracies of the runs, float64 (runs,)."""
+        return np.array([run.test_accuracy for run in self.runs])
+
+    def as_json(self) -> dict[str, Any]:
+        """Figures of all runs, and mean, standard error and 95% interval of the test accuracy (None for one run)."""
+        from mnist_accel.reports.statistics import mean_interval  # imports scipy, which takes a second
+
+        mean, error, interval = mean_interval(self.accuracies)
+        runs = [run.as_json() for run in self.runs]
+        return {"runs": runs, "mean": mean, "standard_error": error, "ci95": interval}
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that two runs do not share, by name; without seeds, folders, and settings of checkpoints."""
+    names = [name for name in {**ours, **theirs} if name not in IRRELEVANT]
+    return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}

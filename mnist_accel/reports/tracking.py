@@ -1,0 +1,135 @@
+"""Sends the figures of a run to experiment trackers, through the trackers of Accelerate."""
+
+import contextlib
+import functools
+import json
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from PIL import Image
+
+from mnist_accel.errors import UserError, did_you_mean, printable
+from mnist_accel.files import atomic
+from mnist_accel.files.untrusted import read_limited
+from mnist_accel.training.events import Observer
+
+if TYPE_CHECKING:
+    from mnist_accel.training.events import EpochRecord, RunFacts
+    from mnist_accel.training.train import TrainResult
+
+PROJECT = "mnist-accel"
+STATE_FILE = "tracking.partial.json"
+"""The names of the tracked runs and the last tracked epoch, while a run is unfinished."""
+
+
+class Tracking(Observer):
+    """An observer that tracks a run. After a resume it continues the same tracked run, and tracks no epoch twice.
+
+    The figures of an epoch, and the losses of its steps, are tracked after the epoch. A tracker that fails is told of
+    once, and the training continues without it. Trackio writes in the background, twice a second: a run that is killed
+    sooner than that after an epoch can lose this epoch there.
+
+    Args:
+        names: of trackers, for example "tensorboard".
+        notice: tells the user of a tracker that failed.
+
+    Raises:
+        UserError: a tracker is unknown or not installed.
+    """
+
+    def __init__(self, names: Sequence[str], notice: Callable[[str], None]) -> None:
+        installed = [str(tracker.value) for tracker in get_available_trackers()]
+        for name in names:
+            if name not in LOGGER_TYPE_TO_CLASS:
+                raise UserError(f"--track {printable(name, 50)}: unknown", did_you_mean(name, LOGGER_TYPE_TO_CLASS))
+            if name not in installed:
+                raise UserError(f"--track {name}: it is not installed", f"pip install {name.replace('_', '-')}")
+        self.names, self.tell = list(dict.fromkeys(names)), notice
+        self.trackers: dict[str, Any] = {}
+
+    def run_started(self, facts: "RunFacts") -> None:
+        self.facts, self.folder = facts, Path(facts.output_dir)
+        self.state: dict[str, Any] = {"run": uuid.uuid4().hex[:12], "epoch": 0}
+        path = self.folder / STATE_FILE
+        is_resumed = facts.settings["resume"] != "never" and path.exists()
+        if is_resumed:
+            self.state = json.loads(read_limited(path, 2**16))
+        self.trackers = {}
+        for name in self.names:
+            self._try(name, functools.partial(self._start, name, is_resumed=is_resumed))
+        self._save()
+
+    def _start(self, name: str, *, is_resumed: bool) -> None:
+        folder, run = self.folder.absolute(), self.state["run"]
+        if name == "tensorboard":
+            options: dict[str, Any] = {"run_name": name, "logging_dir": folder}
+        elif name == "mlflow":
+            options = {"experiment_name": PROJECT, "run_name": run, "run_id": self.state.get("mlflow")}
+        else:
+            options = {"run_name": PROJECT} | {
+                "trackio": {"name": run, "resume": "allow"},
+                "wandb": {"id": run, "resume": "allow", "dir": str(folder)},
+                "swanlab": {"id": run, "resume": "allow", "logdir": str(folder)},
+                "dvclive": {"dir": str(folder / name), "resume": is_resumed},
+            }.get(name, {})
+        tracker = LOGGER_TYPE_TO_CLASS[name](**options)
+        tracker.start()
+        if name == "mlflow":
+            self.state["mlflow"] = tracker.tracker.info.run_id
+        if not is_resumed:
+            facts = {"model": self.facts.model, "parameters": self.facts.parameters, "device": self.facts.device_name}
+            tracker.store_init_configuration({**self.facts.settings, **facts})
+        self.trackers[name] = tracker
+
+    def epoch_finished(self, record: "EpochRecord", step_losses: npt.NDArray[np.float32]) -> None:
+        if record.epoch <= self.state["epoch"]:  # tracked before the run was interrupted
+            return
+        last = record.epoch * self.facts.steps_per_epoch
+        figures = {name: value for name, value in vars(record).items() if value is not None and name != "epoch"}
+        for step, loss in enumerate(step_losses.tolist(), last - len(step_losses) + 1):
+            self._log({"step_loss": loss} | (figures if step == last else {}), step)
+        self.state["epoch"] = record.epoch
+        self._save()
+
+    def run_finished(self, result: "TrainResult", pictures: Sequence[Path]) -> None:
+        self._log({"final_test_accuracy": result.test_accuracy, "final_test_loss": result.test_loss}, result.steps)
+        for name in list(self.trackers):
+            self._try(name, functools.partial(self._finish, name, pictures, result.steps))
+        (self.folder / STATE_FILE).unlink(missing_ok=True)
+
+    def _finish(self, name: str, pictures: Sequence[Path], step: int) -> None:
+        tracker = self.trackers[name]
+        options = {"dataformats": "NHWC"} if name == "tensorboard" else {}
+        for path in pictures if hasattr(tracker, "log_images") else ():
+            pixels = np.asarray(Image.open(path).convert("RGB"))[np.newaxis]  # (1, H, W, 3)
+            tracker.log_images({path.stem: pixels}, step=step, **options)
+        if name == "trackio":
+            import trackio
+
+            # The tracker's own method would be repeated at exit, and print on stdout.
+            trackio.finish()  # type: ignore[no-untyped-call]
+        else:
+            tracker.finish()
+
+    def _log(self, values: dict[str, float], step: int) -> None:
+        for name, tracker in list(self.trackers.items()):
+            self._try(name, functools.partial(tracker.log, values, step=step))
+
+    def _try(self, name: str, work: Callable[[], object]) -> None:
+        """Do `work` without printing on stdout; a failure turns the tracker off."""
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                work()
+        except Exception as error:  # a tracker can fail in any way: no network, no disk, a defect
+            self.trackers.pop(name, None)
+            reason = printable(f"{type(error).__name__}: {error}", 200)
+            self.tell(f"{name} failed ({reason}); the run continues without it")
+
+    def _save(self) -> None:
+        atomic.write_whole(self.folder / STATE_FILE, json.dumps(self.state).encode())
