@@ -13,6 +13,7 @@ from mnist_accel.config.settings import TrainConfig, option_name, settings
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 DOCUMENTS = {path.name: path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
 LAUNCHERS = {"--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--config_file"}
@@ -23,10 +24,10 @@ def options_of_commands() -> set[str]:
     return {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
 
 
-def test_the_readme_names_every_option_of_train_and_no_unknown_one() -> None:
+def test_every_option_of_train_is_documented_and_no_unknown_one() -> None:
     known = {option_name(name) for name, known in settings(TrainConfig).items() if known.on_command_line}
-    assert {option for option in known if option not in README} == set()
-    mentioned = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README))
+    assert {option for option in known if option not in OPTIONS} == set()
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README + OPTIONS))
     assert mentioned <= options_of_commands() | LAUNCHERS | OTHERS
 
 
@@ -83,8 +84,8 @@ def test_links_of_a_document_lead_somewhere(name: str) -> None:
         assert (folder / target).exists(), target
 
 
-def test_the_readme_names_every_exit_code() -> None:
-    text = README[README.index("Exit codes:") :].split("\n\n")[0]
+def test_every_exit_code_is_documented() -> None:
+    text = OPTIONS[OPTIONS.index("## Exit codes") :].split("\n\n")[1]
     codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")} | {129, 143}
     assert {int(code) for code in re.findall(r"(?<![\w.])\d+(?=\s\w)", text)} >= codes
 
