@@ -126,6 +126,7 @@ def test_json_is_the_last_line_of_stdout_and_people_read_stderr(run: Run, tmp_pa
         *("steps_per_epoch", "batch_size", "world_size", "exchange", "device", "device_name", "cpu", "threads"),
         *("mixed_precision", "precision_reason", "output_dir", "steps", "train_loss", "train_accuracy", "test_loss"),
         *("test_accuracy", "train_seconds", "images_per_second", "wall_seconds", "weights_sha256", "chosen_epoch"),
+        "time_spent",
     ]
     for expected in ("594,922 parameters", "running average", "mnist_cnn_model.pth"):
         assert expected in done.stderr

@@ -99,6 +99,33 @@ def test_a_finished_run_of_other_settings_is_not_counted(group: tuple[Path, dict
     assert "the run there is finished, with lr 0.001 instead of 0.002" in text
 
 
+def test_compare_prints_the_verdict_and_writes_the_page(
+    group: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    train(other, "--seeds", "3", "--lr", "0.000001")
+    page = tmp_path / "page.html"
+    line = [sys.executable, "-m", "mnist_accel", "compare", str(group[0]), str(other), "--html", str(page), "--json"]
+    done = subprocess.run(line, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (text,) = done.stdout.splitlines()
+    values = json.loads(text)
+    assert {"difference", "ci95", "p", "probability_better", "verdict"} <= values.keys()
+    assert (values["verdict"], values["is_paired"], values["configuration"]) == ("worse", True, {"lr": [0.001, 1e-06]})
+    assert values["ci95"][0] < values["difference"] < values["ci95"][1] < 0
+    assert "is worse than" in done.stderr
+    assert page.read_text().count("<polyline") == 12
+
+
+def test_a_group_on_two_processes_trains_each_seed_once(tmp_path: Path) -> None:
+    values, _ = train(tmp_path, "--seeds", "2", "--processes", "2", "--cpu")
+    hashes = [run["weights_sha256"] for run in values["runs"]]
+    kept, text = train(tmp_path, "--seeds", "2", "--processes", "2", "--cpu", "--resume", "auto")
+    assert [run["weights_sha256"] for run in kept["runs"]] == hashes
+    assert len(set(hashes)) == 2
+    assert text.count("is finished and kept") == 2
+
+
 def test_a_folder_without_a_run_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished run is there; train first"):
         Run.load(tmp_path)
