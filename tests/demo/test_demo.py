@@ -93,7 +93,7 @@ class Page:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", self._asked)
         for event in ("requestfinished", "requestfailed"):
-            self.page.on(event, self.waiting.discard)
+            self.page.on(event, lambda request: self.waiting.discard(request))
         if options is PHONE:  # browsers hide this from pages that come over http from another machine
             self.page.add_init_script("delete PointerEvent.prototype.getCoalescedEvents")
         self.address = address
