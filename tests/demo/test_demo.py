@@ -93,7 +93,7 @@ class Page:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", self._asked)
         for event in ("requestfinished", "requestfailed"):
-            self.page.on(event, lambda request: self.waiting.discard(request))
+            self.page.on(event, self._answered)
         if options is PHONE:  # browsers hide this from pages that come over http from another machine
             self.page.add_init_script("delete PointerEvent.prototype.getCoalescedEvents")
         self.address = address
@@ -106,6 +106,9 @@ class Page:
             self.elsewhere.append(request.url)
         if request.method == "POST":
             self.waiting.add(request)
+
+    def _answered(self, request: Any) -> None:
+        self.waiting.discard(request)
 
     def points(self, stroke: list[Point]) -> list[Point]:
         """A stroke in the page's pixels."""
