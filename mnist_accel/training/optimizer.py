@@ -2,6 +2,7 @@
 
 import copy
 import math
+from inspect import unwrap
 
 import torch
 from torch import nn
@@ -13,9 +14,22 @@ FIRST_SHARE, LAST_SHARE = 1 / 25, 1 / 25e4
 """Learning rate at the start and at the end of a cycle, divided by its peak; the values of torch's OneCycleLR."""
 
 
+class Adam(torch.optim.Adam):
+    """torch's Adam, without the wrappers that tell torch.compile how to treat an optimizer.
+
+    They import the compiler, which takes a second. Only the model is compiled here.
+    """
+
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    zero_grad = unwrap(torch.optim.Adam.zero_grad)
+    state_dict = unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = unwrap(torch.optim.Adam.load_state_dict)
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
+
+
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam with all parameters in one fused update (Kingma & Ba, 2015; ε 1e-8)."""
-    return torch.optim.Adam(model.parameters(), lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+    return Adam(model.parameters(), lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
