@@ -42,7 +42,7 @@ def publish(contents: Mapping[Path, bytes]) -> None:
         for path, temporary in staged.items():
             temporary.replace(path)
         for folder in {path.parent for path in contents}:
-            sync_folder(folder)
+            _sync_folder(folder)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"cannot write {path}: {reason}", "make room or give another folder") from error
@@ -51,7 +51,7 @@ def publish(contents: Mapping[Path, bytes]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make renames in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
