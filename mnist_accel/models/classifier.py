@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mnist_accel.errors import WeightsError, printable
-from mnist_accel.files import exported, pth, run_record, weights
+from mnist_accel.files import exported, run_record, weights
 from mnist_accel.files.untrusted import read_limited
 from mnist_accel.models import architectures
 from mnist_accel.models.normalisation import normalise
@@ -78,7 +78,7 @@ def load(path: Path, device: torch.device | None = None, model: str | None = Non
         UserError: a package that this format needs is missing.
     """
     try:
-        content = read_limited(path, pth.LARGEST_FILE)
+        content = read_limited(path, weights.LARGEST_FILE)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}", "name another file") from error
     return from_content(content, path, device, model)
