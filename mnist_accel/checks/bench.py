@@ -33,7 +33,6 @@ class Measured:
     """The speed of one candidate, or the reason why it could not be measured.
 
     Attributes:
-        images_per_second: median over the rounds.
         peak_share: arithmetic operations per second, as a share of those in large matrix products of this precision.
         ratios: speed relative to the reference's burst of the same round, one number per round.
     """
@@ -105,13 +104,11 @@ def run_bench(
     """Measure each candidate for `rounds` bursts, each followed by a burst of the first candidate, the reference.
 
     The reference is compared with itself as well, in a process of its own: its spread is the noise of this machine.
+    Raises LaunchError if the reference failed. Any other candidate that fails is reported and the others go on.
 
     Args:
         facts: from `machine_facts`.
         running: called with a candidate's title; the context lasts as long as its measurement.
-
-    Raises:
-        LaunchError: the reference failed. Any other candidate that fails is reported and the others go on.
     """
     with TemporaryDirectory() as folder, closing(Worker(compared[0], Path(folder))) as reference:
         reference.burst()

@@ -32,9 +32,6 @@ class Candidate:
 
     Attributes:
         kind: "ours" for this package's loop; "bare loop" and "plain script" are in `baselines.py`.
-        batch_size: samples of one optimizer step, over all processes.
-        mixed_precision: no (fp32), bf16 or fp16.
-        speedups: whether the code of mnist_accel/speed is used; only for "ours".
         steps: optimizer steps of one burst, the unit that is timed.
     """
 

@@ -74,9 +74,6 @@ class RunConfig(BaseModel):
         """A configuration of the settings that were given explicitly, and of `changes`; None takes a setting back.
 
         Settings that came from the recipe come from the new recipe where `changes` names one.
-
-        Raises:
-            ConfigError: with all problems.
         """
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return type(self)(**given | changes)

@@ -64,11 +64,7 @@ class Setting:
         return "|".join(self.choices) or {int: "N", float: "X", Path: "PATH"}.get(self.kind, "NAME")
 
     def prepared(self, value: Any) -> Any:
-        """`value` for pydantic, which reads numbers from text; a choice in its canonical form.
-
-        Raises:
-            ValueError: the value has the wrong kind, or is none of the choices.
-        """
+        """`value` for pydantic, which reads numbers from text; a choice in its canonical form."""
         if self.kind is bool and not isinstance(value, bool):
             raise ValueError("give true or false")
         if self.kind in (int, float) and isinstance(value, bool):

@@ -35,11 +35,7 @@ class Inspection:
 
 
 def inspect(path: Path, model: str | None = None) -> Inspection:
-    """Inspect a .pth, .safetensors or .onnx file, a checkpoint, or the newest checkpoint in a folder.
-
-    Raises:
-        UserError: `path` cannot be read, is damaged, or is none of these.
-    """
+    """Inspect a .pth, .safetensors or .onnx file, a checkpoint, or the newest checkpoint in a folder."""
     if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if the name is too long
         known = CheckpointFolder(path / checkpoint.FOLDER).numbered() or CheckpointFolder(path).numbered()
         if not known:

@@ -32,12 +32,7 @@ class CheckpointError(UserError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The verified content of a checkpoint.
-
-    Attributes:
-        tensors: by name, on the CPU.
-        state: JSON.
-    """
+    """The verified content of a checkpoint: tensors on the CPU by name, and the state as JSON."""
 
     path: Path
     tensors: Mapping[str, Tensor]
@@ -45,12 +40,7 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """The checkpoints of one run.
-
-    Args:
-        folder: made by the first `save`; its parent is not made.
-        keep: number of checkpoints to keep, at least 1.
-    """
+    """The checkpoints of one run in `folder`, which the first `save` makes; its parent is not made."""
 
     def __init__(self, folder: Path, keep: int = 1) -> None:
         self.folder, self.keep = folder, keep
@@ -65,10 +55,7 @@ class CheckpointFolder:
         """Write the newest checkpoint, verify it, and delete all but the newest `keep`.
 
         A crash at any instant leaves the earlier checkpoints, and at most a temporary file, which the next `save`
-        replaces.
-
-        Raises:
-            OutputError: the disk is full, read-only or gone; earlier checkpoints are unchanged.
+        replaces. Raises OutputError if the disk is full, read-only or gone; earlier checkpoints are unchanged.
         """
         try:
             self.folder.mkdir(exist_ok=True)
@@ -111,11 +98,7 @@ def encode(tensors: Mapping[str, Tensor], state: bytes) -> bytes:
 
 
 def read(path: Path) -> Checkpoint:
-    """The verified content of the checkpoint at `path`.
-
-    Raises:
-        CheckpointError: it is missing, damaged, or of another format version.
-    """
+    """The verified content of the checkpoint at `path`. Raises CheckpointError if it is missing or damaged."""
     try:
         content = read_limited(path, LARGEST_FILE)
         metadata = metadata_of(content)

@@ -1,4 +1,4 @@
-"""Readers for exported models of untrusted origin: .safetensors and .onnx files, and their metadata."""
+"""Readers for exported models of untrusted origin. They raise WeightsError if a file is damaged."""
 
 import importlib.util
 import json
@@ -31,8 +31,7 @@ def require_packages(packages: Iterable[str], wanted_by: str) -> None:
 def read_safetensors(content: bytes, path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
     """The tensors and the metadata of a .safetensors file; the metadata is empty if another program wrote the file.
 
-    Raises:
-        WeightsError: the file is damaged. Changed numbers are not noticed: the format has no checksum.
+    Changed numbers are not noticed: the format has no checksum.
     """
     import safetensors.torch
 
@@ -51,12 +50,7 @@ def metadata_of(content: bytes) -> dict[str, Any]:
 
 
 def read_onnx(content: bytes, path: Path) -> dict[str, Any]:
-    """The metadata of an .onnx file with its `opset` and its number of `parameters`. Nothing in the file is run.
-
-    Raises:
-        WeightsError: the file is damaged, or its weights are in other files.
-        UserError: the package onnx is missing.
-    """
+    """The metadata of an .onnx file with its `opset` and its number of `parameters`. Nothing in the file is run."""
     require_packages(("onnx", "onnxruntime"), str(path))
     import onnx
     from onnx.external_data_helper import uses_external_data
@@ -73,11 +67,7 @@ def read_onnx(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def class_names_of(metadata: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """The class names in the metadata of an exported file.
-
-    Raises:
-        WeightsError: another program, or another version of this one, wrote the file, or its metadata is damaged.
-    """
+    """The class names in the metadata of a file that this version of this program has exported."""
     if metadata.get("mnist_accel_facts") != METADATA_VERSION:
         raise WeightsError(f"{path}: not exported by this program, or by a later version", "export the .pth file again")
     try:

@@ -103,11 +103,7 @@ def record_path(weights: Path) -> Path:
 
 
 def read_record(weights: Path) -> dict[str, Any] | None:
-    """The record beside a weights file, or None where there is none.
-
-    Raises:
-        WeightsError: it is damaged, or written by a later version.
-    """
+    """The record beside a weights file, or None. Raises WeightsError if it is damaged, or of a later version."""
     path = record_path(weights)
     try:
         return _Record.model_validate_json(read_limited(path, LARGEST_RECORD)).model_dump()

@@ -43,8 +43,7 @@ def sha256(content: bytes) -> str:
 def load(content: bytes, path: Path) -> dict[str, Tensor]:
     """The state dict in the bytes of the weights file `path`. No code in them runs, and they cannot fill the memory.
 
-    Raises:
-        WeightsError: the bytes are not a complete, plain state dict.
+    Raises WeightsError if the bytes are not a complete, plain state dict.
     """
     try:
         _require_plain(_pickle_in(content))

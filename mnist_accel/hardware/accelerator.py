@@ -31,8 +31,6 @@ class Hardware:
     """The hardware of a run, and the communication between its processes.
 
     Attributes:
-        device_name: the model of the CPU or accelerator.
-        threads: CPU threads of this process.
         precision_reason: in words for people.
         timeout: seconds that a process waits for the others in a collective.
         speedups: whether the run uses mnist_accel/speed.
@@ -128,12 +126,7 @@ def start_hardware(
     accumulation_steps: int = 1,
     speedups: bool = True,
 ) -> Hardware:
-    """Set up Accelerate. The arguments are those of `config.settings`; `accumulation_steps` only affects `compiled`.
-
-    Raises:
-        UserError: the machine does not support what was asked for.
-        LaunchError: fewer processes joined than the launcher started.
-    """
+    """Set up Accelerate. The arguments are those of `config.settings`; `accumulation_steps` only affects `compiled`."""
     kind = (None if cpu else accelerator_type()) or "cpu"
     launched, patience = launched_world_size() or 1, timedelta(seconds=timeout)
     _require_support(kind, processes, compiled)

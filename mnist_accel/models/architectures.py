@@ -116,11 +116,7 @@ LARGEST_CLASSES = 256  # labels are bytes
 
 
 def build(name: str, *, classes: int = 10, dropout: float = 0.0) -> nn.Module:
-    """A new model; its initial weights come from torch's global random generator.
-
-    Args:
-        name: a key of `MODELS`, or a network of the user's own; see `own_network`. The latter knows no `dropout`.
-    """
+    """A new model: one of `MODELS`, or a network of the user's own, which knows no `dropout`; see `own_network`."""
     if ":" in name:
         return own_network.build(name, classes)
     return MODELS[name](classes=classes, dropout=dropout)
@@ -132,15 +128,12 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def from_state(state: Mapping[str, Tensor], name: str | None, path: Path, classes: int = 0) -> tuple[str, nn.Module]:
-    """The name of an architecture, and a model of it with the weights `state`.
+    """The name of an architecture, and a model of it with the weights `state`. Raises WeightsError if they do not fit.
 
     Args:
         name: the architecture; None for the one that the shapes fit.
         path: of the weights, for error messages.
         classes: number of outputs of a network of the user's own; 0 if it is not recorded.
-
-    Raises:
-        WeightsError: the weights do not fit; the message names the differences.
     """
     if name is not None and ":" not in name and name not in MODELS:
         name = printable(name, 60)
