@@ -25,9 +25,7 @@ def bench(
     images are random. The peak is the measured speed of large matrix products.
 
     For example:
-
       mnist-accel bench
-
       mnist-accel bench --recipe speedrun --rounds 10 --json
     """
     config = TrainConfig(recipe=recipe, cpu=cpu, output_dir=Path(gettempdir()))

@@ -93,6 +93,7 @@ def with_debug(command: Callable[..., Any]) -> Callable[..., None]:
     def run(debug: bool, **values: Any) -> None:
         leave(guarded(lambda: command(**values), debug=debug))
 
+    run.__doc__ = (command.__doc__ or "").replace("For example:\n", "\b\n    For example:\n")  # keeps the lines apart
     return _with_parameters(run, [*own.values(), _parameter("debug", False, DebugOption)])
 
 

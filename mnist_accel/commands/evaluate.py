@@ -12,9 +12,7 @@ def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
     """Test saved weights: accuracy with confidence interval, figures per class, confusion matrix, worst mistakes.
 
     For example:
-
       mnist-accel evaluate --weights mnist_cnn_model.pth
-
       mnist-accel evaluate --weights other.pth --dataset mnist --mixed-precision no --json
     """
     from mnist_accel import api

@@ -38,15 +38,10 @@ def train(
     Options win over the recipe, and the recipe wins over the defaults.
 
     For example:
-
       mnist-accel train
-
       mnist-accel train --epochs 1 --train-samples 10000 --output-dir first-try
-
       mnist-accel train --seeds 5 --recipe speedrun --output-dir group
-
       mnist-accel train --processes 2 --target-accuracy 0.99 --json
-
       accelerate launch -m mnist_accel train
     """
     from mnist_accel import api, groups

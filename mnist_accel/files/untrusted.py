@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def read_limited(path: Path, limit: int) -> bytes:
-    """The content of a file. Raises OSError if it is missing, larger than `limit` bytes, or a device, FIFO or folder."""
+    """The content of a file. Raises OSError if it is missing, more than `limit` bytes, or a device, FIFO or folder."""
     try:
         # Without O_NONBLOCK, opening a FIFO waits for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))

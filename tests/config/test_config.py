@@ -73,7 +73,6 @@ def test_all_problems_are_reported_together(tmp_path: Path) -> None:
         ("epochs", "9" * 400),
         ("timeout", 10**15),
         ("threads", 10**9),
-        ("output_dir", "x" * 300),
         ("lr", 0),
         ("lr", -1e-3),
         ("lr", math.nan),
@@ -127,11 +126,6 @@ def test_processes_must_agree_with_the_launcher(monkeypatch: pytest.MonkeyPatch)
 
 def test_fp16_on_the_cpu_is_refused_with_a_reason() -> None:
     assert "CPU cannot train in fp16" in problems_of(mixed_precision="fp16", cpu=True)[0]
-
-
-def test_an_output_folder_inside_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    assert "not a folder" in problems_of(output_dir=tmp_path / "file" / "sub")[0]
 
 
 @pytest.mark.parametrize(
