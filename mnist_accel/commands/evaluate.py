@@ -2,12 +2,11 @@
 
 import dataclasses
 
-from mnist_accel.commands.common import JsonOption, configured_by, print_json
+from mnist_accel.commands.common import JsonOption, print_json
 from mnist_accel.config.settings import EvaluateConfig
 from mnist_accel.hardware.cores import launched_rank
 
 
-@configured_by(EvaluateConfig)
 def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
     """Test saved weights: accuracy with confidence interval, figures per class, confusion matrix, worst mistakes.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, QuietOption, configured_by, print_errors, print_json
+from mnist_accel.commands.common import JsonOption, QuietOption, print_errors, print_json
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import EXIT_BELOW_TARGET
 from mnist_accel.hardware.cores import launched_rank
@@ -25,7 +25,6 @@ TrackOption = Annotated[
 ]
 
 
-@configured_by(TrainConfig)
 def train(
     config: TrainConfig,
     seeds: SeedsOption = None,
