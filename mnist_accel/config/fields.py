@@ -85,9 +85,7 @@ class Setting:
 
     def reason(self, error: Mapping[str, Any]) -> str:
         """One error of pydantic in words: the value, what is wrong with it, and what to give."""
-        value = error["input"]
-        is_huge = isinstance(value, int) and abs(value) > LARGEST_NUMBER  # Python refuses to print the largest ones
-        text = "a huge number" if is_huge else printable(value, 100)
+        text = printable(error["input"], 100)
         if error["type"] == "value_error":
             return f"{text}: {error['ctx']['error']}"
         number = "whole number" if self.kind is int else "number"

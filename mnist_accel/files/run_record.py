@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from mnist_accel import __version__
 from mnist_accel.errors import OutputError, WeightsError
@@ -39,18 +39,14 @@ def _plain_text(text: str) -> str:
 PlainText = Annotated[str, AfterValidator(_plain_text)]
 
 
-class _Checked(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
-
-
-class _Dataset(_Checked):
+class _Dataset(BaseModel, strict=True, extra="allow"):
     """The part of a record that readers rely on, about the data set."""
 
     name: PlainText
     class_names: list[PlainText]
 
 
-class _Record(_Checked):
+class _Record(BaseModel, strict=True, extra="allow"):
     """The part of a record that readers rely on."""
 
     format_version: int = Field(le=FORMAT_VERSION)
