@@ -10,7 +10,7 @@ import typer
 
 from mnist_accel import __version__
 from mnist_accel.commands.bench import bench
-from mnist_accel.commands.common import leave, print_errors, with_debug
+from mnist_accel.commands.common import for_typer, leave, print_errors
 from mnist_accel.commands.compare import compare
 from mnist_accel.commands.demo import demo
 from mnist_accel.commands.doctor import doctor
@@ -51,7 +51,7 @@ app = typer.Typer(
 )
 COMMANDS = (train, evaluate, compare, report, predict, demo, export, inspect_file, bench, selftest, doctor)
 for command in COMMANDS:
-    app.command()(with_debug(command))
+    app.command()(for_typer(command))
 
 
 def _show_version(wanted: bool) -> None:

@@ -8,7 +8,6 @@ def selftest(json: JsonOption = False) -> int:
     """Check on this machine that training, resuming and evaluation are correct. Takes about a minute.
 
     For example:
-
       mnist-accel selftest --json
     """
     from dataclasses import asdict

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, QuietOption, configured_by, print_errors, print_json
+from mnist_accel.commands.common import JsonOption, QuietOption, print_errors, print_json
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import EXIT_BELOW_TARGET
 from mnist_accel.hardware.cores import launched_rank
@@ -25,7 +25,6 @@ TrackOption = Annotated[
 ]
 
 
-@configured_by(TrainConfig)
 def train(
     config: TrainConfig,
     seeds: SeedsOption = None,
@@ -38,15 +37,10 @@ def train(
     Options win over the recipe, and the recipe wins over the defaults.
 
     For example:
-
       mnist-accel train
-
       mnist-accel train --epochs 1 --train-samples 10000 --output-dir first-try
-
       mnist-accel train --seeds 5 --recipe speedrun --output-dir group
-
       mnist-accel train --processes 2 --target-accuracy 0.99 --json
-
       accelerate launch -m mnist_accel train
     """
     from mnist_accel import api, groups
