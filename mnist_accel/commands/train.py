@@ -25,7 +25,8 @@ TrackOption = Annotated[
     typer.Option(metavar="NAME", help="Also send the figures to this tracker, for example tensorboard. Repeatable."),
 ]
 TraceOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Record samples, loss and a summary of each layer, for mnist-accel diff.")
+    Path | None,
+    typer.Option(metavar="FILE", help="Record samples, loss and a summary of each layer, for mnist-accel diff."),
 ]
 TraceStepsOption = Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Steps that --trace records.")]
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mnist_accel.errors import UserError, printable
 from mnist_accel.files import atomic, run_record
 from mnist_accel.files.untrusted import read_limited
+from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.training.events import Observer, RunFacts
 from mnist_accel.training.setup import Setup
 
@@ -39,15 +40,12 @@ class Header(BaseModel):
     """The facts of a traced run.
 
     Attributes:
-        precision: the coarsest one of the forward pass; a key of `ROUNDING`.
+        facts: the settings, and the hardware and versions that decide rounding; `precision` is a key of `ROUNDING`.
         layers: the class of each layer by name.
     """
 
     format_version: int
-    settings: dict[str, Any]
-    precision: str
-    world_size: int
-    environment: dict[str, str | int]
+    facts: dict[str, Any]
     layers: dict[str, str]
 
 
@@ -122,23 +120,21 @@ class Tracer(Observer):
         self.hooks = [optimizer.register_step_pre_hook(lambda *_: self._gradients())]
         self.gather = setup.train_data.batch
         setup.train_data.batch = self._batch  # type: ignore[method-assign]
-        if hardware.compiled:  # a compiled model has no layers that could be observed
-            return
-        self.hooks.append(setup.module.register_forward_pre_hook(lambda _, images: self._add("batch", "images", *images)))
+        self.hooks += [
+            setup.model.register_forward_pre_hook(lambda _, images: self._add("batch", "images", *images)),
+            setup.model.register_forward_hook(self._activation("logits")),
+        ]
         for name, module in setup.module.named_modules():
-            if not any(module.children()):
+            if not hardware.compiled and not any(module.children()):  # compiled layers cannot be observed
                 self.hooks.append(module.register_forward_hook(self._activation(name)))
-        self.hooks.append(setup.module.register_forward_hook(self._activation("logits")))
 
     def run_started(self, facts: RunFacts) -> None:
+        hardware, names = self.setup.hardware, ("device_name", "threads", "world_size", "exchange")
+        known = {name: getattr(facts, name) for name in names} | run_record.versions()
         layers = {name: type(layer).__name__.lstrip("_") for name, layer in self.setup.module.named_modules()}
         header = Header(
             format_version=FORMAT_VERSION,
-            settings=dict(facts.settings),
-            precision=precision(self.setup),
-            world_size=facts.world_size,
-            environment={"device": facts.device_name, "threads": facts.threads, "exchange": facts.exchange}
-            | run_record.versions(),
+            facts=dict(facts.settings) | known | {"precision": precision(hardware, self.setup.config.dtype)},
             layers=layers,
         )
         self.lines.append(header.model_dump_json())
@@ -152,7 +148,7 @@ class Tracer(Observer):
         current, hardware = self.current, self.setup.hardware
         current.step = self.epoch * self.setup.steps_per_epoch + step + 1
         current.loss, current.lr = float(sums[0, step]), self.setup.optimizer.param_groups[0]["lr"]
-        current.updates = self._of_parameters(lambda name, value: value - self.before[name])
+        current.updates = self._of_parameters(lambda name, value: value.cpu().double() - self.before[name])
         self.current = None
         whole = merged(hardware.gather((current, self.parts)))
         self.lines.append(whole.model_dump_json())
@@ -169,7 +165,7 @@ class Tracer(Observer):
         assert isinstance(indices, Tensor)
         if self.current is None:
             self.current, self.parts = Step(step=0), []
-            self.before = {name: value.detach().clone() for name, value in self.parameters.items()}
+            self.before = {name: value.detach().cpu().double() for name, value in self.parameters.items()}
             self.current.weights = self._of_parameters(lambda _, value: value)
         self.parts.append(indices.tolist())
         self.rows = signs(len(self.setup.train_data), 2)[indices.cpu()]
@@ -207,7 +203,10 @@ def merged(parts: list[tuple[Step, list[list[int]]]]) -> Step:
     """One step from those of all processes, each with its samples by accumulation step."""
     whole, _ = parts[0]
     whole.samples = [
-        sample for of_ranks in zip(*(samples for _, samples in parts), strict=True) for part in of_ranks for sample in part
+        sample
+        for of_ranks in zip(*(samples for _, samples in parts), strict=True)
+        for part in of_ranks
+        for sample in part
     ]
     whole.gradient_norm = math.sqrt(sum(values[1] for values in whole.gradients.values()))
     for other, _ in parts[1:]:
@@ -218,11 +217,10 @@ def merged(parts: list[tuple[Step, list[list[int]]]]) -> Step:
     return whole
 
 
-def precision(setup: Setup) -> str:
+def precision(hardware: Hardware, dtype: str) -> str:
     """The coarsest precision of the forward pass; a key of `ROUNDING`."""
-    hardware = setup.hardware
-    if hardware.mixed_precision != "no" or setup.config.dtype == "float64":
-        return hardware.mixed_precision if hardware.mixed_precision != "no" else "float64"
+    if hardware.mixed_precision != "no" or dtype == "float64":
+        return dtype if dtype == "float64" else hardware.mixed_precision
     return "tf32" if hardware.device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "float32"
 
 
@@ -235,8 +233,8 @@ def read(path: Path) -> tuple[Header, list[Step]]:
     try:
         first, *lines = read_limited(path, LARGEST_TRACE).splitlines()
         header = Header.model_validate_json(first)
-        if header.format_version != FORMAT_VERSION or header.precision not in ROUNDING:
-            raise ValueError("a trace of another version")
+        if header.format_version != FORMAT_VERSION:
+            raise ValueError(f"format version {header.format_version}")
         return header, [Step.model_validate_json(line) for line in lines]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or printable(error, 120)
