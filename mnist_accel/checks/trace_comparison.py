@@ -17,7 +17,7 @@ from mnist_accel.training.trace import ROUNDING, Header, Step, Summary
 
 ROUNDED, SUMMED, STATISTICS = 8, 64, 16384
 """Rounding errors of a layer: in its precision; in the precision of weights; of the latter, in batch normalisation."""
-FORWARD, BACKWARD = 6, 5
+FORWARD, BACKWARD = 16, 10
 """A relative difference grows by this factor in a layer; the square root of a difference by this one in a gradient."""
 KEPT = 1e-11
 """Weights are those before the last step plus its update; the relative rounding error of their summaries."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from mnist_accel.errors import UserError, printable
@@ -62,6 +62,8 @@ class Step(BaseModel):
         gradients: averaged over the processes, as the optimizer gets them.
         updates: the change of the weights by this step.
     """
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
 
     step: int
     samples: list[int] = []
@@ -165,7 +167,9 @@ class Tracer(Observer):
         assert isinstance(indices, Tensor)
         if self.current is None:
             self.current, self.parts = Step(step=0), []
-            self.before = {name: value.detach().cpu().double() for name, value in self.parameters.items()}
+            self.before = {
+                name: value.detach().to("cpu", torch.float64, copy=True) for name, value in self.parameters.items()
+            }
             self.current.weights = self._of_parameters(lambda _, value: value)
         self.parts.append(indices.tolist())
         self.rows = signs(len(self.setup.train_data), 2)[indices.cpu()]
