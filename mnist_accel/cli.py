@@ -13,6 +13,7 @@ from mnist_accel.commands.bench import bench
 from mnist_accel.commands.common import for_typer, leave, print_errors
 from mnist_accel.commands.compare import compare
 from mnist_accel.commands.demo import demo
+from mnist_accel.commands.diff import diff
 from mnist_accel.commands.doctor import doctor
 from mnist_accel.commands.evaluate import evaluate
 from mnist_accel.commands.export import export
@@ -49,7 +50,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-COMMANDS = (train, evaluate, compare, report, predict, demo, export, inspect_file, bench, selftest, doctor)
+COMMANDS = (train, evaluate, compare, report, predict, demo, export, inspect_file, bench, selftest, diff, doctor)
 for command in COMMANDS:
     app.command()(for_typer(command))
 
