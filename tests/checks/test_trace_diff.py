@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,8 +64,9 @@ def test_precisions_are_equal_up_to_rounding_and_the_tolerance_is_that_of_the_co
         next(found for found in compare(trace.read(exact), trace.read(second)) if found.layer == "logits")
         for second in (one, other)
     ]
-    assert logits[0].size < 1e-5 < 1e-3 < logits[1].size
-    assert logits[0].tolerance < 1e-4 < 1e-2 < logits[1].tolerance
+    assert logits[0].size < 1e-5
+    assert logits[1].size > 1e-3
+    assert 100 * logits[0].tolerance < logits[1].tolerance
 
 
 def test_dropout_of_another_number_of_processes_is_named_as_expected(folder: Path) -> None:
@@ -100,7 +102,7 @@ def test_a_summary_estimates_the_difference_and_adds_up_over_samples() -> None:
 
 
 def test_tracing_changes_no_bit_and_ends_after_its_steps(tmp_path: Path) -> None:
-    settings = {"epochs": 2, "train_samples": 700, "recipe": "accurate", "threads": 1} | SMALL
+    settings: dict[str, Any] = {"epochs": 2, "train_samples": 700, "recipe": "accurate", "threads": 1} | SMALL
     plain = train(TrainConfig(output_dir=tmp_path / "a", **settings))
     path = tmp_path / "trace.jsonl"
     watched = train(TrainConfig(output_dir=tmp_path / "b", **settings), trace.Tracer(path, 8))
