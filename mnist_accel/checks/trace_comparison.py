@@ -174,7 +174,7 @@ class _Pair:
         return 2 * moved / max(abs(self.a.loss), abs(self.b.loss)) + SUMMED * self.fine
 
     def _backward(self, _: str, ours: Summary, theirs: Summary) -> tuple[float, float]:
-        """Gradients differ as the activations do; and a share of the units like that switches its ReLU, hence the root."""
+        """Gradients differ as activations do; and a like share of the units switches its ReLU, hence the root."""
         total = max(self.a.gradient_norm, self.b.gradient_norm)
         rounding = 3 * (ROUNDED * self.rounding + SUMMED * self.fine) + 2 * self.rounding * _share(total, ours, theirs)
         apart = max(self.sizes["activations"].values()) + self.statistics
