@@ -58,7 +58,7 @@ def train(
 
     is_main = launched_rank() == 0
     console = TrainingConsole(stderr_console(), results=result_console(to_stderr=json), quiet=quiet)
-    observer = _observers([console] if is_main else [], track, trace and (trace, trace_steps), seeds)
+    observer = _observers([console] if is_main else [], track, (trace, trace_steps) if trace else None, seeds)
     for text in config.warnings() if is_main else ():
         console.notice(text)
     stop = functools.partial(StopRequests, leaves_at_once=True)
