@@ -6,6 +6,7 @@ docs/certify.md explains the tolerances and names the measurements behind the co
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,14 +18,17 @@ from mnist_accel.training.trace import ROUNDING, Header, Step, Summary
 
 ROUNDED, SUMMED, STATISTICS = 8, 64, 16384
 """Rounding errors of a layer: in its precision; in the precision of weights; of the latter, in batch normalisation."""
-FORWARD, BACKWARD = 16, 10
-"""A relative difference grows by this factor in a layer; the square root of a difference by this one in a gradient."""
+LARGEST_GAIN, LEAST_GAIN, GAIN_GROWTH, GAIN_STEPS = 16, 2.5, 4, 4
+"""A difference is at most its cause times the largest gain; after some steps, times a few of its gains so far."""
+SWITCH, SWITCH_CAUSE = 0.02, 1e-6
+"""One ReLU or maximum that rounding switches changes a gradient by this much; in float64 rounding switches none."""
 KEPT = 1e-11
 """Weights are those before the last step plus its update; the relative rounding error of their summaries."""
 GROWN_APART = 0.9
 """Gradients and updates of two runs that have grown apart still have norms of the same order."""
 
-Tolerance = Callable[[str, Summary, Summary], float]
+Explanation = Callable[[str, Summary, Summary], tuple[float, float]]
+"""The relative difference that a tensor's inputs give it at gain 1, and that of its rounding."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Comparison:
 
     @property
     def is_equal(self) -> bool:
-        return self.size <= self.tolerance
+        return not self.size or self.size <= self.tolerance
 
 
 def compare(first: tuple[Header, list[Step]], second: tuple[Header, list[Step]]) -> Iterator[Comparison]:
@@ -72,6 +76,7 @@ class _Pair:
         rounding: the largest relative error of one operation of the forward pass; `fine`, with weights.
         sizes: the sizes found in this step, by quantity and layer.
         grown: the largest difference of each gradient so far.
+        gains: the differences of each layer divided by their causes, so far.
         moved: how far apart the last step has left the projections of each weight.
     """
 
@@ -81,13 +86,14 @@ class _Pair:
         self.layers = first.layers
         self.statistics = STATISTICS * self.fine * any("BatchNorm" in kind for kind in first.layers.values())
         self.grown: dict[str, float] = {}
+        self.gains: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
         self.moved: dict[str, npt.NDArray[np.float64]] = {}
 
     def comparisons(self, pairs: list[tuple[Step, Step]]) -> Iterator[Comparison]:
         for self.a, self.b in pairs:
             self.sizes: dict[str, dict[str, float]] = {}
             yield self._samples()
-            yield from self._table("batch", lambda name, *_: SUMMED * self.fine * (name == "images"))
+            yield from self._table("batch", lambda name, *_: (0.0, SUMMED * self.fine * (name == "images")))
             yield from self._weights()
             yield from self._table("activations", self._forward)
             yield self._number("loss", self.a.loss, self.b.loss, self._loss())
@@ -112,22 +118,34 @@ class _Pair:
         size, ratio = difference(ours, theirs), math.sqrt(theirs[1] / ours[1]) if ours[1] else math.inf
         return Comparison(self.a.step, quantity, layer, size, tolerance, ratio, ours[0] == theirs[0])
 
-    def _table(self, quantity: str, tolerance: Tolerance) -> Iterator[Comparison]:
+    def _table(self, quantity: str, explain: Explanation) -> Iterator[Comparison]:
         """Compare the layers that both traces have; gradients backwards."""
         ours, theirs = getattr(self.a, quantity), getattr(self.b, quantity)
         sizes = self.sizes[quantity] = {}
         for name in reversed(ours) if quantity == "gradients" else ours:
             if name in theirs:
-                limit = tolerance(name, ours[name], theirs[name])
-                found = self._comparison(quantity, name, limit, ours[name], theirs[name])
+                cause, rounding = explain(name, ours[name], theirs[name])
+                limit = self._gain(quantity, name) * cause
+                if quantity == "gradients" and cause > SWITCH_CAUSE:
+                    limit = max(limit, SWITCH)
+                if min(ours[name][1], theirs[name][1]) < (1 - GROWN_APART) ** 2 * max(ours[name][1], theirs[name][1]):
+                    limit = min(limit, GROWN_APART)
+                found = self._comparison(quantity, name, limit + rounding, ours[name], theirs[name])
                 sizes[name] = found.size
+                if cause > rounding:
+                    self.gains[quantity, name].append(found.size / cause)
                 yield found
+
+    def _gain(self, quantity: str, name: str) -> float:
+        gains = self.gains[quantity, name]
+        is_known = len(gains) >= GAIN_STEPS
+        return min(max(LEAST_GAIN, GAIN_GROWTH * max(gains)), LARGEST_GAIN) if is_known else LARGEST_GAIN
 
     def _weights(self) -> Iterator[Comparison]:
         """Compare the weights with those of the step before plus its update; a missing one is a difference of 1."""
         for name in self.a.weights.keys() ^ self.b.weights.keys():
             yield Comparison(self.a.step, "weights", name, 1.0, 0.0, math.nan, is_same=False)
-        for found in self._table("weights", lambda *_: SUMMED * self.fine if self.a.step == 1 else 1.0):
+        for found in self._table("weights", lambda *_: (0.0, SUMMED * self.fine if self.a.step == 1 else 2.0)):
             name = found.layer
             ours, theirs, update, other = (
                 np.array(table[name][2:]) for table in (self.a.weights, self.b.weights, self.a.updates, self.b.updates)
@@ -140,33 +158,32 @@ class _Pair:
                 yield found
             self.moved[name] = ours - theirs + update - other
 
-    def _forward(self, layer: str, *_: Summary) -> float:
-        """The tolerance of an activation, from the layers before it and its own weights."""
+    def _forward(self, layer: str, *_: Summary) -> tuple[float, float]:
+        """Activations differ as the layers before and the layer's own weights do."""
         before, weights = self.sizes["activations"], self.sizes["weights"]
         is_alone = layer == "logits" and not before  # a compiled network
         own = [size for name, size in weights.items() if is_alone or name.rpartition(".")[0] == layer]
-        causes = max([*self.sizes["batch"].values(), *before.values(), *own])
         is_normalising = is_alone or "BatchNorm" in self.layers.get(layer, "")
-        return FORWARD * causes + ROUNDED * self.rounding + SUMMED * self.fine + self.statistics * is_normalising
+        rounding = ROUNDED * self.rounding + SUMMED * self.fine + self.statistics * is_normalising
+        return max([*self.sizes["batch"].values(), *before.values(), *own]), rounding
 
     def _loss(self) -> float:
         """The cross entropy of one sample changes by at most √2 times the change of its logits."""
         square = max(step.activations["logits"][1] for step in (self.a, self.b))
         moved = self.sizes["activations"]["logits"] * math.sqrt(2 * square * len(self.a.samples))
-        return FORWARD * moved / max(abs(self.a.loss), abs(self.b.loss)) + SUMMED * self.fine
+        return 2 * moved / max(abs(self.a.loss), abs(self.b.loss)) + SUMMED * self.fine
 
-    def _backward(self, _: str, ours: Summary, theirs: Summary) -> float:
-        """The tolerance of a gradient. A share of units like the difference switches its ReLU, hence the root."""
+    def _backward(self, _: str, ours: Summary, theirs: Summary) -> tuple[float, float]:
+        """Gradients differ as activations do; and a like share of the units switches its ReLU, hence the root."""
         total = max(self.a.gradient_norm, self.b.gradient_norm)
-        cause = max(self.sizes["activations"].values()) + self.statistics
         rounding = 3 * (ROUNDED * self.rounding + SUMMED * self.fine) + 2 * self.rounding * _share(total, ours, theirs)
-        return _grown(cause, ours, theirs) + rounding
+        apart = max(self.sizes["activations"].values()) + self.statistics
+        return math.sqrt(apart) + 2 * apart, rounding
 
-    def _update(self, name: str, ours: Summary, theirs: Summary) -> float:
-        """The tolerance of an update. Adam's depends on the signs of gradients, hence the root."""
+    def _update(self, name: str, ours: Summary, theirs: Summary) -> tuple[float, float]:
+        """Adam's first updates are the signs of gradients, hence the root."""
         weights = math.sqrt(self.a.weights[name][1])
-        rounding = SUMMED * self.fine + 2 * self.fine * _share(weights, ours, theirs)
-        return _grown(self.grown[name], ours, theirs) + rounding
+        return math.sqrt(self.grown[name]), SUMMED * self.fine + 2 * self.fine * _share(weights, ours, theirs)
 
 
 def difference(first: Summary, second: Summary) -> float:
@@ -176,12 +193,6 @@ def difference(first: Summary, second: Summary) -> float:
     (small, large) = sorted((math.sqrt(first[1]), math.sqrt(second[1])))
     apart = math.sqrt(np.mean(np.subtract(first[2:], second[2:]) ** 2))
     return float(np.clip(apart, large - small, large + small) / large) if large else 0.0
-
-
-def _grown(cause: float, ours: Summary, theirs: Summary) -> float:
-    limit = BACKWARD * math.sqrt(cause)
-    is_other_order = min(ours[1], theirs[1]) < (1 - GROWN_APART) ** 2 * max(ours[1], theirs[1])
-    return min(limit, GROWN_APART) if is_other_order else limit
 
 
 def _share(whole: float, ours: Summary, theirs: Summary) -> float:

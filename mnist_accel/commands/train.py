@@ -55,17 +55,10 @@ def train(
     from mnist_accel.hardware.signals import StopRequests
     from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
     from mnist_accel.reports.run_summary import group_headline, headline
-    from mnist_accel.training.events import Observer, Observers
 
     is_main = launched_rank() == 0
     console = TrainingConsole(stderr_console(), results=result_console(to_stderr=json), quiet=quiet)
-    observer = _with_trackers(console, track or []) if is_main else Observer()
-    if trace and seeds:
-        raise UserError(f"--trace {trace}: a trace is of one run, not of a group", "leave --seeds out")
-    if trace:
-        from mnist_accel.training.trace import Tracer
-
-        observer = Observers(observer, Tracer(trace, trace_steps))
+    observer = _observers([console] if is_main else [], track, (trace, trace_steps) if trace else None, seeds)
     for text in config.warnings() if is_main else ():
         console.notice(text)
     stop = functools.partial(StopRequests, leaves_at_once=True)
@@ -91,11 +84,21 @@ def train(
     return EXIT_BELOW_TARGET if below else 0
 
 
-def _with_trackers(console: "TrainingConsole", names: list[str]) -> "Observer":
-    """The console and, if there are `names`, the trackers."""
-    if not names:
-        return console
-    from mnist_accel.reports.tracking import Tracking
+def _observers(
+    main: "list[TrainingConsole]", track: list[str] | None, trace: tuple[Path, int] | None, seeds: int | None
+) -> "Observer":
+    """The console and the trackers, on the main process alone; and the tracer, on every process."""
     from mnist_accel.training.events import Observers
 
-    return Observers(console, Tracking(names, console.notice))
+    found: list[Observer] = [*main]
+    if main and track:
+        from mnist_accel.reports.tracking import Tracking
+
+        found.append(Tracking(track, main[0].notice))
+    if trace and seeds:
+        raise UserError(f"--trace {trace[0]}: a trace is of one run, not of a group", "leave --seeds out")
+    if trace:
+        from mnist_accel.training.trace import Tracer
+
+        found.append(Tracer(*trace))
+    return Observers(*found)
