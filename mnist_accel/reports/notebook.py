@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mnist_accel.hardware.cores import launched_rank
+from mnist_accel.hardware.cores import launched_world_size
 from mnist_accel.reports.console import TrainingConsole
 from mnist_accel.training.events import Observer
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 
 def notebook_observer() -> Observer:
-    """The observer of a run for which the caller names none: a display in a notebook, silence elsewhere."""
-    is_shown = Console().is_jupyter and launched_rank() == 0
-    return NotebookDisplay() if is_shown else Observer()
+    """The observer of a run for which the caller names none: a display in a notebook, silence elsewhere.
+
+    Processes of `accelerate.notebook_launcher` are silent: ipykernel drops what they display.
+    """
+    return NotebookDisplay() if Console().is_jupyter and not launched_world_size() else Observer()
 
 
 class Cell(io.StringIO):
