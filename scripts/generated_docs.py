@@ -1,4 +1,4 @@
-"""The parts of the documents that are made from the code. Cog writes them between the markers: cog -I scripts -r docs/*.md."""
+"""The parts of the documents that are made from the code: `just docs` writes them between the markers for cog."""
 
 import dataclasses
 import inspect
@@ -73,7 +73,7 @@ def docstring(found: object) -> str:
 
 
 def public_members(found: type) -> list[str]:
-    """Methods and properties that the class itself or one of this package's bases defines, in the order of the source."""
+    """Methods and properties that the class itself or one of this package's bases defines, in order."""
     bases = [base for base in reversed(found.__mro__) if base.__module__.startswith("mnist_accel")]
     kinds = (property, classmethod, staticmethod)
     members = [

@@ -7,7 +7,7 @@
 | indented, first word one of PROGRAMS | its commands are run |
 | after the comment `<!-- process: REASON -->` | Python that is run in a process of its own |
 | after the comment `<!-- file: NAME -->` | it is written into the folder in which the commands run |
-| after the comment `<!-- skip: REASON -->` | nothing |
+| after the comment `<!-- skip: REASON -->` | nothing; the reason can be the tests that run it |
 """
 
 import re
