@@ -51,7 +51,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-COMMANDS = (train, recipes, evaluate, compare, report, predict, demo, export, inspect_file, bench, selftest, diff, doctor)
+TRAINING = (train, recipes, evaluate, compare, report, predict, demo, export, inspect_file)
+COMMANDS = (*TRAINING, bench, selftest, diff, doctor)
 for command in COMMANDS:
     app.command()(for_typer(command))
 
