@@ -51,8 +51,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-TRAINING = (train, recipes, evaluate, compare, report, predict, demo, export, inspect_file)
-COMMANDS = (*TRAINING, bench, selftest, diff, doctor)
+MODEL_COMMANDS = (train, recipes, evaluate, compare, report, predict, demo, export, inspect_file)
+COMMANDS = (*MODEL_COMMANDS, bench, selftest, diff, doctor)
 for command in COMMANDS:
     app.command()(for_typer(command))
 
