@@ -14,6 +14,11 @@ lint:
     lint-imports
     python scripts/check_size.py
 
+# Write the generated parts of docs/, and the notebook from its source.
+docs:
+    cog -I scripts -r docs/options.md docs/api.md
+    jupytext --to ipynb examples/first_run.py
+
 # Measure how fast this machine trains.
 bench *arguments:
     mnist-accel bench {{arguments}}

@@ -13,6 +13,7 @@ from mnist_accel.files import atomic, run_record
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.hardware.cores import launched_rank
 from mnist_accel.hardware.signals import StopRequests
+from mnist_accel.reports.notebook import notebook_observer
 from mnist_accel.reports.timing import Timing
 from mnist_accel.training.evaluate import EvaluateResult, run_evaluation
 from mnist_accel.training.events import Observer, Observers
@@ -46,11 +47,11 @@ def train(
     """Train as `config` says, and write weights, record, figures and pictures into `config.output_dir`.
 
     Every process of a distributed run calls this; the main process alone writes. The files of an earlier run in the
-    same folder are replaced only when this run has succeeded. Nothing is printed.
+    same folder are replaced only when this run has succeeded. Nothing is printed, except in a notebook.
 
     Args:
         config: the settings; by default those of the default recipe.
-        observer: hears the events of the run.
+        observer: hears the events of the run; by default a notebook shows a table and the pictures.
         model: a network of the caller's own in place of `config.model`, defined at the top level of a module.
         stop: requests to stop; by default signals stop the run between two steps, after it has saved.
 
@@ -59,7 +60,7 @@ def train(
     """
     began = time.perf_counter()
     timing = Timing(is_written=launched_rank() == 0)
-    observer = Observers(timing, observer or Observer())
+    observer = Observers(timing, observer or notebook_observer())
     config = config or TrainConfig()
     if model is not None:
         config = config.with_changes(model=f"{model.__module__}:{model.__qualname__}")

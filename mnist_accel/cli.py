@@ -19,6 +19,7 @@ from mnist_accel.commands.evaluate import evaluate
 from mnist_accel.commands.export import export
 from mnist_accel.commands.inspect import inspect as inspect_file
 from mnist_accel.commands.predict import predict
+from mnist_accel.commands.recipes import recipes
 from mnist_accel.commands.report import report
 from mnist_accel.commands.selftest import selftest
 from mnist_accel.commands.train import train
@@ -50,7 +51,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-COMMANDS = (train, evaluate, compare, report, predict, demo, export, inspect_file, bench, selftest, diff, doctor)
+MODEL_COMMANDS = (train, recipes, evaluate, compare, report, predict, demo, export, inspect_file)
+COMMANDS = (*MODEL_COMMANDS, bench, selftest, diff, doctor)
 for command in COMMANDS:
     app.command()(for_typer(command))
 

@@ -80,7 +80,7 @@ def _run_configured(command: Callable[..., int], config: RunConfig, extras: dict
 
 def _option(name: str, known: Setting) -> inspect.Parameter:
     """The command-line option of a setting."""
-    default = f" [default: {known.default}]" if known.default not in (None, False) else ""
+    default = "" if known.default is None or known.default is False else f" [default: {known.default}]"
     choices = [choice for choice in known.choices if ":" not in choice]
     option = typer.Option(
         option_name(name),

@@ -27,6 +27,7 @@ SMALL = ("train", "--dataset", SMALL_MNIST, "--epochs", 1, "--train-samples", 30
         ("train", "--no-such-option"),
         ("evaluate", "--weights", "missing.pth"),
         ("predict", "picture.png", "--top-k", "0"),
+        ("recipes", "--json"),
         ("export", "--help"),
         ("export", "--format", "onnx", "--weights", "missing.pth"),
         ("inspect", "missing.pth"),
