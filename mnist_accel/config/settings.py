@@ -15,7 +15,8 @@ from mnist_accel.hardware.cores import launched_world_size
 
 __all__ = ["DATASETS", "MODELS", "EvaluateConfig", "RunConfig", "TrainConfig", "option_name", "settings"]
 
-DATASETS = ("mnist", "fashion-mnist", "kmnist")
+EMNIST = tuple(f"emnist-{split}" for split in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist"))
+DATASETS = ("mnist", "fashion-mnist", "kmnist", *EMNIST)
 DATASET_CHOICES = (*DATASETS, "idx:DIR", "folder:DIR", "csv:FILE", "npz:FILE")
 MODELS = ("cnn", "small-cnn", "normalised-cnn")
 result_setting = partial(setting, decides_result=True)
