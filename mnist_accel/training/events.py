@@ -99,6 +99,9 @@ class Observer:
     def part_started(self, name: str) -> None:
         """From now on the time goes into "start-up", "data", "steps", "evaluation", "checkpoints" or "pictures"."""
 
+    def pictures_read(self, done: int, total: int) -> None:
+        """Called while a folder of pictures is read, with the numbers of finished and of all pictures."""
+
     def run_started(self, facts: RunFacts) -> None:
         """Called once, before the first step."""
 
@@ -131,6 +134,10 @@ class Observers(Observer):
     def part_started(self, name: str) -> None:
         for observer in self.observers:
             observer.part_started(name)
+
+    def pictures_read(self, done: int, total: int) -> None:
+        for observer in self.observers:
+            observer.pictures_read(done, total)
 
     def run_started(self, facts: RunFacts) -> None:
         for observer in self.observers:

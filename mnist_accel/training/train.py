@@ -126,7 +126,14 @@ def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer)
     Raises:
         UserError: it is not available, or two machines found different ones.
     """
-    dataset = hardware.together(lambda: datasets.load(name, data_dir, observer.notice))
+
+    def load() -> DataSet:
+        return datasets.load(name, data_dir, observer.notice, observer.pictures_read)
+
+    # One process of each machine reads a folder of pictures; the others find them in its cache.
+    is_first = hardware.accelerator.is_local_main_process or not name.startswith("folder:")
+    found = hardware.together(lambda: load() if is_first else None)
+    dataset = hardware.together(lambda: found or load())
     hardware.require_same(
         {"data set": digits.fingerprint(dataset)},
         f"put the same files into {data_dir} on each machine, or name another --dataset",
