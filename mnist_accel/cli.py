@@ -12,6 +12,7 @@ from mnist_accel import __version__
 from mnist_accel.commands.bench import bench
 from mnist_accel.commands.common import leave, print_errors, with_debug
 from mnist_accel.commands.compare import compare
+from mnist_accel.commands.data import data
 from mnist_accel.commands.demo import demo
 from mnist_accel.commands.doctor import doctor
 from mnist_accel.commands.evaluate import evaluate
@@ -49,7 +50,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-COMMANDS = (train, evaluate, compare, report, predict, demo, export, inspect_file, bench, selftest, doctor)
+COMMANDS = (train, evaluate, data, compare, report, predict, demo, export, inspect_file, bench, selftest, doctor)
 for command in COMMANDS:
     app.command()(with_debug(command))
 

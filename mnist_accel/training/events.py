@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
-from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
     from mnist_accel.training.train import TrainResult
 
@@ -108,7 +109,7 @@ class Observer:
     def epoch_started(self, epoch: int, step: int) -> None:
         """Both count from 0; `step` is the first step of the epoch that this run makes."""
 
-    def step_finished(self, step: int, sums: Tensor) -> None:
+    def step_finished(self, step: int, sums: "Tensor") -> None:
         """`step` counts from 0 in its epoch. `sums` (3, steps) are this process's; see `Progress`.
 
         Reading them waits for the device, so read them rarely.
@@ -147,7 +148,7 @@ class Observers(Observer):
         for observer in self.observers:
             observer.epoch_started(epoch, step)
 
-    def step_finished(self, step: int, sums: Tensor) -> None:
+    def step_finished(self, step: int, sums: "Tensor") -> None:
         for observer in self.observers:
             observer.step_finished(step, sums)
 
