@@ -8,7 +8,7 @@ import typer
 
 from mnist_accel.commands.common import JsonOption, QuietOption, configured_by, print_errors, print_json
 from mnist_accel.config.settings import TrainConfig
-from mnist_accel.errors import EXIT_BELOW_TARGET
+from mnist_accel.errors import EXIT_BELOW_TARGET, UserError
 from mnist_accel.hardware.cores import launched_rank
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ SeedsOption = Annotated[
     int | None, typer.Option(min=1, max=1000, metavar="N", help="Train a group of runs with N seeds, from --seed on.")
 ]
 
+FoldsOption = Annotated[
+    int | None,
+    typer.Option(min=2, max=1000, metavar="N", help="Train N times, each tested on another Nth of the training set."),
+]
 TrackOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Also send the figures to this tracker, for example tensorboard. Repeatable."),
@@ -29,6 +33,7 @@ TrackOption = Annotated[
 def train(
     config: TrainConfig,
     seeds: SeedsOption = None,
+    folds: FoldsOption = None,
     track: TrackOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -45,10 +50,14 @@ def train(
 
       mnist-accel train --seeds 5 --recipe speedrun --output-dir group
 
+      mnist-accel train --folds 5 --dataset csv:train.csv --output-dir folds
+
       mnist-accel train --processes 2 --target-accuracy 0.99 --json
 
       accelerate launch -m mnist_accel train
     """
+    if seeds and folds:
+        raise UserError("--seeds and --folds cannot be combined", "give one of them")
     from mnist_accel import api, groups
     from mnist_accel.hardware.signals import StopRequests
     from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
@@ -62,8 +71,8 @@ def train(
         console.notice(text)
     stop = functools.partial(StopRequests, leaves_at_once=True)
     try:
-        if seeds:
-            group = groups.train_group(config, seeds, observer, stop=stop)
+        if seeds or folds:
+            group = groups.train_group(config, seeds or 1, observer, folds=folds, stop=stop)
             values = group.as_json()
             accuracy, text, files = values["mean"], group_headline(values), [run.path for run in group.runs]
         else:

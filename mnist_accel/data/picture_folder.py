@@ -54,7 +54,8 @@ def load(name: str, folder: Path, notice: Callable[[str], None], progress: Calla
         train, test = (Digits(images[here], labels[here]) for here in (~is_test, is_test))
     else:
         train, test = hold_out(name, Digits(images, labels))
-    return DataSet(name, train, test, tuple(classes), str(folder), {"pictures": f"sha256:{digest.hexdigest()}"})
+    checksums = {"pictures": f"sha256:{digest.hexdigest()}"}
+    return DataSet(name, train, test, tuple(classes), str(folder), checksums, has_test_part=len(parts) == 2)
 
 
 def _classes(part: Path) -> list[str]:

@@ -142,7 +142,8 @@ def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer)
 
 
 def split(config: TrainConfig, dataset: DataSet) -> tuple[DataSet, Digits | None]:
-    """The data set with the training samples that `config` asks for, and the held-out validation samples."""
+    """The data set with the samples that `config` asks for, and the held-out validation samples."""
+    dataset = digits.fold(dataset, config.fold) if config.fold else dataset
     train, validation = dataset.train, None
     if config.validation_samples:
         validation, train = digits.split_off(train, config.validation_samples, config.seed, "--validation-samples")
