@@ -1,8 +1,9 @@
 """`mnist-accel train`."""
 
 import contextlib
+import dataclasses
 import functools
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,8 @@ from mnist_accel.errors import EXIT_BELOW_TARGET, UserError
 from mnist_accel.hardware.cores import launched_rank
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mnist_accel.reports.console import TrainingConsole
     from mnist_accel.training.events import Observer
 
@@ -22,6 +25,9 @@ SeedsOption = Annotated[
 FoldsOption = Annotated[
     int | None,
     typer.Option(min=2, max=1000, metavar="N", help="Train N times, each tested on another Nth of the training set."),
+]
+LrFindOption = Annotated[
+    bool, typer.Option("--lr-find", help="Train nothing: suggest a learning rate after at most one epoch.")
 ]
 TrackOption = Annotated[
     list[str] | None,
@@ -34,6 +40,7 @@ def train(
     config: TrainConfig,
     seeds: SeedsOption = None,
     folds: FoldsOption = None,
+    lr_find: LrFindOption = False,
     track: TrackOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -56,12 +63,9 @@ def train(
 
       accelerate launch -m mnist_accel train
     """
-    if seeds and folds:
-        raise UserError("--seeds and --folds cannot be combined", "give one of them")
-    from mnist_accel import api, groups
-    from mnist_accel.hardware.signals import StopRequests
+    if bool(seeds) + bool(folds) + lr_find > 1:
+        raise UserError("--seeds, --folds and --lr-find cannot be combined", "give one of them")
     from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
-    from mnist_accel.reports.run_summary import group_headline, headline
     from mnist_accel.training.events import Observer
 
     is_main = launched_rank() == 0
@@ -69,16 +73,8 @@ def train(
     observer = _with_trackers(console, track or []) if is_main else Observer()
     for text in config.warnings() if is_main else ():
         console.notice(text)
-    stop = functools.partial(StopRequests, leaves_at_once=True)
     try:
-        if seeds or folds:
-            group = groups.train_group(config, seeds or 1, observer, folds=folds, stop=stop)
-            values = group.as_json()
-            accuracy, text, files = values["mean"], group_headline(values), [run.path for run in group.runs]
-        else:
-            result = api.train(config, observer, stop=stop())
-            accuracy, text, values = result.test_accuracy, headline(result), result.as_json()
-            files = [config.output_dir / name for name in api.TRAIN_FILES]
+        accuracy, text, values, files = _work(config, observer, seeds, folds, lr_find=lr_find)
     finally:
         with contextlib.suppress(OSError):  # the terminal may be closed
             console.close()
@@ -90,6 +86,28 @@ def train(
         if json:
             print_json(values)
     return EXIT_BELOW_TARGET if below else 0
+
+
+def _work(
+    config: TrainConfig, observer: "Observer", seeds: int | None, folds: int | None, *, lr_find: bool
+) -> "tuple[float, str, dict[str, Any], list[Path]]":
+    """Test accuracy (1 without a test), result in a sentence and as JSON values, and written files."""
+    from mnist_accel import api, groups
+    from mnist_accel.hardware.signals import StopRequests
+    from mnist_accel.reports.run_summary import group_headline, headline
+
+    stop = functools.partial(StopRequests, leaves_at_once=True)
+    if lr_find:
+        found = api.find_learning_rate(config, observer)
+        picture = config.output_dir / api.LR_FIND_FILE
+        return 1.0, f"suggested learning rate: --lr {found.lr:g}", dataclasses.asdict(found), [picture]
+    if seeds or folds:
+        group = groups.train_group(config, seeds or 1, observer, folds=folds, stop=stop)
+        values = group.as_json()
+        return values["mean"], group_headline(values), values, [run.path for run in group.runs]
+    result = api.train(config, observer, stop=stop())
+    files = [config.output_dir / name for name in api.TRAIN_FILES]
+    return result.test_accuracy, headline(result), result.as_json(), files
 
 
 def _with_trackers(console: "TrainingConsole", names: list[str]) -> "Observer":

@@ -16,6 +16,7 @@ from mnist_accel.data.digits import Digits
 
 if TYPE_CHECKING:
     from mnist_accel.training.events import EpochRecord
+    from mnist_accel.training.lr_find import LearningRates
     from mnist_accel.training.metrics import Predictions
 
 COLUMNS = 5
@@ -80,6 +81,19 @@ def _draw_epochs(axes: Axes, history: "Sequence[EpochRecord]", name: str, train_
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend()
+
+
+def learning_rates(found: "LearningRates", name: str) -> bytes:
+    """The loss of each step of a sweep over its learning rate, and the suggested rate."""
+    figure = new_figure(7, 4.2)
+    axes = figure.subplots()
+    axes.semilogx(found.rates, found.losses, color="tab:blue")
+    axes.axvline(found.lr, color="tab:red", label=f"suggested: {found.lr:g}")
+    axes.set(xlabel="learning rate", ylabel="training loss of the step (nats)", title=name)
+    axes.set_ylim(0, 1.3 * max(found.losses[: len(found.losses) // 2]))  # high rates would flatten the curve
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return png(figure)
 
 
 def sample_predictions(

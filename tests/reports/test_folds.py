@@ -110,4 +110,4 @@ def test_a_fold_is_trained_without_a_look_at_its_test_images(tmp_path: Path) -> 
 def test_seeds_and_folds_together_are_refused(run: Run) -> None:
     done = run("train", "--seeds", 2, "--folds", 2)
     assert done.returncode == 2
-    assert "--seeds and --folds cannot be combined" in done.stderr
+    assert "--seeds, --folds and --lr-find cannot be combined" in done.stderr
