@@ -2,7 +2,7 @@
 
     python scripts/lr_find_grid.py
 
-Each rate is used with three seeds, for two epochs of 10,000 samples on one thread of a CPU. The table goes to stdout.
+Each rate is used with three seeds, for one epoch of 30,000 samples on one thread of a CPU. The table goes to stdout.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RATES = (1e-4, 3.2e-4, 1e-3, 3.2e-3, 1e-2, 3.2e-2, 1e-1)
 SEEDS = 3
-COMMON: dict[str, Any] = {"train_samples": 10_000, "epochs": 2, "threads": 1, "cpu": True}
+COMMON: dict[str, Any] = {"train_samples": 30_000, "epochs": 1, "threads": 1, "cpu": True}
 
 
 def cases(folder: Path) -> dict[str, dict[str, Any]]:

@@ -84,13 +84,14 @@ def _draw_epochs(axes: Axes, history: "Sequence[EpochRecord]", name: str, train_
 
 
 def learning_rates(found: "LearningRates", name: str) -> bytes:
-    """The loss of each step of a sweep over its learning rate, and the suggested rate."""
+    """The loss after the training with each learning rate, and the suggested rate."""
     figure = new_figure(7, 4.2)
     axes = figure.subplots()
-    axes.semilogx(found.rates, found.losses, color="tab:blue")
+    losses = np.array(found.losses, dtype=np.float64)  # NaN for None
+    axes.semilogx(found.rates, losses, "o-", color="tab:blue")
     axes.axvline(found.lr, color="tab:red", label=f"suggested: {found.lr:g}")
-    axes.set(xlabel="learning rate", ylabel="training loss of the step (nats)", title=name)
-    axes.set_ylim(0, 1.3 * max(found.losses[: len(found.losses) // 2]))  # high rates would flatten the curve
+    axes.set(xlabel="learning rate", ylabel="training loss of the last steps (nats)", title=name)
+    axes.set_ylim(0, 1.3 * losses[0])  # high rates would flatten the curve
     axes.grid(alpha=0.3)
     axes.legend()
     return png(figure)

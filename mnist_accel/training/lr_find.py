@@ -1,34 +1,25 @@
-"""Suggests a learning rate: a sweep over rising rates, of at most one epoch.
+"""Suggests a learning rate: short trainings with rising rates on the same samples, of at most one epoch together."""
 
-Source: L. N. Smith, Cyclical learning rates for training neural networks (2017), section 3.3. The rate between the
-steepest fall and the minimum of the loss is taken, as measured in scripts/lr_find_grid.py.
-"""
-
+import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.ndimage import gaussian_filter1d
 
 from mnist_accel.config.settings import TrainConfig
+from mnist_accel.data.digits import DataSet, select
 from mnist_accel.data.sample_order import epoch_order
 from mnist_accel.errors import UserError
 from mnist_accel.hardware.accelerator import Hardware
-from mnist_accel.training.bad_numbers import NumbersError
 from mnist_accel.training.events import Observer
 from mnist_accel.training.loop import train_step
 from mnist_accel.training.setup import prepare
 from mnist_accel.training.train import load_data, split, start
 
-LOWEST, HIGHEST = 1e-5, 1.0
-"""The first and the last rate of a sweep."""
-LEAST_STEPS, MOST_STEPS = 20, 100
-SMOOTHING = 0.15
-"""Standard deviation of the smoothing of the losses, in powers of ten of the rate."""
-CYCLE_FACTOR = 1.5
-"""The peak of one cycle is higher than a constant rate: its mean is about half of it."""
+RATES = np.geomspace(1e-4, 1e-1, 9)
+LEAST_STEPS, MOST_STEPS = 4, 50
+"""Of the training with one rate."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +28,17 @@ class LearningRates:
 
     Attributes:
         lr: the suggested rate.
-        rates: of each step, rising.
-        losses: mean training loss of each step in nats.
+        rates: those that were tried, rising.
+        losses: mean training loss, in nats, of the last quarter of the steps with each rate; None if it was infinite.
     """
 
     lr: float
     rates: list[float]
-    losses: list[float]
+    losses: list[float | None]
 
 
 def find_learning_rate(config: TrainConfig, observer: Observer) -> tuple[LearningRates, Hardware]:
-    """Make up to `MOST_STEPS` steps with rising rates, and suggest one. Nothing is kept of this training.
+    """Train the first steps of an epoch with each rate, from the same weights, and suggest the best; nothing is kept.
 
     Every process of a distributed run calls this.
 
@@ -57,38 +48,44 @@ def find_learning_rate(config: TrainConfig, observer: Observer) -> tuple[Learnin
     hardware = start(config)
     with hardware.watching():
         dataset, _ = split(config, load_data(config.dataset, config.data_dir, hardware, observer))
-        steps = min(MOST_STEPS, len(dataset.train) // config.batch_size)
+        batches = len(dataset.train) // config.batch_size
+        steps = min(MOST_STEPS, batches // len(RATES))
         if steps < LEAST_STEPS:
-            few = f"--lr-find: an epoch has {steps} whole batches of {config.batch_size}"
-            raise UserError(few, f"lower --batch-size; {LEAST_STEPS} are needed")
-        setup = prepare(config, hardware, dataset)
-        order = torch.from_numpy(epoch_order(len(setup.train_data), config.seed, 0)).to(hardware.device)
-        rates, sums = np.geomspace(LOWEST, HIGHEST, steps), setup.empty_sums()
-        setup.model.train()
-        for step, rate in enumerate(rates):
-            setup.config = config.with_changes(lr=float(rate), schedule="constant")
-            train_step(setup, order[step * config.batch_size : (step + 1) * config.batch_size], 0, step, sums)
-        losses, _, bad = hardware.accelerator.reduce(sums, "sum")[:, :steps].double().cpu().numpy()
-    whole = int(np.argmax(np.append(bad, 1) > 0))  # steps before the first bad number
-    rates, losses = rates[:whole], losses[:whole] / config.batch_size
-    return LearningRates(suggestion(config, rates, losses), rates.tolist(), losses.tolist()), hardware
+            few = f"--lr-find: an epoch has {batches} whole batches of {config.batch_size}"
+            raise UserError(few, f"lower --batch-size; {LEAST_STEPS * len(RATES)} are needed")
+        order = epoch_order(len(dataset.train), config.seed, 0)
+        dataset = dataclasses.replace(dataset, train=select(dataset.train, order[: steps * config.batch_size]))
+        losses = np.array([_loss(config.with_changes(lr=rate, epochs=1), hardware, dataset) for rate in RATES.tolist()])
+    shown = [loss if np.isfinite(loss) else None for loss in losses.tolist()]
+    return LearningRates(suggestion(losses), RATES.tolist(), shown), hardware
 
 
-def suggestion(config: TrainConfig, rates: npt.NDArray[Any], losses: npt.NDArray[Any]) -> float:
-    """The suggested rate from a sweep, rounded to two digits.
+def _loss(config: TrainConfig, hardware: Hardware, dataset: DataSet) -> float:
+    """The mean loss of the last quarter of the steps of an epoch of whole batches; infinite after a bad number."""
+    setup = prepare(config, hardware, dataset)
+    setup.model.train()
+    sums = setup.empty_sums()
+    for step, batch in enumerate(torch.arange(len(dataset.train), device=hardware.device).split(config.batch_size)):
+        train_step(setup, batch, 0, step, sums)
+    totals = hardware.accelerator.reduce(sums, "sum")[:, -max(2, setup.steps_per_epoch // 4) :].cpu()
+    return float("inf") if totals[2].any() else float(totals[0].mean()) / config.batch_size
+
+
+def suggestion(losses: npt.NDArray[np.float64]) -> float:
+    """The minimum of the parabola through the lowest loss and its neighbours, in logarithms, rounded to two digits.
 
     Args:
-        rates: rising by a constant factor, (steps,).
-        losses: of each step, (steps,).
+        losses: one for each of `RATES`.
 
     Raises:
-        NumbersError: there are too few losses, or they do not fall.
+        UserError: no loss is finite.
     """
-    if len(rates) < LEAST_STEPS // 2:
-        raise NumbersError("--lr-find: the loss is infinite or not a number at once", "check the data and the network")
-    logarithms = np.log10(rates)
-    smooth = gaussian_filter1d(np.log(losses), SMOOTHING / (logarithms[1] - logarithms[0]), mode="nearest")
-    lowest = int(np.argmin(smooth))
-    steepest = int(np.argmin(np.gradient(smooth)[: lowest + 1]))
-    factor = CYCLE_FACTOR if config.schedule == "one-cycle" else 1
-    return float(f"{factor * 10 ** ((logarithms[lowest] + logarithms[steepest]) / 2):.1e}")
+    if not np.isfinite(losses).any():
+        raise UserError(
+            "--lr-find: the loss is infinite or not a number with all rates", "check the data and the network"
+        )
+    lowest = int(np.argmin(losses))
+    before, here, after = np.log(np.pad(losses, 1, mode="reflect")[lowest : lowest + 3].clip(max=2 * losses[lowest]))
+    curvature = before - 2 * here + after
+    offset = (before - after) / (2 * curvature) if curvature else 0.0
+    return float(f"{RATES[lowest] * (RATES[1] / RATES[0]) ** offset:.1e}")

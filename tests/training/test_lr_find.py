@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -6,31 +7,33 @@ import pytest
 
 from mnist_accel import TrainConfig, find_learning_rate, train
 from mnist_accel.errors import UserError
-from mnist_accel.training.bad_numbers import NumbersError
-from mnist_accel.training.lr_find import suggestion
+from mnist_accel.training.lr_find import RATES, suggestion
 from tests.conftest import SMALL_MNIST, Run, torchrun
 
-SMALL = ("--dataset", SMALL_MNIST, "--threads", 1, "--cpu", "--mixed-precision", "no", "--batch-size", 100)
-RATES = np.geomspace(1e-5, 1, 80)
+SMALL = ("--dataset", SMALL_MNIST, "--threads", 1, "--cpu", "--mixed-precision", "no", "--batch-size", 50)
 
 
-def losses(fall: float, minimum: float) -> np.ndarray:
-    """A loss that falls from 2.3 around the rate `fall`, and rises steeply above `minimum`."""
-    falling = 0.3 + 2 / (1 + (RATES / fall) ** 2)
-    noise = np.random.default_rng(0).normal(1, 0.03, len(RATES))
-    return (falling + (RATES / minimum) ** 2) * noise
+@pytest.mark.parametrize(("best", "sharpness"), [(3e-4, 1.0), (1e-3, 0.2), (0.04, 3.0)])
+def test_the_suggestion_is_the_minimum_of_a_smooth_curve(best: float, sharpness: float) -> None:
+    losses = 0.3 * np.exp(sharpness * np.log10(RATES / best) ** 2)
+    assert suggestion(losses) == pytest.approx(best, rel=0.05)
 
 
-@pytest.mark.parametrize("scale", [0.1, 1, 10])
-def test_the_suggestion_is_between_the_steepest_fall_and_the_minimum_and_scales_with_the_curve(scale: float) -> None:
-    config = TrainConfig()
-    found = suggestion(config, RATES, losses(1e-3 * scale, 0.03 * scale))
-    assert 1e-3 * scale < found < 0.03 * scale
-    assert suggestion(TrainConfig(recipe="speedrun"), RATES, losses(1e-3 * scale, 0.03 * scale)) > found
+@pytest.mark.parametrize("worse", [3.0, 1e6, math.inf])
+def test_the_suggestion_keeps_away_from_rates_that_fail(worse: float) -> None:
+    losses = np.array([2.3, 1.9, 1.0, 0.5, 0.3, worse, worse, math.inf, math.inf])
+    assert RATES[3] < suggestion(losses) < RATES[4]
+    assert suggestion(losses[::-1]) > RATES[4]
+
+
+@pytest.mark.parametrize("end", [0, 8])
+def test_the_suggestion_stays_within_the_rates_that_were_tried(end: int) -> None:
+    losses = 1 + abs(np.arange(9) - end) / 9
+    assert RATES[0] <= suggestion(losses) <= RATES[8]
 
 
 def test_the_suggestion_trains_better_than_a_tenth_and_ten_times_of_it(tmp_path: Path) -> None:
-    config = TrainConfig(dataset=SMALL_MNIST, epochs=1, threads=1, cpu=True, output_dir=tmp_path)
+    config = TrainConfig(dataset=SMALL_MNIST, epochs=1, batch_size=50, threads=1, cpu=True, output_dir=tmp_path)
     lr = find_learning_rate(config).lr
     accuracies = [train(config.with_changes(lr=rate)).test_accuracy for rate in (lr / 10, lr, lr * 10)]
     assert accuracies[1] > max(accuracies[0], accuracies[2])
@@ -42,7 +45,7 @@ def test_it_writes_one_picture_and_leaves_the_weights_as_they_are(run: Run, tmp_
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
     assert list(values) == ["lr", "rates", "losses"]
-    assert len(values["rates"]) == len(values["losses"]) <= 40  # the steps of an epoch
+    assert len(values["rates"]) == len(values["losses"]) == 9
     assert f"suggested learning rate: --lr {values['lr']:g}" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lr_find.png", "mnist_cnn_model.pth"]
     assert (tmp_path / "mnist_cnn_model.pth").read_bytes() == b"earlier weights"
@@ -50,16 +53,17 @@ def test_it_writes_one_picture_and_leaves_the_weights_as_they_are(run: Run, tmp_
     assert json.loads(again.stdout) == values
     two = run("train", *SMALL, "--lr-find", "--json", launcher=torchrun(2))
     assert json.loads(two.stdout)["losses"][0] == pytest.approx(values["losses"][0], rel=0.2)  # other dropout
+    assert two.stderr.count("suggested learning rate") == 1
 
 
 def test_an_epoch_of_a_few_steps_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"an epoch has 4 whole batches of 1000; lower --batch-size; 20 are needed"):
+    with pytest.raises(UserError, match=r"an epoch has 4 whole batches of 1000; lower --batch-size; 36 are needed"):
         find_learning_rate(TrainConfig(dataset=SMALL_MNIST, batch_size=1000, output_dir=tmp_path))
 
 
 def test_a_loss_that_is_never_a_number_is_one_clear_line() -> None:
-    with pytest.raises(NumbersError, match="infinite or not a number at once"):
-        suggestion(TrainConfig(), RATES[:3], np.ones(3))
+    with pytest.raises(UserError, match="infinite or not a number with all rates"):
+        suggestion(np.full(9, math.inf))
 
 
 def test_groups_and_the_search_are_not_combined(run: Run) -> None:
