@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mnist_accel.api import evaluate as evaluate
+    from mnist_accel.api import find_learning_rate as find_learning_rate
     from mnist_accel.api import predict as predict
     from mnist_accel.api import train as train
     from mnist_accel.config.settings import EvaluateConfig as EvaluateConfig
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api": ("evaluate", "predict", "train"),
+    "api": ("evaluate", "find_learning_rate", "predict", "train"),
     "config.settings": ("EvaluateConfig", "TrainConfig"),
     "errors": ("UserError",),
     "groups": ("train_group",),

@@ -1,4 +1,4 @@
-"""The Python API: `train`, `evaluate` and `predict`. The commands of the same names call these functions."""
+"""The Python API: `train`, `find_learning_rate`, `evaluate` and `predict`. The commands call these functions."""
 
 import dataclasses
 import time
@@ -15,8 +15,10 @@ from mnist_accel.hardware.cores import launched_rank
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.reports.notebook import notebook_observer
 from mnist_accel.reports.timing import Timing
+from mnist_accel.training import lr_find
 from mnist_accel.training.evaluate import EvaluateResult, run_evaluation
 from mnist_accel.training.events import Observer, Observers
+from mnist_accel.training.lr_find import LearningRates
 from mnist_accel.training.train import TrainResult, run_training
 
 if TYPE_CHECKING:
@@ -24,9 +26,10 @@ if TYPE_CHECKING:
 
     from mnist_accel.pictures.predict import PictureResult
 
-__all__ = ["EVALUATE_FILES", "TRAIN_FILES", "evaluate", "predict", "train"]
+__all__ = ["EVALUATE_FILES", "LR_FIND_FILE", "TRAIN_FILES", "evaluate", "find_learning_rate", "predict", "train"]
 
 TRAIN_PICTURES = ("training_history.png", "predictions.png")
+LR_FIND_FILE = "lr_find.png"
 EVALUATE_FILES = ("confusion_matrix.png", "mistakes.png")
 TRAIN_FILES = (
     run_record.WEIGHTS_FILE,
@@ -85,6 +88,30 @@ def train(
     result = dataclasses.replace(result, wall_seconds=time.perf_counter() - began, time_spent=spent)
     observer.run_finished(result, pictures)
     return result
+
+
+def find_learning_rate(config: TrainConfig | None = None, observer: Observer | None = None) -> LearningRates:
+    """Suggest a learning rate after at most one epoch with rising rates, and draw lr_find.png into `config.output_dir`.
+
+    Every process of a distributed run calls this. Nothing else is written, and nothing is printed.
+
+    Args:
+        config: the settings of the training that shall use the rate; its `lr` does not matter.
+        observer: hears notices.
+
+    Raises:
+        UserError: the data or the machine do not allow it.
+    """
+    config, observer = config or TrainConfig(), observer or Observer()
+    found, hardware = lr_find.find_learning_rate(config, observer)
+
+    def draw() -> tuple[bytes]:
+        from mnist_accel.reports import plots
+
+        return (plots.learning_rates(found, f"{config.model} on {config.dataset}"),)
+
+    _write_pictures(hardware, [config.output_dir / LR_FIND_FILE], draw, observer)
+    return found
 
 
 def evaluate(
@@ -152,7 +179,7 @@ def predict(
 
 
 def _write_pictures(
-    hardware: Hardware, paths: list[Path], draw: Callable[[], tuple[bytes, bytes]], observer: Observer
+    hardware: Hardware, paths: list[Path], draw: Callable[[], tuple[bytes, ...]], observer: Observer
 ) -> None:
     """Draw and write pictures on the main process. The others wait, because launchers stop all with the first to leave.
 

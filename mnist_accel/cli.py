@@ -12,6 +12,7 @@ from mnist_accel import __version__
 from mnist_accel.commands.bench import bench
 from mnist_accel.commands.common import for_typer, leave, print_errors
 from mnist_accel.commands.compare import compare
+from mnist_accel.commands.data import data
 from mnist_accel.commands.demo import demo
 from mnist_accel.commands.diff import diff
 from mnist_accel.commands.doctor import doctor
@@ -51,7 +52,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-MODEL_COMMANDS = (train, recipes, evaluate, compare, report, predict, demo, export, inspect_file)
+MODEL_COMMANDS = (train, recipes, evaluate, data, compare, report, predict, demo, export, inspect_file)
 COMMANDS = (*MODEL_COMMANDS, bench, selftest, diff, doctor)
 for command in COMMANDS:
     app.command()(for_typer(command))

@@ -1,4 +1,4 @@
-"""Groups of runs: one configuration, trained with several seeds, one run after another."""
+"""Groups of runs: one configuration, trained with several seeds or folds, one run after another."""
 
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,10 @@ __all__ = ["train_group"]
 
 def train_group(
     config: "TrainConfig",
-    seeds: int,
+    seeds: int = 1,
     observer: Observer | None = None,
     *,
+    folds: int | None = None,
     stop: "Callable[[], StopRequests] | None" = None,
 ) -> Group:
     """Train with the seeds `config.seed`, `config.seed + 1`, …, each in its own sub-folder of `config.output_dir`.
@@ -33,6 +34,8 @@ def train_group(
         config: the settings of all runs.
         seeds: number of runs.
         observer: hears the events of each run.
+        folds: instead of several seeds, make one run for each of so many parts of the training set: it is tested on
+            this part and trained on the others.
         stop: makes the requests to stop of one run; by default signals stop a run after it has saved.
 
     Raises:
@@ -41,16 +44,20 @@ def train_group(
     if config.resume not in ("auto", "never"):
         raise UserError(f"--resume {config.resume}: one checkpoint cannot continue a group of runs", "give auto")
     observer = observer or Observer()
-    runs = []
-    for seed in range(config.seed, config.seed + seeds):
-        member = config.with_changes(seed=seed, output_dir=config.output_dir / f"seed-{seed}")
+    folder, seed, runs = config.output_dir, config.seed, []
+    if folds:
+        members = [{"fold": f"{part}/{folds}", "output_dir": folder / f"fold-{part}"} for part in range(1, folds + 1)]
+    else:
+        members = [{"seed": each, "output_dir": folder / f"seed-{each}"} for each in range(seed, seed + seeds)]
+    for changes in members:
+        member = config.with_changes(**changes)
         if config.resume == "auto" and (member.output_dir / METRICS_FILE).exists():
             observer.notice(f"the run in {member.output_dir} is finished and kept")
             _require_same_settings(member)
         else:
             api.train(member, observer, stop=stop() if stop else None)
         runs.append(Run.load(member.output_dir))
-    return Group(config.output_dir, tuple(runs))
+    return Group(folder, tuple(runs))
 
 
 def _require_same_settings(config: "TrainConfig") -> None:

@@ -18,6 +18,9 @@ import mnist_accel
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PACKAGED_MNIST = Path(mnist_accel.__file__).parent / "data" / "mnist_files"
 
+CACHE = tempfile.mkdtemp(prefix="mnist-accel-cache-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -28,7 +31,7 @@ def clean_environment(**changes: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if name not in LAUNCHER_VARIABLES and not name.startswith(("ACCELERATE_", "OMP_", "TORCHELASTIC_"))
     }
-    return kept | {"COLUMNS": "100", "HF_HOME": "/nonexistent"} | changes
+    return kept | {"COLUMNS": "100", "HF_HOME": "/nonexistent", "XDG_CACHE_HOME": CACHE} | changes
 
 
 def _small_mnist(train: int = 4000, test: int = 1000) -> str:
@@ -55,7 +58,8 @@ def user_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*LAUNCHER_VARIABLES, *os.environ]:
         if name not in clean_environment():
             monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", "/nonexistent")
+    for name, value in clean_environment().items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 """`mnist-accel train`."""
 
 import contextlib
+import dataclasses
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +21,13 @@ SeedsOption = Annotated[
     int | None, typer.Option(min=1, max=1000, metavar="N", help="Train a group of runs with N seeds, from --seed on.")
 ]
 
+FoldsOption = Annotated[
+    int | None,
+    typer.Option(min=2, max=1000, metavar="N", help="Train N times, each tested on another Nth of the training set."),
+]
+LrFindOption = Annotated[
+    bool, typer.Option("--lr-find", help="Train nothing: suggest a learning rate after at most one epoch.")
+]
 TrackOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Also send the figures to this tracker, for example tensorboard. Repeatable."),
@@ -34,6 +42,8 @@ TraceStepsOption = Annotated[int, typer.Option(min=1, max=10_000, metavar="N", h
 def train(
     config: TrainConfig,
     seeds: SeedsOption = None,
+    folds: FoldsOption = None,
+    lr_find: LrFindOption = False,
     track: TrackOption = None,
     trace: TraceOption = None,
     trace_steps: TraceStepsOption = 50,
@@ -48,29 +58,23 @@ def train(
       mnist-accel train
       mnist-accel train --epochs 1 --train-samples 10000 --output-dir first-try
       mnist-accel train --seeds 5 --recipe speedrun --output-dir group
+      mnist-accel train --folds 5 --dataset csv:train.csv --output-dir folds
       mnist-accel train --processes 2 --target-accuracy 0.99 --json
       accelerate launch -m mnist_accel train
     """
-    from mnist_accel import api, groups
-    from mnist_accel.hardware.signals import StopRequests
+    if bool(seeds) + bool(folds) + lr_find > 1:
+        raise UserError("--seeds, --folds and --lr-find cannot be combined", "give one of them")
+    if trace and (seeds or folds or lr_find):
+        raise UserError(f"--trace {trace}: a trace is of one run", "leave --seeds, --folds and --lr-find out")
     from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
-    from mnist_accel.reports.run_summary import group_headline, headline
 
     is_main = launched_rank() == 0
     console = TrainingConsole(stderr_console(), results=result_console(to_stderr=json), quiet=quiet)
-    observer = _observers([console] if is_main else [], track, (trace, trace_steps) if trace else None, seeds)
+    observer = _observers([console] if is_main else [], track, (trace, trace_steps) if trace else None)
     for text in config.warnings() if is_main else ():
         console.notice(text)
-    stop = functools.partial(StopRequests, leaves_at_once=True)
     try:
-        if seeds:
-            group = groups.train_group(config, seeds, observer, stop=stop)
-            values = group.as_json()
-            accuracy, text, files = values["mean"], group_headline(values), [run.path for run in group.runs]
-        else:
-            result = api.train(config, observer, stop=stop())
-            accuracy, text, values = result.test_accuracy, headline(result), result.as_json()
-            files = [config.output_dir / name for name in api.TRAIN_FILES]
+        accuracy, text, values, files = _work(config, observer, seeds, folds, lr_find=lr_find)
     finally:
         with contextlib.suppress(OSError):  # the terminal may be closed
             console.close()
@@ -84,9 +88,29 @@ def train(
     return EXIT_BELOW_TARGET if below else 0
 
 
-def _observers(
-    main: "list[TrainingConsole]", track: list[str] | None, trace: tuple[Path, int] | None, seeds: int | None
-) -> "Observer":
+def _work(
+    config: TrainConfig, observer: "Observer", seeds: int | None, folds: int | None, *, lr_find: bool
+) -> "tuple[float, str, dict[str, Any], list[Path]]":
+    """Test accuracy (1 without a test), result in a sentence and as JSON values, and written files."""
+    from mnist_accel import api, groups
+    from mnist_accel.hardware.signals import StopRequests
+    from mnist_accel.reports.run_summary import group_headline, headline
+
+    stop = functools.partial(StopRequests, leaves_at_once=True)
+    if lr_find:
+        found = api.find_learning_rate(config, observer)
+        picture = config.output_dir / api.LR_FIND_FILE
+        return 1.0, f"suggested learning rate: --lr {found.lr:g}", dataclasses.asdict(found), [picture]
+    if seeds or folds:
+        group = groups.train_group(config, seeds or 1, observer, folds=folds, stop=stop)
+        values = group.as_json()
+        return values["mean"], group_headline(values), values, [run.path for run in group.runs]
+    result = api.train(config, observer, stop=stop())
+    files = [config.output_dir / name for name in api.TRAIN_FILES]
+    return result.test_accuracy, headline(result), result.as_json(), files
+
+
+def _observers(main: "list[TrainingConsole]", track: list[str] | None, trace: tuple[Path, int] | None) -> "Observer":
     """The console and the trackers, on the main process alone; and the tracer, on every process."""
     from mnist_accel.training.events import Observers
 
@@ -95,8 +119,6 @@ def _observers(
         from mnist_accel.reports.tracking import Tracking
 
         found.append(Tracking(track, main[0].notice))
-    if trace and seeds:
-        raise UserError(f"--trace {trace[0]}: a trace is of one run, not of a group", "leave --seeds out")
     if trace:
         from mnist_accel.training.trace import Tracer
 

@@ -4,6 +4,7 @@ A value is taken from the caller, else from the recipe, else from the default. V
 line. All problems are raised together, before any work: this module does not import torch.
 """
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from mnist_accel.hardware.cores import launched_world_size
 
 __all__ = ["DATASETS", "MODELS", "EvaluateConfig", "RunConfig", "TrainConfig", "option_name", "settings"]
 
-DATASETS = ("mnist", "fashion-mnist", "kmnist")
+EMNIST = tuple(f"emnist-{split}" for split in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist"))
+DATASETS = ("mnist", "fashion-mnist", "kmnist", *EMNIST)
 DATASET_CHOICES = (*DATASETS, "idx:DIR", "folder:DIR", "csv:FILE", "npz:FILE")
 MODELS = ("cnn", "small-cnn", "normalised-cnn")
 result_setting = partial(setting, decides_result=True)
@@ -48,6 +50,9 @@ class TrainConfig(RunConfig):
     seed: int = result_setting(0, "Seed of initial weights, sample order and dropout.", ge=0, le=2**31 - 1)
     train_samples: int | None = result_setting(
         None, "Train on this many samples: a class-balanced subset, chosen by the seed. Default: all.", ge=1
+    )
+    fold: str | None = result_setting(
+        None, "K/N: test on part K of N parts of the training set, and train on the others.", on_command_line=False
     )
     validation_samples: int | None = result_setting(
         None,
@@ -119,6 +124,8 @@ class TrainConfig(RunConfig):
                 problems.append(Problem(name, f"{value}: needs held-out samples", see="validation_samples"))
         if self.max_restarts and not self.processes and not launched_world_size():
             problems.append(Problem("max_restarts", f"{self.max_restarts}: works only with processes", see="processes"))
+        if self.fold and not re.fullmatch(r"[1-9]\d{0,3}/[1-9]\d{0,3}", self.fold):
+            problems.append(Problem("fold", f"{self.fold}: not a part; give K/N, such as 1/5"))
         parts = self.world_size * self.gradient_accumulation_steps
         if self.batch_size < parts:
             steps = count(self.gradient_accumulation_steps, "accumulation step")

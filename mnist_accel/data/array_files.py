@@ -4,6 +4,7 @@ import hashlib
 import io
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def load_csv(name: str, path: Path) -> DataSet:
         raise DataError(f"{name}: {shape}", f"give rows of a label and {PIXELS} pixels")
     digits = _digits(name, table[:, 1:].reshape(-1, 28, 28), table[:, 0])
     train, test = hold_out(name, digits)
-    return _data_set(name, path, train, test, content)
+    return replace(_data_set(name, path, train, test, content), has_test_part=False)
 
 
 def load_npz(name: str, path: Path) -> DataSet:

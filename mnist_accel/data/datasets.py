@@ -9,7 +9,12 @@ from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import DataError, did_you_mean
 
 
-def load(name: str, data_dir: Path, notice: Callable[[str], None]) -> DataSet:
+def load(
+    name: str,
+    data_dir: Path,
+    notice: Callable[[str], None],
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> DataSet:
     """Read a data set; download it if it is neither packaged nor in `data_dir`.
 
     Args:
@@ -17,6 +22,7 @@ def load(name: str, data_dir: Path, notice: Callable[[str], None]) -> DataSet:
             a folder of pictures, "csv:FILE" for a table, or "npz:FILE" for NumPy's arrays.
         data_dir: a folder in torchvision's layout (FashionMNIST/raw/…).
         notice: called with one line about a download or a damaged file.
+        progress: called with the numbers of finished and of all pictures while a folder of pictures is read.
 
     Raises:
         DataError: the data set is unknown, missing, damaged or unreadable, and cannot be downloaded.
@@ -36,6 +42,6 @@ def load(name: str, data_dir: Path, notice: Callable[[str], None]) -> DataSet:
             return idx_folder.load(name, Path(place))
         from mnist_accel.data import picture_folder  # here, for the start-up time: it imports SciPy
 
-        return picture_folder.load(name, Path(place))
+        return picture_folder.load(name, Path(place), notice, progress)
     except OSError as error:  # such as a folder that may not be listed
         raise DataError(f"{name}: cannot read {error.filename}: {error.strerror or error}") from error

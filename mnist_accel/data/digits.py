@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,11 @@ class Digits:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A training part, a test part, the folder or package they come from, and the checksums of its files by name."""
+    """A training part, a test part, the folder or package they come from, and the checksums of its files by name.
+
+    Attributes:
+        has_test_part: False where the test part was divided off by `hold_out`.
+    """
 
     name: str
     train: Digits
@@ -34,6 +38,7 @@ class DataSet:
     class_names: tuple[str, ...]
     source: str
     checksums: Mapping[str, str]
+    has_test_part: bool = True
 
 
 def fingerprint(data: DataSet) -> str:
@@ -81,3 +86,29 @@ def hold_out(name: str, digits: Digits) -> tuple[Digits, Digits]:
     if not is_test.any():
         raise DataError(f"{name}: too few samples to hold some out", f"give a class at least {TEST_SHARE}")
     return select(digits, np.flatnonzero(~is_test)), select(digits, np.flatnonzero(is_test))
+
+
+def fold(data: DataSet, part: str) -> DataSet:
+    """Fold K of N, where `part` is "K/N": part K of the training set for testing, and the others for training.
+
+    Each class is divided evenly, always in the same way. Images that are equal in all pixels are in the same part. The
+    test part of the data set is left out, unless it was divided off the training set.
+
+    Raises:
+        DataError: the part or the others have no samples.
+    """
+    number, parts = map(int, part.split("/"))
+    images, labels = data.train.images, data.train.labels
+    if not data.has_test_part:
+        images = np.concatenate([images, data.test.images])
+        labels = np.concatenate([labels, data.test.labels])
+    order = np.random.default_rng(0).permutation(len(labels))
+    part_of = np.empty(len(order), np.int64)
+    part_of[order] = 1 + occurrence(labels[order]) % parts
+    firsts: dict[bytes, int] = {}
+    is_test = part_of[[firsts.setdefault(image.tobytes(), index) for index, image in enumerate(images)]] == number
+    if is_test.all() or not is_test.any():
+        raise DataError(f"{data.name}: part {part} of the training set or the rest has no samples", "give fewer folds")
+    return replace(
+        data, train=Digits(images[~is_test], labels[~is_test]), test=Digits(images[is_test], labels[is_test])
+    )

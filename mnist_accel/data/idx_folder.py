@@ -22,10 +22,10 @@ def load(name: str, folder: Path) -> DataSet:
         OSError: the folder cannot be read.
     """
     checksums: dict[str, str] = {}
-    parts = {part: _read_part(name, folder, part, checksums) for part in PARTS}
-    classes = 1 + max(int(digits.labels.max()) for digits in parts.values())
+    train, test = (_read_part(name, folder, part, checksums) for part in PARTS)
+    classes = 1 + int(max(train.labels.max(), test.labels.max()))
     class_names = tuple(map(str, range(max(2, classes))))
-    return DataSet(name, class_names=class_names, source=str(folder), checksums=checksums, **parts)
+    return DataSet(name, train, test, class_names, str(folder), checksums)
 
 
 def _read_part(name: str, folder: Path, part: str, checksums: dict[str, str]) -> Digits:

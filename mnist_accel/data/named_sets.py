@@ -1,9 +1,11 @@
-"""MNIST, Fashion-MNIST and KMNIST: four IDX files each, packaged, in the data directory, or downloaded."""
+"""MNIST, Fashion-MNIST, KMNIST and EMNIST: four IDX files each, packaged, in the data directory, or downloaded."""
 
 import gzip
 import hashlib
 import os
+import string
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -37,22 +39,40 @@ KMNIST_NAMES = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 
 @dataclass(frozen=True)
 class IdxSource:
-    """A data set of the four files in `IDX_FILES`.
+    """A data set of four files.
 
     Attributes:
         torchvision_class: the class in torchvision.datasets, which knows the addresses. The folder is named after it.
         md5: of the unpacked files; empty if unknown. Then only the header and the size are checked.
+        files: their names, images and labels for training, then for testing, and their shapes; a size of 0 is any.
+        first_label: the label of the first class.
     """
 
     torchvision_class: str
     class_names: tuple[str, ...]
     md5: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: IDX_FILES)
+    first_label: int = 0
 
 
+def _emnist(split: str, class_names: str) -> IdxSource:
+    kinds = {"images-idx3": (0, 28, 28), "labels-idx1": (0,)}
+    files = {f"emnist-{split}-{part}-{kind}-ubyte": kinds[kind] for part in ("train", "test") for kind in kinds}
+    return IdxSource("EMNIST", tuple(class_names), files=files, first_label=int(split == "letters"))
+
+
+_MERGED = string.digits + string.ascii_uppercase + "abdefghnqrt"
+"""EMNIST's classes where the other small letters, which look like capital ones, count as those."""
 IDX_SOURCES = {
     "mnist": IdxSource("MNIST", DIGITS, MNIST_MD5),
     "fashion-mnist": IdxSource("FashionMNIST", FASHION_NAMES),
     "kmnist": IdxSource("KMNIST", KMNIST_NAMES),
+    "emnist-byclass": _emnist("byclass", string.digits + string.ascii_uppercase + string.ascii_lowercase),
+    "emnist-bymerge": _emnist("bymerge", _MERGED),
+    "emnist-balanced": _emnist("balanced", _MERGED),
+    "emnist-letters": _emnist("letters", string.ascii_lowercase),
+    "emnist-digits": _emnist("digits", string.digits),
+    "emnist-mnist": _emnist("mnist", string.digits),
 }
 
 
@@ -69,6 +89,7 @@ def load(name: str, data_dir: Path, notice: Callable[[str], None]) -> DataSet:
     if problems:
         damaged = [problem for problem in problems if not problem.endswith("is missing")]
         remedy = "using the files of the mnist-accel package" if is_packaged else f"downloading {name}"
+        remedy += " (560 MB)" if source.torchvision_class == "EMNIST" else ""
         if damaged or not is_packaged:
             notice("; ".join([*damaged, remedy]))
         if is_packaged:
@@ -79,42 +100,63 @@ def load(name: str, data_dir: Path, notice: Callable[[str], None]) -> DataSet:
     if problems:
         hint = "install mnist-accel again" if is_packaged else f"delete the damaged files in {folder}"
         raise DataError(f"{name}: {'; '.join(problems)}", hint)
-    train = Digits(arrays[TRAIN_IMAGES], arrays[TRAIN_LABELS].astype(np.int64))
-    test = Digits(arrays[TEST_IMAGES], arrays[TEST_LABELS].astype(np.int64))
+    found = list(map(arrays.__getitem__, source.files))
+    if source.torchvision_class == "EMNIST":  # whose images are transposed
+        found[::2] = [np.ascontiguousarray(images.swapaxes(1, 2)) for images in found[::2]]
+    train, test = (
+        Digits(images, labels.astype(np.int64) - source.first_label)
+        for images, labels in zip(found[::2], found[1::2], strict=True)
+    )
     origin = "the mnist-accel package" if folder == PACKAGED_MNIST else str(folder)
     return DataSet(name, train, test, source.class_names, origin, checksums)
 
 
 def _download(name: str, folder: Path) -> None:
-    """Write the missing files of a data set, unpacked, into `folder`. One process of a machine at a time does this."""
+    """Write the missing files of a data set into `folder`. One process of a machine at a time does this."""
     import pooch  # these three here, for the start-up time
     from filelock import FileLock
     from torchvision import datasets
 
     source = IDX_SOURCES[name]
     published = getattr(datasets, source.torchvision_class)
-    url = published.mirrors[0]
+    if is_archive := source.torchvision_class == "EMNIST":
+        files = {published.url: published.md5}
+    else:
+        files = {published.mirrors[0] + file: md5 for file, md5 in published.resources}
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(timeout=SILENCE_SECONDS)
     # In the folder for temporary files, so that no lock file stays beside the data; each user has a lock of their own.
-    lock = FileLock(Path(tempfile.gettempdir()) / f"mnist-accel-{os.getuid()}-{name}.lock")
+    lock = FileLock(Path(tempfile.gettempdir()) / f"mnist-accel-{os.getuid()}-{source.torchvision_class}.lock")
     try:
         with lock, tempfile.TemporaryDirectory() as temporary:
             present = read_idx_folder(folder, source)[0]  # another process may have downloaded them meanwhile
-            for file, md5 in published.resources:
-                unpacked = file.removesuffix(".gz")
-                if unpacked not in present:
-                    path = pooch.retrieve(url + file, f"md5:{md5}", path=temporary, downloader=downloader)
-                    folder.mkdir(parents=True, exist_ok=True)
-                    write_whole(folder / unpacked, gzip.decompress(Path(path).read_bytes()))
-    except (OSError, ValueError) as error:
+            for url, md5 in files.items():
+                unpacked = url.rpartition("/")[2].removesuffix(".gz")
+                if unpacked in present or present.keys() == source.files.keys():
+                    continue
+                path = Path(pooch.retrieve(url, f"md5:{md5}", path=temporary, downloader=downloader))
+                folder.mkdir(parents=True, exist_ok=True)
+                if is_archive:
+                    _unpack(path, folder)
+                else:
+                    write_whole(folder / unpacked, gzip.decompress(path.read_bytes()))
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         # The texts of requests repeat the address several times.
         cause = str(getattr(error.args[0] if error.args else None, "reason", error))
         reason = printable(cause.partition("): ")[2] or cause, 160)
+        what = f"the .gz files in {url}" if is_archive else f"the four .gz files of {published.mirrors[0]}"
         raise DataError(
             f"{name} is not in {folder} and could not be downloaded ({reason})",
-            f"check --data-dir and the network, or copy the four .gz files of {url} into that folder",
+            f"check --data-dir and the network, or copy {what} into that folder",
         ) from error
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Write the .gz files of EMNIST's archive, those of all its data sets, into `folder`."""
+    with zipfile.ZipFile(archive) as members:
+        for member in members.namelist():
+            if member.endswith(".gz"):
+                write_whole(folder / Path(member).name, members.read(member))
 
 
 def read_idx_folder(
@@ -128,7 +170,7 @@ def read_idx_folder(
     arrays: dict[str, npt.NDArray[np.uint8]] = {}
     checksums: dict[str, str] = {}
     problems: list[str] = []
-    for file in IDX_FILES:
+    for file in source.files:
         problem = f"{folder / file} is missing"
         for path in (folder / file, folder / f"{file}.gz"):
             try:
@@ -149,10 +191,11 @@ def _read(path: Path, file: str, source: IdxSource) -> tuple[npt.NDArray[np.uint
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if md5 != source.md5.get(file, md5):
         raise ValueError(f"{len(content):,} bytes with MD5 {md5}, expected {source.md5[file]}")
-    shape = IDX_FILES[file]
+    shape = source.files[file]
     array = idx.parse(content, file, len(shape))
-    if array.shape != shape:
+    if (shape[0] or len(array), *shape[1:]) != array.shape:
         raise ValueError(f"shape {array.shape}, expected {shape}")
-    if len(shape) == 1 and array.max() >= 10:
-        raise ValueError(f"label {array.max()} is not below 10")
+    end = source.first_label + len(source.class_names)
+    if len(shape) == 1 and not source.first_label <= array.min() <= array.max() < end:
+        raise ValueError(f"labels {array.min()} to {array.max()} instead of {source.first_label} to {end - 1}")
     return array, f"md5:{md5}"

@@ -2,64 +2,79 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from mnist_accel.data import picture_reader
 from mnist_accel.data.digits import DataSet, Digits, hold_out
 from mnist_accel.errors import DataError
-from mnist_accel.pictures.picture_file import SUFFIXES, PictureError
-from mnist_accel.pictures.predict import read_character
+from mnist_accel.pictures.picture_file import SUFFIXES
+
+LARGEST_DAMAGED_SHARE = 0.01
+"""Pictures that cannot be read are left out up to this share of all pictures."""
 
 
-def load(name: str, folder: Path) -> DataSet:
+def load(name: str, folder: Path, notice: Callable[[str], None], progress: Callable[[int, int], None]) -> DataSet:
     """Read pictures from DIR/CLASS, or from DIR/train/CLASS and DIR/test/CLASS, as torchvision's ImageFolder does.
 
     Each picture shows one character and is converted to the form of MNIST's images, as `predict` does it. Without
     train/ and test/, one in `TEST_SHARE` pictures of each class becomes a test picture, always the same ones.
 
     Raises:
-        DataError: there are fewer than two classes, a class has no picture, or a picture cannot be read.
+        DataError: there are fewer than two classes, a class has no picture, or too many pictures cannot be read.
         OSError: a folder cannot be read.
     """
-    parts = [folder / "train", folder / "test"] if (folder / "train").is_dir() else [folder]
-    classes = _classes(parts[0])
+    parts = [Path("train"), Path("test")] if (folder / "train").is_dir() else [Path()]
+    classes = _classes(folder / parts[0])
     if not 2 <= len(classes) <= 256:
-        raise DataError(f"{name}: {parts[0]} has {len(classes)} sub-folders, one for each class", "make 2 to 256")
-    if unknown := sorted(set(_classes(parts[-1])) - set(classes)):
+        counted = f"{folder / parts[0]} has {len(classes)} sub-folders, one for each class"
+        raise DataError(f"{name}: {counted}", "make 2 to 256")
+    if unknown := sorted(set(_classes(folder / parts[-1])) - set(classes)):
         raise DataError(
-            f"{name}: {', '.join(unknown[:3])}: a class in {parts[-1]} but not in {parts[0]}",
+            f"{name}: {', '.join(unknown[:3])}: a class in {folder / parts[-1]} but not in {folder / parts[0]}",
             "give each class training pictures, or delete its test pictures",
         )
+    class_folders = [part / class_name for part in parts for class_name in classes]
+    listed = [_pictures(folder, class_folder) for class_folder in class_folders]
+    files = [file for inside in listed for file in inside]
+    images, errors = picture_reader.read(folder, files, progress)
+    _require_few(name, [f"{files[index]}: {text}" for index, text in errors.items()], len(files), notice)
+    places = np.repeat(np.arange(len(listed)), [len(inside) for inside in listed])  # the class folder of each picture
+    sound = np.delete(np.arange(len(files)), list(errors))
+    images, places = images[sound], places[sound]
+    if missing := set(range(len(listed))) - set(places.tolist()):
+        raise DataError(f"{name}: no picture in {folder / class_folders[min(missing)]}", "give each class pictures")
     digest = hashlib.sha256()
-    digits = [_read_part(name, folder, part, classes, digest) for part in parts]
-    train, test = digits if len(digits) == 2 else hold_out(name, digits[0])
-    return DataSet(name, train, test, tuple(classes), str(folder), {"pictures": f"sha256:{digest.hexdigest()}"})
+    for index, image in zip(sound, images, strict=True):
+        digest.update(os.fsencode(files[index]) + image.tobytes())
+    is_test, labels = places >= len(classes), places % len(classes)
+    if len(parts) == 2:
+        train, test = (Digits(images[here], labels[here]) for here in (~is_test, is_test))
+    else:
+        train, test = hold_out(name, Digits(images, labels))
+    checksums = {"pictures": f"sha256:{digest.hexdigest()}"}
+    return DataSet(name, train, test, tuple(classes), str(folder), checksums, has_test_part=len(parts) == 2)
 
 
 def _classes(part: Path) -> list[str]:
     return sorted(path.name for path in part.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _read_part(name: str, folder: Path, part: Path, classes: list[str], digest: "hashlib._Hash") -> Digits:
-    """The pictures of all classes in `part`; their relative paths and pixels go into `digest`."""
-    images, labels, problems = [], [], []
-    for label, class_name in enumerate(classes):
-        class_folder = part / class_name
-        for path in sorted(class_folder.iterdir()) if class_folder.is_dir() else []:
-            if path.suffix.lower() not in SUFFIXES:
-                continue
-            try:
-                image = read_character(path)
-            except PictureError as error:
-                problems.append(f"{path.relative_to(folder)}: {error.message}")
-                continue
-            images.append(image)
-            labels.append(label)
-            digest.update(os.fsencode(path.relative_to(folder)) + image.tobytes())
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise DataError(f"{name}: {'; '.join(problems[:3])}{more}", "replace or delete these pictures")
-    if missing := set(range(len(classes))) - set(labels):
-        raise DataError(f"{name}: no picture in {part / classes[min(missing)]}", "give each class pictures")
-    return Digits(np.stack(images), np.array(labels, dtype=np.int64))
+def _pictures(folder: Path, class_folder: Path) -> list[str]:
+    """The pictures in a class folder by their paths relative to `folder`; none if there is no such class folder."""
+    inside = folder / class_folder
+    files = sorted(inside.iterdir()) if inside.is_dir() else []
+    return [str(class_folder / file.name) for file in files if file.suffix.lower() in SUFFIXES]
+
+
+def _require_few(name: str, problems: list[str], pictures: int, notice: Callable[[str], None]) -> None:
+    """Tell the user about damaged pictures; raise DataError if they are too many."""
+    if not problems:
+        return
+    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    text = f"{name}: {len(problems)} of {pictures:,} pictures cannot be read: {'; '.join(problems[:3])}{more}"
+    if len(problems) > LARGEST_DAMAGED_SHARE * pictures:
+        raise DataError(text, f"replace or delete them; up to {LARGEST_DAMAGED_SHARE:.0%} would be left out")
+    notice(f"{text}. They are left out")

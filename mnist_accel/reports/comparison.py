@@ -153,7 +153,7 @@ def compare(first: str | Path, second: str | Path, *further: str | Path, margin:
 
 
 def _verdict(first: Group, second: Group, margin: float) -> Verdict:
-    seeds = [[run.seed for run in group.runs] for group in (first, second)]
+    seeds = [[(run.seed, run.settings.get("fold")) for run in group.runs] for group in (first, second)]
     return statistics.compare_groups(first.accuracies, second.accuracies, paired=seeds[0] == seeds[1], margin=margin)
 
 

@@ -76,6 +76,19 @@ class TrainingConsole(Observer):
         """Show `text`, which may contain text from a file."""
         self.console.print(Text(f"NOTICE: {printable(text, longest=1000)}", style="bold yellow"))
 
+    def pictures_read(self, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if done == total:
+            self.close()
+        elif not self.quiet and now - self.updated > (READ_SECONDS if self.console.is_interactive else LINE_SECONDS):
+            self.updated = now
+            if self.console.is_interactive:
+                bar = self.bar or self._start_bar("pictures", total)
+                bar.update(self.task, completed=done)
+                bar.refresh()
+            else:
+                self.console.print(Text(f"  {done:,} of {total:,} pictures are read"))
+
     def run_started(self, facts: "RunFacts") -> None:
         self.close()
         self.facts = facts
@@ -90,6 +103,9 @@ class TrainingConsole(Observer):
         self.first_sample = step * self.facts.batch_size
         if self.quiet or not self.console.is_interactive:
             return
+        self._start_bar(f"epoch {epoch + 1}/{self.facts.epochs}", self.facts.steps_per_epoch, step)
+
+    def _start_bar(self, description: str, total: int, completed: int = 0) -> Progress:
         self.bar = Progress(
             "{task.description}",
             BarColumn(bar_width=None),
@@ -98,9 +114,9 @@ class TrainingConsole(Observer):
             transient=True,
             auto_refresh=False,  # a drawing thread would take time from the training threads
         )
-        description = f"epoch {epoch + 1}/{self.facts.epochs}"
-        self.task = self.bar.add_task(description, total=self.facts.steps_per_epoch, completed=step, figures="")
+        self.task = self.bar.add_task(description, total=total, completed=completed, figures="")
         self.bar.start()
+        return self.bar
 
     def step_finished(self, step: int, sums: "Tensor") -> None:
         now = time.perf_counter()

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,27 +13,31 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mnist_accel.config.base import count
 from mnist_accel.data.digits import Digits
-from mnist_accel.training.events import EpochRecord
-from mnist_accel.training.metrics import Predictions
+
+if TYPE_CHECKING:
+    from mnist_accel.training.events import EpochRecord
+    from mnist_accel.training.lr_find import LearningRates
+    from mnist_accel.training.metrics import Predictions
 
 COLUMNS = 5
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure of `width` × `height` inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)  # attaches itself to the figure
     return figure
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
 
 
 def training_history(
-    history: Sequence[EpochRecord],
+    history: "Sequence[EpochRecord]",
     dataset: str,
     final_accuracy: float,
     train_figures: str = "running average",
@@ -46,7 +51,7 @@ def training_history(
         train_figures: how the training figures were measured, for the legend (`run_summary.running_average`).
         step_losses: mean training loss of each step of all epochs, drawn behind the points.
     """
-    figure = _figure(11, 4.2)
+    figure = new_figure(11, 4.2)
     loss, accuracy = figure.subplots(1, 2)
     if step_losses:
         epochs_done = np.arange(1, len(step_losses) + 1) * len(history) / len(step_losses)
@@ -60,10 +65,10 @@ def training_history(
         axes.set_xlim(0 if step_losses else 0.5, len(history) + 0.5)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     figure.suptitle(f"{dataset}: final test accuracy {final_accuracy:.2%}, {count(history[-1].epoch, 'epoch')}")
-    return _png(figure)
+    return png(figure)
 
 
-def _draw_epochs(axes: Axes, history: Sequence[EpochRecord], name: str, train_figures: str) -> None:
+def _draw_epochs(axes: Axes, history: "Sequence[EpochRecord]", name: str, train_figures: str) -> None:
     """The epochs' training and test figures of `name`, "loss" or "accuracy"."""
     epochs = [record.epoch for record in history]
     held_out = history[0].validation_loss is not None
@@ -78,8 +83,22 @@ def _draw_epochs(axes: Axes, history: Sequence[EpochRecord], name: str, train_fi
     axes.legend()
 
 
+def learning_rates(found: "LearningRates", name: str) -> bytes:
+    """The loss after the training with each learning rate, and the suggested rate."""
+    figure = new_figure(7, 4.2)
+    axes = figure.subplots()
+    losses = np.array(found.losses, dtype=np.float64)  # NaN for None
+    axes.semilogx(found.rates, losses, "o-", color="tab:blue")
+    axes.axvline(found.lr, color="tab:red", label=f"suggested: {found.lr:g}")
+    axes.set(xlabel="learning rate", ylabel="training loss of the last steps (nats)", title=name)
+    axes.set_ylim(0, 1.3 * losses[0])  # high rates would flatten the curve
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return png(figure)
+
+
 def sample_predictions(
-    digits: Digits, predictions: Predictions, class_names: Sequence[str], dataset: str, seed: int
+    digits: Digits, predictions: "Predictions", class_names: Sequence[str], dataset: str, seed: int
 ) -> bytes:
     """Ten random test images with true class, predicted class and probability; wrong predictions stand out."""
     chosen = np.random.default_rng(seed).choice(len(digits), size=min(10, len(digits)), replace=False)
@@ -87,7 +106,7 @@ def sample_predictions(
     return _image_grid(chosen, digits, predictions, class_names, title)
 
 
-def worst_mistakes(digits: Digits, predictions: Predictions, class_names: Sequence[str], dataset: str) -> bytes:
+def worst_mistakes(digits: Digits, predictions: "Predictions", class_names: Sequence[str], dataset: str) -> bytes:
     """The most confident mistakes, the most confident first; at most 20."""
     wrong = np.flatnonzero(predictions.predicted != predictions.labels)
     worst = wrong[np.argsort(-predictions.probability[wrong], kind="stable")][:20]
@@ -100,7 +119,7 @@ def worst_mistakes(digits: Digits, predictions: Predictions, class_names: Sequen
 def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str], dataset: str) -> bytes:
     """Counts by true class (row) and predicted class (column). Only mistakes are coloured."""
     classes = len(class_names)
-    figure = _figure(7.2, 6.6)
+    figure = new_figure(7.2, 6.6)
     axes = figure.subplots()
     mistakes = confusion * (1 - np.eye(classes, dtype=np.int64))
     axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=max(1, int(mistakes.max())))
@@ -117,14 +136,14 @@ def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str
     axes.set(xlabel="predicted", ylabel="true")
     correct, total = int(np.trace(confusion)), int(confusion.sum())
     axes.set_title(f"{dataset}: {correct:,} of {total:,} correct ({correct / total:.2%})")
-    return _png(figure)
+    return png(figure)
 
 
 def _image_grid(
-    indices: npt.NDArray[np.int64], digits: Digits, predictions: Predictions, class_names: Sequence[str], title: str
+    indices: npt.NDArray[np.int64], digits: Digits, predictions: "Predictions", class_names: Sequence[str], title: str
 ) -> bytes:
     rows = max(1, -(-len(indices) // COLUMNS))
-    figure = _figure(10, 0.6 + 2.4 * rows)
+    figure = new_figure(10, 0.6 + 2.4 * rows)
     grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
@@ -140,4 +159,4 @@ def _image_grid(
             for side in axes.spines.values():
                 side.set(color="tab:red", linewidth=3)
     figure.suptitle(title)
-    return _png(figure)
+    return png(figure)

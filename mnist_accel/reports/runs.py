@@ -24,7 +24,7 @@ from mnist_accel.training.metrics import Predictions
 
 LARGEST_FILE = 2**28
 """Bytes of metrics.jsonl and of step_losses.csv that are read."""
-IRRELEVANT = ("seed", "output_dir", "data_dir", "resume", "keep", "checkpoint_every", "max_restarts", "timeout")
+IRRELEVANT = ("seed", "fold", "output_dir", "data_dir", "resume", "keep", "checkpoint_every", "max_restarts", "timeout")
 """Settings that change no result, and the seed."""
 HISTORY = TypeAdapter(EpochRecord)
 
@@ -125,20 +125,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one configuration with different seeds; a single run is a group of one."""
+    """Runs of one configuration with different seeds or folds; a single run is a group of one."""
 
     path: Path
     runs: tuple[Run, ...]
 
     @classmethod
     def load(cls, path: str | Path) -> "Group":
-        """Read the run in the folder `path`, or all runs in its sub-folders named seed-N.
+        """Read the run in the folder `path`, or all runs in its sub-folders named seed-N or fold-N.
 
         Raises:
-            UserError: no finished run is there, a run is unfinished, or the runs differ in more than the seed.
+            UserError: no finished run is there, a run is unfinished, or the runs differ in more than seed and fold.
         """
         folder = Path(path)
-        members = sorted(folder.glob("seed-*"), key=lambda member: (len(member.name), member.name))
+        found = [*folder.glob("seed-*"), *folder.glob("fold-*")]
+        members = sorted(found, key=lambda member: (len(member.name), member.name))
         is_run = (folder / run_record.METRICS_FILE).exists() or not members
         group = cls(folder, tuple(Run.load(member) for member in ([folder] if is_run else members)))
         for run in group.runs[1:]:
@@ -165,5 +166,6 @@ class Group:
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that two runs do not share, by name; without seeds, folders, and settings of checkpoints."""
+    ours, theirs = ({**values, "folds": (values.get("fold") or "/").split("/")[1]} for values in (ours, theirs))
     names = [name for name in {**ours, **theirs} if name not in IRRELEVANT]
     return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mnist_accel.export.inspection import Inspection
     from mnist_accel.export.write import ExportResult
     from mnist_accel.reports.comparison import Comparison
+    from mnist_accel.reports.data_summary import DataSummary
     from mnist_accel.training.evaluate import EvaluateResult
 
 
@@ -43,6 +44,24 @@ def print_report(console: "Console", result: "EvaluateResult", files: "Sequence[
         matrix.add_row(Text(name), *cells)
     console.print(matrix)
     print_files(console, files)
+
+
+def print_data_summary(console: "Console", found: "DataSummary", picture: "Path") -> None:
+    """Show the facts of a data set, and the samples of each class."""
+    console.print(Text(f"{printable(found.dataset)}: {len(found.classes)} classes", style="bold"))
+    inside = f"{found.train_duplicates:,} within the training part, {found.test_duplicates:,} within the test part"
+    facts = {
+        "source": found.source,
+        "pixels": f"mean {found.mean:.3f}, standard deviation {found.std:.3f} (MNIST: 0.131, 0.308)",
+        "in both": f"{len(found.in_both):,} of {found.test_samples:,} test images are also training images",
+        "duplicates": f"{inside}; {found.contradictions:,} images have another label where they occur first",
+    }
+    print_facts(console, facts)
+    rows = [(row["class"], f"{row['train']:,}", f"{row['test']:,}") for row in found.classes]
+    _print_rows(
+        console, ("class", "training", "test"), [*rows, ("all", f"{found.train_samples:,}", f"{found.test_samples:,}")]
+    )
+    print_files(console, [picture])
 
 
 def print_comparison(console: "Console", found: "Comparison") -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from mnist_accel.config.settings import DATASETS, EvaluateConfig
+from mnist_accel.config.settings import DATASETS, EvaluateConfig, TrainConfig
 from mnist_accel.data.batches import InputPipeline
-from mnist_accel.data.digits import DataSet
+from mnist_accel.data.digits import DataSet, fold
 from mnist_accel.errors import UserError, WeightsError, printable
 from mnist_accel.files.atomic import exists
 from mnist_accel.files.run_record import read_record, record_path
@@ -61,6 +61,8 @@ def run_evaluation(config: EvaluateConfig, observer: Observer) -> tuple[Evaluate
         )
     hardware = start(config)
     dataset = load_data(name, data_folder(config), hardware, observer)
+    if (part := TrainConfig(fold=recorded(config).get("fold")).fold) and name == model.trained_on:
+        dataset = fold(dataset, part)  # tests on the samples that these weights were not trained on
     require_same_classes(model, dataset)
     prepared = hardware.accelerator.prepare_model(model.model, evaluation_mode=True)
     test_data = InputPipeline(dataset.test, hardware.device, model.dtype)
@@ -93,9 +95,14 @@ def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
 
 def data_folder(config: EvaluateConfig) -> Path:
     """`--data-dir`; without it, the folder that the record of the weights names, if that is there."""
-    record = (read_record(config.weights) or {}) if "data_dir" not in config.model_fields_set else {}
-    recorded = Path(str(record.get("config", {}).get("data_dir", config.data_dir)))
-    return recorded if exists(recorded) else config.data_dir
+    folder = Path(str(recorded(config).get("data_dir", config.data_dir)))
+    return folder if "data_dir" not in config.model_fields_set and exists(folder) else config.data_dir
+
+
+def recorded(config: EvaluateConfig) -> dict[str, Any]:
+    """The settings that the weights were trained with; empty without a record."""
+    settings: dict[str, Any] = (read_record(config.weights) or {}).get("config", {})
+    return settings
 
 
 def require_same_classes(model: Classifier, dataset: DataSet) -> None:

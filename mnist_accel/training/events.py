@@ -1,17 +1,19 @@
 """The events of a run that observers hear, and the facts and figures that they carry."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict
-from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
     from mnist_accel.training.setup import Setup
     from mnist_accel.training.train import TrainResult
@@ -103,13 +105,16 @@ class Observer:
     def run_prepared(self, setup: "Setup") -> None:
         """Called once, before `run_started`, with the objects that the loop works on."""
 
+    def pictures_read(self, done: int, total: int) -> None:
+        """Called while a folder of pictures is read, with the numbers of finished and of all pictures."""
+
     def run_started(self, facts: RunFacts) -> None:
         """Called once, before the first step."""
 
     def epoch_started(self, epoch: int, step: int) -> None:
         """Both count from 0; `step` is the first step of the epoch that this run makes."""
 
-    def step_finished(self, step: int, sums: Tensor) -> None:
+    def step_finished(self, step: int, sums: "Tensor") -> None:
         """`step` counts from 0 in its epoch. `sums` (3, steps) are this process's; see `Progress`.
 
         Reading them waits for the device, so read them rarely.
@@ -126,36 +131,10 @@ class Observers(Observer):
     """Passes all events on to several observers."""
 
     def __init__(self, *observers: Observer) -> None:
-        self.observers = observers
+        for event in [name for name in vars(Observer) if not name.startswith("_")]:
+            setattr(self, event, functools.partial(self._pass_on, [getattr(one, event) for one in observers]))
 
-    def notice(self, text: str) -> None:
-        for observer in self.observers:
-            observer.notice(text)
-
-    def part_started(self, name: str) -> None:
-        for observer in self.observers:
-            observer.part_started(name)
-
-    def run_prepared(self, setup: "Setup") -> None:
-        for observer in self.observers:
-            observer.run_prepared(setup)
-
-    def run_started(self, facts: RunFacts) -> None:
-        for observer in self.observers:
-            observer.run_started(facts)
-
-    def epoch_started(self, epoch: int, step: int) -> None:
-        for observer in self.observers:
-            observer.epoch_started(epoch, step)
-
-    def step_finished(self, step: int, sums: Tensor) -> None:
-        for observer in self.observers:
-            observer.step_finished(step, sums)
-
-    def epoch_finished(self, record: EpochRecord, step_losses: npt.NDArray[np.float32]) -> None:
-        for observer in self.observers:
-            observer.epoch_finished(record, step_losses)
-
-    def run_finished(self, result: "TrainResult", pictures: "Sequence[Path]") -> None:
-        for observer in self.observers:
-            observer.run_finished(result, pictures)
+    @staticmethod
+    def _pass_on(methods: "Sequence[Callable[..., None]]", *arguments: object) -> None:
+        for method in methods:
+            method(*arguments)

@@ -127,7 +127,14 @@ def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer)
     Raises:
         UserError: it is not available, or two machines found different ones.
     """
-    dataset = hardware.together(lambda: datasets.load(name, data_dir, observer.notice))
+
+    def load() -> DataSet:
+        return datasets.load(name, data_dir, observer.notice, observer.pictures_read)
+
+    # One process of each machine reads a folder of pictures; the others find them in its cache.
+    is_first = hardware.accelerator.is_local_main_process or not name.startswith("folder:")
+    found = hardware.together(lambda: load() if is_first else None)
+    dataset = hardware.together(lambda: found or load())
     hardware.require_same(
         {"data set": digits.fingerprint(dataset)},
         f"put the same files into {data_dir} on each machine, or name another --dataset",
@@ -136,7 +143,8 @@ def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer)
 
 
 def split(config: TrainConfig, dataset: DataSet) -> tuple[DataSet, Digits | None]:
-    """The data set with the training samples that `config` asks for, and the held-out validation samples."""
+    """The data set with the samples that `config` asks for, and the held-out validation samples."""
+    dataset = digits.fold(dataset, config.fold) if config.fold else dataset
     train, validation = dataset.train, None
     if config.validation_samples:
         validation, train = digits.split_off(train, config.validation_samples, config.seed, "--validation-samples")

@@ -31,6 +31,7 @@ SMALL = ("train", "--dataset", SMALL_MNIST, "--epochs", 1, "--train-samples", 30
         ("export", "--help"),
         ("export", "--format", "onnx", "--weights", "missing.pth"),
         ("inspect", "missing.pth"),
+        ("data", "mnsit"),
     ],
 )
 def test_help_and_argument_errors_never_import_torch(arguments: tuple[str, ...], tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_shells_complete_options_and_their_values_without_torch(shell: str, type
     assert all(word.startswith(typed.rsplit(maxsplit=1)[-1]) for word in offered if word != "_files")
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "export", "inspect", "selftest", "doctor"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "data", "export", "inspect", "selftest", "doctor"])
 def test_every_help_has_examples(run: Run, command: str) -> None:
     assert f"For example:\n    mnist-accel {command}" in run(command, "--help").stdout
 

@@ -1,14 +1,21 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import platformdirs
 import pytest
 
-from mnist_accel.data import datasets, picture_folder
-from mnist_accel.data.digits import fingerprint
+from mnist_accel.data import datasets, picture_reader
+from mnist_accel.data.digits import DataSet, fingerprint
 from mnist_accel.errors import DataError
+from mnist_accel.pictures.predict import read_character
 from tests.conftest import Run
+
+
+def load(folder: Path, told: list[str] | None = None) -> DataSet:
+    return datasets.load(f"folder:{folder}", folder, (told if told is not None else []).append)
 
 
 def draw(folder: Path, pictures: int) -> None:
@@ -32,12 +39,12 @@ def draw(folder: Path, pictures: int) -> None:
 def test_a_folder_of_pictures_is_split_by_class_and_always_in_the_same_way(tmp_path: Path) -> None:
     draw(tmp_path, 12)
     (tmp_path / "bar" / "notes.txt").write_text("not a picture")
-    found = picture_folder.load("folder:x", tmp_path)
+    found = load(tmp_path)
     assert found.class_names == ("bar", "circle")
     assert np.bincount(found.train.labels).tolist() == [10, 10]
     assert np.bincount(found.test.labels).tolist() == [2, 2]
     assert found.train.images[0].max() > 200 > found.train.images[0].mean()  # white on black
-    again = picture_folder.load("folder:x", tmp_path)
+    again = load(tmp_path)
     assert fingerprint(again) == fingerprint(found)
     np.testing.assert_array_equal(again.test.images, found.test.images)
 
@@ -45,7 +52,7 @@ def test_a_folder_of_pictures_is_split_by_class_and_always_in_the_same_way(tmp_p
 def test_train_and_test_folders_are_kept_apart(tmp_path: Path) -> None:
     draw(tmp_path / "train", 4)
     draw(tmp_path / "test", 3)
-    found = picture_folder.load("folder:x", tmp_path)
+    found = load(tmp_path)
     assert (len(found.train), len(found.test)) == (8, 6)
 
 
@@ -83,7 +90,7 @@ def test_a_class_that_is_in_the_test_folder_alone_is_named(tmp_path: Path) -> No
     draw(tmp_path / "test", 3)
     (tmp_path / "test" / "square").mkdir()
     with pytest.raises(DataError, match="square: a class in"):
-        picture_folder.load("folder:x", tmp_path)
+        load(tmp_path)
 
 
 @pytest.mark.timeout(20)
@@ -96,10 +103,92 @@ def test_a_special_file_among_the_pictures_is_named(tmp_path: Path, kind: str) -
     else:
         path.symlink_to("/dev/zero")
     with pytest.raises(DataError, match=r"bar/special\.png"):
-        picture_folder.load("folder:x", tmp_path)
+        load(tmp_path)
 
 
 def test_file_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
     draw(tmp_path, 7)
     os.rename(tmp_path / "bar" / "0.png", os.fsencode(tmp_path / "bar") + b"/\xff.png")  # noqa: PTH104
-    assert len(picture_folder.load("folder:x", tmp_path).train) == 12
+    assert len(load(tmp_path).train) == 12
+
+
+def test_a_few_damaged_pictures_are_named_and_left_out(tmp_path: Path) -> None:
+    draw(tmp_path, 60)
+    (tmp_path / "circle" / "7.png").write_bytes(b"rubbish")
+    told: list[str] = []
+    found = load(tmp_path, told)
+    assert (len(found.train) + len(found.test), len(told)) == (119, 1)
+    assert "1 of 120 pictures cannot be read: circle/7.png: not a picture" in told[0]
+    (tmp_path / "bar" / "9.png").write_bytes(b"rubbish")
+    with pytest.raises(DataError, match=r"2 of 120 .*bar/9\.png.*replace or delete them; up to 1% would be left out"):
+        load(tmp_path)
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The pictures that were read from their files."""
+    read: list[Path] = []
+
+    def counted(path: Path) -> Any:
+        read.append(path)
+        return read_character(path)
+
+    monkeypatch.setattr(picture_reader, "read_character", counted)
+    return read
+
+
+def test_pictures_are_read_once_until_a_file_changes(tmp_path: Path, readings: list[Path]) -> None:
+    draw(tmp_path, 7)
+    first, again = load(tmp_path), load(tmp_path)
+    assert len(readings) == 14
+    assert fingerprint(again) == fingerprint(first)
+    np.testing.assert_array_equal(again.train.images, first.train.images)
+    path = tmp_path / "bar" / "0.png"
+    status, content = path.stat(), path.read_bytes()
+    path.write_bytes((tmp_path / "bar" / "1.png").read_bytes()[: len(content)].ljust(len(content), b"\0"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # same size, same time of modification
+    assert fingerprint(load(tmp_path)) != fingerprint(first)
+    for change in (path.unlink, lambda: path.write_bytes(content), lambda: path.rename(tmp_path / "bar" / "x.png")):
+        readings.clear()
+        change()
+        load(tmp_path)
+        assert len(readings) >= 13
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4rubbish"])
+def test_a_damaged_cache_is_written_again(tmp_path: Path, readings: list[Path], content: bytes) -> None:
+    draw(tmp_path, 7)
+    first = load(tmp_path)
+    for path in platformdirs.user_cache_path("mnist-accel").iterdir():
+        path.write_bytes(content)
+    assert fingerprint(load(tmp_path)) == fingerprint(first)
+    assert len(readings) == 28
+    load(tmp_path)
+    assert len(readings) == 28
+
+
+def test_without_a_cache_folder_pictures_are_read_again(
+    tmp_path: Path, readings: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path, 7)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert len(load(tmp_path).train) + len(load(tmp_path).train) == 24
+    assert len(readings) == 28
+
+
+def test_several_processes_read_the_same_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path, 60)
+    (tmp_path / "circle" / "7.png").write_bytes(b"rubbish")
+    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*.png"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    images, errors = picture_reader.read(tmp_path, names, lambda *_: None)
+    monkeypatch.setattr(picture_reader, "LEAST_PER_PROCESS", 20)
+    monkeypatch.setattr(picture_reader, "CHUNK", 7)
+    monkeypatch.setattr(picture_reader, "available_cores", lambda: 3)
+    heard: list[tuple[int, int]] = []
+    by_three, same_errors = picture_reader.read(tmp_path, names, lambda *numbers: heard.append(numbers))
+    np.testing.assert_array_equal(by_three, images)
+    assert same_errors == errors
+    assert heard[0] == (7, 120)
+    assert heard[-1] == (120, 120)
+    assert "circle/7.png" in [names[index] for index in errors]

@@ -42,6 +42,17 @@ def test_the_progress_bar_fits_a_terminal_of_80_columns(monkeypatch: pytest.Monk
     assert re.search(r"epoch 10/10.*400/469  loss 1\.0000  acc\. 100\.00%.*images/s  \S+ (s|min) left", shown(screen))
 
 
+def test_reading_pictures_shows_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console_module, "READ_SECONDS", 0.0)
+    monkeypatch.setattr(console_module, "LINE_SECONDS", 0.0)
+    for screen, expected in ((terminal(80), r"pictures.*500/70000"), (plain(), r"  500 of 70,000 pictures are read\n")):
+        console = TrainingConsole(screen)
+        console.pictures_read(500, 70_000)
+        console.pictures_read(70_000, 70_000)
+        assert console.bar is None
+        assert re.search(expected, shown(screen))
+
+
 def test_a_notice_shows_no_control_characters_of_a_file() -> None:
     screen = plain()
     TrainingConsole(screen).notice("folder \x1b[2J\x07 of\nanother" + "x" * 5000)
