@@ -11,9 +11,10 @@ import typer
 from mnist_accel import __version__
 from mnist_accel.commands.bench import bench
 from mnist_accel.commands.certify import certify
-from mnist_accel.commands.common import leave, print_errors, with_debug
+from mnist_accel.commands.common import for_typer, leave, print_errors
 from mnist_accel.commands.compare import compare
 from mnist_accel.commands.demo import demo
+from mnist_accel.commands.diff import diff
 from mnist_accel.commands.doctor import doctor
 from mnist_accel.commands.evaluate import evaluate
 from mnist_accel.commands.export import export
@@ -49,9 +50,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-COMMANDS = (train, evaluate, compare, report, predict, demo, export, inspect_file, bench, certify, doctor)
+COMMANDS = (train, evaluate, compare, report, predict, demo, export, inspect_file, bench, certify, diff, doctor)
 for command in COMMANDS:
-    app.command()(with_debug(command))
+    app.command()(for_typer(command))
 
 
 def _show_version(wanted: bool) -> None:

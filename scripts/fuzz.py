@@ -26,7 +26,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 import mnist_accel.config
@@ -35,7 +34,6 @@ from mnist_accel.data import datasets as data
 from mnist_accel.data import digits, idx, named_sets
 from mnist_accel.errors import UserError
 from mnist_accel.files import checkpoint, weights
-from mnist_accel.files import pth as archive
 from mnist_accel.files import run_record as runlog
 from mnist_accel.hardware.accelerator import start_hardware
 from mnist_accel.hardware.signals import StopRequests
@@ -66,6 +64,13 @@ WRONG: tuple[Any, ...] = (
     torch.zeros(0, 3),
 )
 Case = tuple[str, Callable[[], object]]
+
+
+def saved(value: object) -> bytes:
+    """The bytes of a file of torch.save."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
 
 
 class Hostile:
@@ -171,30 +176,19 @@ class Fuzzer:
         for name, tensor in loaded.model.state_dict().items():
             assert torch.equal(tensor, self.good[name]), f"{name} was read wrongly"
 
-    def read_checkpoint(self, contents: dict[str, bytes]) -> None:
-        """Read a checkpoint as `--resume` does; a manifest that fits is forged if there is none."""
-        if checkpoint.MANIFEST not in contents:
-            contents = contents | {checkpoint.MANIFEST: checkpoint.manifest(contents)}
-        for name, content in contents.items():
-            self.write(f"checkpoint-000001/{name}", content)
-        state.restore(self.training, checkpoint.read(self.folder / "checkpoint-000001"), self.who)
+    def read_checkpoint(self, content: bytes) -> None:
+        """Read a checkpoint as `--resume` does."""
+        path = self.write("checkpoint-000001.safetensors", content)
+        state.restore(self.training, checkpoint.read(path), self.who)
 
-    def damaged_checkpoint(self) -> dict[str, bytes]:
-        """The files of a checkpoint, one of them damaged."""
-        tensors, facts = self.checkpoint
-        contents = {checkpoint.TENSORS: safetensors.torch.save(tensors), checkpoint.STATE: facts}
-        contents[checkpoint.MANIFEST] = checkpoint.manifest(contents)
-        name = self.random.choice(list(contents))
-        return contents | {name: self.damaged(contents[name])}
-
-    def wrongly_typed_checkpoint(self) -> dict[str, bytes]:
-        """The files of a checkpoint, with a value or tensor of a wrong type in one of them."""
+    def wrongly_typed_checkpoint(self) -> bytes:
+        """A checkpoint with a value or tensor of a wrong type, and a SHA-256 that fits."""
         tensors, facts = self.checkpoint
         if self.random.random() < 0.5:
             facts = json.dumps(self.wrongly_typed(json.loads(facts)), default=str).encode()
         else:
             tensors = tensors | {self.random.choice(list(tensors)): torch.zeros(self.random.randrange(3), 3)}
-        return {checkpoint.TENSORS: safetensors.torch.save(tensors), checkpoint.STATE: facts}
+        return checkpoint.encode(tensors, facts)
 
     def read_record(self, content: bytes) -> None:
         """Read the JSON beside weights as `evaluate` does."""
@@ -230,8 +224,8 @@ class Fuzzer:
                 content = self.damaged(self.weights)
                 return kind, lambda: self.read_weights(content)
             case "checkpoint":
-                contents = self.damaged_checkpoint()
-                return kind, lambda: self.read_checkpoint(contents)
+                content = self.damaged(checkpoint.encode(*self.checkpoint))
+                return kind, lambda: self.read_checkpoint(content)
             case "record":
                 content = self.damaged(self.record)
                 if self.random.random() < 0.5:
@@ -249,15 +243,15 @@ class Fuzzer:
                 content = self.damaged(good)
                 return kind, lambda: self.read_recipe(content)
             case "types":
-                contents = self.wrongly_typed_checkpoint()
-                return kind, lambda: self.read_checkpoint(contents)
+                content = self.wrongly_typed_checkpoint()
+                return kind, lambda: self.read_checkpoint(content)
             case _:
                 content = self.random.choice(
                     (
-                        lambda: archive.write({"w": Hostile(self.mark)}),
+                        lambda: saved({"w": Hostile(self.mark)}),
                         lambda: pickle.dumps(Hostile(self.mark), protocol=self.random.randrange(6)),
                         lambda: self.bomb(3 * 10**9) if self.random.random() < 0.1 else self.bomb(10**7),
-                        lambda: archive.write({"w": torch.zeros(1).expand(seed, 10**9)}),
+                        lambda: saved({"w": torch.zeros(1).expand(seed, 10**9)}),
                     )
                 )()
                 return kind, lambda: self.read_weights(content)

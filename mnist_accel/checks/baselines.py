@@ -1,6 +1,7 @@
 """Hand-written training loops, without Accelerate and without this package's loop, as references for speed."""
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,9 @@ from torch.utils.data import DataLoader, default_collate
 
 from mnist_accel.data.digits import Digits
 from mnist_accel.hardware.cores import available_cores
+
+if TYPE_CHECKING:
+    from mnist_accel.checks.bench_worker import Candidate
 
 
 def plain_cnn() -> nn.Module:
@@ -20,25 +24,25 @@ def plain_cnn() -> nn.Module:
     )
 
 
-def training_burst(
-    digits: Digits, device: torch.device, batch_size: int, steps: int, *, is_script: bool, is_bf16: bool
-) -> Callable[[], None]:
-    """A function that trains `plain_cnn` for `steps` steps.
+def training_burst(candidate: "Candidate", digits: Digits) -> Callable[[], None]:
+    """A function that trains `plain_cnn` for one burst.
 
-    Args:
-        is_script: the script of most tutorials: DataLoader, one PIL image and torchvision's transforms per sample.
-            Otherwise a fast loop: all images in one uint8 tensor, batches gathered by index, fused Adam.
-        is_bf16: use bf16 autocast and channels_last; otherwise fp32 and torch's default memory format.
+    "plain script" is the script of most tutorials: DataLoader, one PIL image and torchvision's transforms per sample.
+    "bare loop" is fast: all images in one uint8 tensor, batches gathered by index, fused Adam. bf16 means autocast and
+    channels_last; else fp32 and torch's default memory format.
     """
     torch.set_num_threads(available_cores())
+    device, is_bf16 = candidate.device, candidate.mixed_precision == "bf16"
+    is_script = candidate.kind == "plain script"
     model = plain_cnn().to(device)
     if is_bf16:
         model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), fused=None if is_script else True)
+    batch_size = candidate.batch_size
     batches = _script_batches(digits, batch_size) if is_script else _gathered_batches(digits, batch_size, device)
 
     def burst() -> None:
-        for _ in range(steps):
+        for _ in range(candidate.steps):
             images, labels = (part.to(device) for part in next(batches))
             with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
                 loss = cross_entropy(model(images), labels)

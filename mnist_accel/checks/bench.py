@@ -3,18 +3,20 @@
 import multiprocessing
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
-from multiprocessing import connection
+from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from rich.text import Text
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from mnist_accel.checks.bench_worker import Candidate, serve
+from mnist_accel.checks.bench_worker import Candidate, timed_burst
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import LaunchError, printable
 from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
@@ -31,7 +33,6 @@ class Measured:
     """The speed of one candidate, or the reason why it could not be measured.
 
     Attributes:
-        images_per_second: median over the rounds.
         peak_share: arithmetic operations per second, as a share of those in large matrix products of this precision.
         ratios: speed relative to the reference's burst of the same round, one number per round.
     """
@@ -53,41 +54,27 @@ class Measured:
 
 
 class Worker:
-    """A candidate in processes of its own."""
+    """A candidate in processes of its own, which write into a sub-folder of `folder`."""
 
-    def __init__(self, candidate: Candidate) -> None:
+    def __init__(self, candidate: Candidate, folder: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
+        self.run = (candidate, port, folder / str(port))
         context = multiprocessing.get_context("spawn")
-        self.pipes, self.processes = [], []
-        for rank in range(candidate.processes):
-            here, there = context.Pipe()
-            self.pipes.append(here)
-            self.processes.append(context.Process(target=serve, args=(candidate, rank, port, there), daemon=True))
-            self.processes[-1].start()
-            there.close()  # so that the end of the process is noticed
+        self.processes = [ProcessPoolExecutor(1, context) for _ in range(candidate.processes)]
 
     def burst(self) -> float:
         """Run one burst; images per second. Raises LaunchError if a process cannot set up the candidate, or ends."""
-        answers: list[float] = []
+        answers = [process.submit(timed_burst, *self.run, rank) for rank, process in enumerate(self.processes)]
         try:
-            for pipe in self.pipes:
-                pipe.send("burst")
-            while len(answers) < len(self.pipes):  # the first to answer may be the one that failed
-                for pipe in cast("list[connection.Connection]", connection.wait(self.pipes)):
-                    answer = pipe.recv()
-                    if isinstance(answer, str):
-                        raise LaunchError(answer)
-                    answers.append(answer)
-        except (EOFError, OSError) as error:
-            raise LaunchError("its process ended before it answered") from error
-        return min(answers)
+            return min(answer.result() for answer in as_completed(answers))
+        except Exception as error:
+            raise LaunchError(f"{type(error).__name__}: {error}") from error
 
-    def end(self) -> None:
+    def close(self) -> None:
         for process in self.processes:
-            process.kill()
-            process.join()
+            process.shutdown()
 
 
 def candidates(config: TrainConfig) -> list[Candidate]:
@@ -117,43 +104,32 @@ def run_bench(
     """Measure each candidate for `rounds` bursts, each followed by a burst of the first candidate, the reference.
 
     The reference is compared with itself as well, in a process of its own: its spread is the noise of this machine.
+    Raises LaunchError if the reference failed. Any other candidate that fails is reported and the others go on.
 
     Args:
         facts: from `machine_facts`.
         running: called with a candidate's title; the context lasts as long as its measurement.
-
-    Raises:
-        LaunchError: the reference failed. Any other candidate that fails is reported and the others go on.
     """
-    reference = Worker(compared[0])
-    try:
+    with TemporaryDirectory() as folder, closing(Worker(compared[0], Path(folder))) as reference:
         reference.burst()
         for candidate in compared:
-            with running(candidate.title):
-                measured = _compare(candidate, reference, rounds)
+            with running(candidate.title), closing(Worker(candidate, Path(folder))) as worker:
+                measured = _compare(candidate, worker, reference, rounds)
             flop_per_second = measured.images_per_second * facts["flop_per_image"]
             peak = facts["matrix_flop_per_second"][candidate.mixed_precision]
             measured.peak_share = flop_per_second / peak / (1 if candidate.cpu else candidate.processes)
             yield measured
-    finally:
-        reference.end()
 
 
-def _compare(candidate: Candidate, reference: Worker, rounds: int) -> Measured:
-    measured = Measured(candidate)
-    speeds = []
-    worker = Worker(candidate)
-    try:
-        for _ in range(rounds):
-            try:
-                speeds.append(worker.burst())
-            except LaunchError as error:
-                return Measured(candidate, failure=printable(error))
-            measured.ratios.append(speeds[-1] / reference.burst())
-    finally:
-        worker.end()
-    measured.images_per_second = median(speeds)
-    return measured
+def _compare(candidate: Candidate, worker: Worker, reference: Worker, rounds: int) -> Measured:
+    speeds, ratios = [], []
+    for _ in range(rounds):
+        try:
+            speeds.append(worker.burst())
+        except LaunchError as error:
+            return Measured(candidate, failure=printable(error))
+        ratios.append(speeds[-1] / reference.burst())
+    return Measured(candidate, median(speeds), ratios=ratios)
 
 
 def machine_facts(model: str, compared: Sequence[Candidate]) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """One candidate of the benchmark: runs bursts of training steps in a process of its own."""
 
+import functools
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +32,6 @@ class Candidate:
 
     Attributes:
         kind: "ours" for this package's loop; "bare loop" and "plain script" are in `baselines.py`.
-        batch_size: samples of one optimizer step, over all processes.
-        mixed_precision: no (fp32), bf16 or fp16.
-        speedups: whether the code of mnist_accel/speed is used; only for "ours".
         steps: optimizer steps of one burst, the unit that is timed.
     """
 
@@ -55,25 +51,30 @@ class Candidate:
         return found or torch.device("cpu")
 
 
-def serve(candidate: Candidate, rank: int, port: int, pipe: Connection) -> None:
-    """Set up the candidate and warm up, then answer each request with images per second, or with an error's text."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries' warnings; errors are answers
+def timed_burst(candidate: Candidate, port: int, folder: Path, rank: int) -> float:
+    """Run one burst in this process, which is process `rank` of the candidate; images per second."""
+    burst = _set_up(candidate, port, folder, rank)
+    began = time.perf_counter()
+    burst()
+    if candidate.device.type != "cpu":
+        torch.accelerator.synchronize()
+    return candidate.steps * candidate.batch_size / (time.perf_counter() - began)
+
+
+@functools.cache
+def _set_up(candidate: Candidate, port: int, folder: Path, rank: int) -> Callable[[], None]:
+    """Prepare the candidate and warm up. Returns a function that runs one burst."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries' warnings
     if candidate.processes > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
         os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(candidate.processes))
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            burst = ours_burst(candidate, Path(folder)) if candidate.kind == "ours" else baseline_burst(candidate)
-            burst()
-            while pipe.recv():
-                began = time.perf_counter()
-                burst()
-                if candidate.device.type != "cpu":
-                    torch.accelerator.synchronize()
-                pipe.send(candidate.steps * candidate.batch_size / (time.perf_counter() - began))
-        except Exception as error:
-            pipe.send(f"{type(error).__name__}: {error}")
+    if candidate.kind == "ours":
+        burst = ours_burst(candidate, folder)
+    else:
+        burst = baselines.training_burst(candidate, random_digits(20_000))
+    burst()
+    return burst
 
 
 def ours_burst(candidate: Candidate, folder: Path) -> Callable[[], None]:
@@ -108,18 +109,6 @@ def ours_burst(candidate: Candidate, folder: Path) -> Callable[[], None]:
             console.close()
 
     return burst
-
-
-def baseline_burst(candidate: Candidate) -> Callable[[], None]:
-    """A hand-written loop."""
-    return baselines.training_burst(
-        random_digits(20_000),
-        candidate.device,
-        candidate.batch_size,
-        candidate.steps,
-        is_script=candidate.kind == "plain script",
-        is_bf16=candidate.mixed_precision == "bf16",
-    )
 
 
 def random_digits(samples: int) -> Digits:

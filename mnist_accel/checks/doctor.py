@@ -3,20 +3,17 @@
 import os
 import platform
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
 import torch
-from packaging.version import Version
 
 from mnist_accel.data import named_sets as data
 from mnist_accel.errors import UserError
+from mnist_accel.files import run_record
 from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
 from mnist_accel.hardware.cores import available_cores, cgroup_quota, cpu_name, launched_world_size, local_world_size
 from mnist_accel.hardware.precision import accelerate_configuration, choose_precision
 
-OLDEST_TORCH = "2.10"
-PACKAGES = ("mnist-accel", "torch", "torchvision", "accelerate", "numpy")
 VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"),
@@ -34,28 +31,13 @@ class Findings:
 def examine(data_dir: Path) -> Findings:
     """Examine the installation, the devices, the launcher and the data; nothing is changed, downloaded or trained."""
     findings = Findings()
-    _versions(findings)
+    findings.facts["system"] = platform.platform()
+    findings.facts["packages"] = ", ".join(f"{name} {version}" for name, version in run_record.versions().items())
     _devices(findings)
     _launcher(findings)
     _accelerate(findings)
     _folders(findings, data_dir)
     return findings
-
-
-def _versions(findings: Findings) -> None:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "missing"
-            findings.warnings.append(f"{name} is not installed; pip install {name}")
-    findings.facts["system"] = f"{platform.platform()}, Python {platform.python_version()}"
-    findings.facts["packages"] = ", ".join(f"{name} {version}" for name, version in versions.items())
-    if Version(torch.__version__) < Version(OLDEST_TORCH):
-        findings.warnings.append(
-            f"torch {torch.__version__} is older than {OLDEST_TORCH}, which loads weights safely; pip install -U torch"
-        )
 
 
 def _devices(findings: Findings) -> None:

@@ -1,7 +1,5 @@
 """`mnist-accel bench`."""
 
-from pathlib import Path
-from tempfile import gettempdir
 from typing import Annotated
 
 import typer
@@ -25,12 +23,10 @@ def bench(
     images are random. The peak is the measured speed of large matrix products.
 
     For example:
-
       mnist-accel bench
-
       mnist-accel bench --recipe speedrun --rounds 10 --json
     """
-    config = TrainConfig(recipe=recipe, cpu=cpu, output_dir=Path(gettempdir()))
+    config = TrainConfig(recipe=recipe, cpu=cpu)
     from dataclasses import asdict
 
     from mnist_accel.checks.bench import candidates, machine_facts, run_bench

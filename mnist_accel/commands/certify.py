@@ -27,9 +27,7 @@ def certify(
     """Find out whether this machine trains correctly. Takes about two minutes; exit code 1 if a section fails.
 
     For example:
-
       mnist-accel certify
-
       mnist-accel certify --check here.json --check there.json
     """
     if quick and full:

@@ -38,37 +38,44 @@ def completing(choices: Iterable[str]) -> Callable[[str], list[str]]:
     return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
 
 
-def configured_by(config: type[RunConfig]) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """A command with one option for each setting of `config`. The first argument is the configuration.
+def for_typer(command: Callable[..., int]) -> Callable[..., None]:
+    """A command as Typer runs it: with `--debug`, errors as lines on stderr, and its result as the exit code.
 
-    Options are read as text and checked by the configuration, so that all problems are reported together. With
-    `processes`, the same command line runs in that many processes.
+    If it has an argument `config`, it gets an option for each setting instead. Options are read as text and checked by
+    the configuration, so that all problems are reported together.
     """
+    own = dict(inspect.signature(command, eval_str=True).parameters)
+    config = own.pop("config", None)
+    known = settings(config.annotation) if config else {}
+    parameters = [_option(name, setting) for name, setting in known.items() if setting.on_command_line]
+    parameters += [*own.values(), _parameter("debug", False, DebugOption)]
 
-    def decorate(command: Callable[..., int]) -> Callable[..., int]:
-        _, *own = inspect.signature(command, eval_str=True).parameters.values()
-        options = [_option(name, known) for name, known in settings(config).items() if known.on_command_line]
+    @functools.wraps(command)
+    def run(debug: bool, **values: Any) -> None:
+        def work() -> int:
+            if config is None:
+                return command(**values)
+            extras = {name: values.pop(name) for name in own}
+            return _run_configured(command, config.annotation(**values), extras)
 
-        @functools.wraps(command)
-        def run(**values: Any) -> int:
-            extras = {known.name: values.pop(known.name) for known in own}
-            checked = config(**values)
-            restarts = checked.max_restarts if isinstance(checked, TrainConfig) else 0
-            if not checked.processes or launched_world_size() or checked.processes + restarts == 1:
-                return command(checked, **extras)
-            from mnist_accel.hardware.launch import run_processes
+        leave(guarded(work, debug=debug))
 
-            return run_processes(
-                checked.processes,
-                sys.argv[1:],
-                on_cpu=checked.cpu,
-                max_restarts=restarts,
-                output_dir=checked.output_dir,
-            )
+    run.__doc__ = (command.__doc__ or "").replace("For example:\n", "\b\n    For example:\n")  # keeps the lines apart
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
-        return _with_parameters(run, [*options, *own])
 
-    return decorate
+def _run_configured(command: Callable[..., int], config: RunConfig, extras: dict[str, Any]) -> int:
+    """Run a command; with `processes`, run the same command line in that many processes."""
+    restarts = config.max_restarts if isinstance(config, TrainConfig) else 0
+    if not config.processes or launched_world_size() or config.processes + restarts == 1:
+        return command(config, **extras)
+    from mnist_accel.hardware.launch import run_processes
+
+    return run_processes(
+        config.processes, sys.argv[1:], on_cpu=config.cpu, output_dir=config.output_dir, max_restarts=restarts
+    )
 
 
 def _option(name: str, known: Setting) -> inspect.Parameter:
@@ -85,26 +92,8 @@ def _option(name: str, known: Setting) -> inspect.Parameter:
     return _parameter(name, None, Annotated[bool | None if known.kind is bool else str | None, option])
 
 
-def with_debug(command: Callable[..., Any]) -> Callable[..., None]:
-    """A command with the option `--debug`; its errors become lines on stderr, and its result the exit code."""
-    own = inspect.signature(command, eval_str=True).parameters
-
-    @functools.wraps(command)
-    def run(debug: bool, **values: Any) -> None:
-        leave(guarded(lambda: command(**values), debug=debug))
-
-    return _with_parameters(run, [*own.values(), _parameter("debug", False, DebugOption)])
-
-
 def _parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
-
-
-def _with_parameters(command: Callable[..., Any], parameters: list[inspect.Parameter]) -> Callable[..., Any]:
-    """`command` with the parameters that Typer shall see."""
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
 
 
 def print_json(values: dict[str, Any] | list[dict[str, Any]]) -> None:

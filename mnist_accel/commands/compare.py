@@ -21,9 +21,7 @@ def compare(
     """Compare runs, or groups of runs with several seeds, with the first one: is it better, and how sure is that.
 
     For example:
-
       mnist-accel compare group-a group-b
-
       mnist-accel compare first second --html comparison.html --json
     """
     from mnist_accel.errors import UserError

@@ -23,9 +23,7 @@ def demo(
     """Draw digits in the browser and see how the network reads them. Needs pip install "mnist-accel[demo]".
 
     For example:
-
       mnist-accel demo
-
       mnist-accel demo --weights other.pth --port 8080
     """
     from mnist_accel.demo import server  # starts without torch, so that a wrong port is reported at once

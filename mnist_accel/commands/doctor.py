@@ -16,7 +16,6 @@ def doctor(
     """Show the facts and settings of this machine and warn of common mistakes. Exit code 1 with warnings.
 
     For example:
-
       mnist-accel doctor --data-dir data --json
     """
     from mnist_accel.checks.doctor import examine

@@ -2,19 +2,16 @@
 
 import dataclasses
 
-from mnist_accel.commands.common import JsonOption, configured_by, print_json
+from mnist_accel.commands.common import JsonOption, print_json
 from mnist_accel.config.settings import EvaluateConfig
 from mnist_accel.hardware.cores import launched_rank
 
 
-@configured_by(EvaluateConfig)
 def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
     """Test saved weights: accuracy with confidence interval, figures per class, confusion matrix, worst mistakes.
 
     For example:
-
       mnist-accel evaluate --weights mnist_cnn_model.pth
-
       mnist-accel evaluate --weights other.pth --dataset mnist --mixed-precision no --json
     """
     from mnist_accel import api

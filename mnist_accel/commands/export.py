@@ -28,9 +28,7 @@ def export(
     black, and gives probabilities. safetensors holds the weights and the normalisation that they need.
 
     For example:
-
       mnist-accel export --format onnx
-
       mnist-accel export --format safetensors --weights other.pth --output other.safetensors --json
     """
     output = formats.target(format_name, weights, output)

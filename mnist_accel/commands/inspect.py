@@ -18,9 +18,7 @@ def inspect(
     """Show what a model file or checkpoint holds: format, architecture, classes, parameters, versions, SHA-256.
 
     For example:
-
       mnist-accel inspect mnist_cnn_model.pth
-
       mnist-accel inspect checkpoints --json
     """
     if not files.exists(file):

@@ -27,11 +27,8 @@ def predict(
     """Read the digits in photos, scans and drawings; one digit or a number. Exit code 1 if a picture failed.
 
     For example:
-
       mnist-accel predict photo.jpg
-
       mnist-accel predict scans/ '*.png' --top-k 1 --json
-
       cat form.png | mnist-accel predict - --save-input seen
     """
     from mnist_accel.files.atomic import require_writable

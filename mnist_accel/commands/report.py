@@ -17,9 +17,7 @@ def report(
     """Write report.html into the folder of a run: curves, mistakes, calibration, configuration, environment.
 
     For example:
-
       mnist-accel report
-
       mnist-accel report group --json
     """
     from mnist_accel.reports import run_report

@@ -2,13 +2,14 @@
 
 import contextlib
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, QuietOption, configured_by, print_errors, print_json
+from mnist_accel.commands.common import JsonOption, QuietOption, print_errors, print_json
 from mnist_accel.config.settings import TrainConfig
-from mnist_accel.errors import EXIT_BELOW_TARGET
+from mnist_accel.errors import EXIT_BELOW_TARGET, UserError
 from mnist_accel.hardware.cores import launched_rank
 
 if TYPE_CHECKING:
@@ -23,13 +24,19 @@ TrackOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Also send the figures to this tracker, for example tensorboard. Repeatable."),
 ]
+TraceOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Record samples, loss and a summary of each layer, for mnist-accel diff."),
+]
+TraceStepsOption = Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Steps that --trace records.")]
 
 
-@configured_by(TrainConfig)
 def train(
     config: TrainConfig,
     seeds: SeedsOption = None,
     track: TrackOption = None,
+    trace: TraceOption = None,
+    trace_steps: TraceStepsOption = 50,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
@@ -38,26 +45,27 @@ def train(
     Options win over the recipe, and the recipe wins over the defaults.
 
     For example:
-
       mnist-accel train
-
       mnist-accel train --epochs 1 --train-samples 10000 --output-dir first-try
-
       mnist-accel train --seeds 5 --recipe speedrun --output-dir group
-
       mnist-accel train --processes 2 --target-accuracy 0.99 --json
-
       accelerate launch -m mnist_accel train
     """
     from mnist_accel import api, groups
     from mnist_accel.hardware.signals import StopRequests
     from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
     from mnist_accel.reports.run_summary import group_headline, headline
-    from mnist_accel.training.events import Observer
+    from mnist_accel.training.events import Observer, Observers
 
     is_main = launched_rank() == 0
     console = TrainingConsole(stderr_console(), results=result_console(to_stderr=json), quiet=quiet)
     observer = _with_trackers(console, track or []) if is_main else Observer()
+    if trace and seeds:
+        raise UserError(f"--trace {trace}: a trace is of one run, not of a group", "leave --seeds out")
+    if trace:
+        from mnist_accel.training.trace import Tracer
+
+        observer = Observers(observer, Tracer(trace, trace_steps))
     for text in config.warnings() if is_main else ():
         console.notice(text)
     stop = functools.partial(StopRequests, leaves_at_once=True)

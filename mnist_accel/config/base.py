@@ -74,9 +74,6 @@ class RunConfig(BaseModel):
         """A configuration of the settings that were given explicitly, and of `changes`; None takes a setting back.
 
         Settings that came from the recipe come from the new recipe where `changes` names one.
-
-        Raises:
-            ConfigError: with all problems.
         """
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return type(self)(**given | changes)
@@ -115,20 +112,7 @@ class RunConfig(BaseModel):
             found["processes"] = text
         if self.mixed_precision == "fp16" and self.cpu:
             found["mixed_precision"] = "fp16: a CPU cannot train in fp16; give bf16 or no"
-        if fault := _folder_fault(self.output_dir.absolute()):
-            found["output_dir"] = f"{self.output_dir}: {fault}; give another folder"
         return [Problem(name, text) for name, text in found.items()]
-
-
-def _folder_fault(path: Path) -> str:
-    """The reason why no file can be written in a folder that may have to be created; empty if there is none."""
-    try:
-        folder = next(part for part in (path, *path.parents) if part.exists())
-    except OSError as error:  # for example a name that is too long
-        return error.strerror or str(error)
-    if not folder.is_dir():
-        return f"{folder} is not a folder"
-    return "" if os.access(folder, os.W_OK | os.X_OK) else f"cannot write in {folder}"
 
 
 def count(number: int, noun: str, plural: str = "s") -> str:

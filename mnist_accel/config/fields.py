@@ -64,11 +64,7 @@ class Setting:
         return "|".join(self.choices) or {int: "N", float: "X", Path: "PATH"}.get(self.kind, "NAME")
 
     def prepared(self, value: Any) -> Any:
-        """`value` for pydantic, which reads numbers from text; a choice in its canonical form.
-
-        Raises:
-            ValueError: the value has the wrong kind, or is none of the choices.
-        """
+        """`value` for pydantic, which reads numbers from text; a choice in its canonical form."""
         if self.kind is bool and not isinstance(value, bool):
             raise ValueError("give true or false")
         if self.kind in (int, float) and isinstance(value, bool):
@@ -89,9 +85,7 @@ class Setting:
 
     def reason(self, error: Mapping[str, Any]) -> str:
         """One error of pydantic in words: the value, what is wrong with it, and what to give."""
-        value = error["input"]
-        is_huge = isinstance(value, int) and abs(value) > LARGEST_NUMBER  # Python refuses to print the largest ones
-        text = "a huge number" if is_huge else printable(value, 100)
+        text = printable(error["input"], 100)
         if error["type"] == "value_error":
             return f"{text}: {error['ctx']['error']}"
         number = "whole number" if self.kind is int else "number"

@@ -26,8 +26,7 @@ recipe_setting = partial(result_setting, on_command_line=False)
 class TrainConfig(RunConfig):
     """One training run. `TrainConfig(recipe="accurate", epochs=1)` is `--recipe accurate --epochs 1`.
 
-    Raises:
-        ConfigError: with all problems of all settings.
+    Raises ConfigError with all problems of all settings.
     """
 
     recipe: str = setting("classic", "Recipe by name, or a .toml file of settings. Single options win over it.")
@@ -132,11 +131,7 @@ class TrainConfig(RunConfig):
 
 
 class EvaluateConfig(RunConfig):
-    """One evaluation of saved weights.
-
-    Raises:
-        ConfigError: with all problems of all settings.
-    """
+    """One evaluation of saved weights. Raises ConfigError with all problems of all settings."""
 
     weights: Path = setting(
         Path("mnist_cnn_model.pth"), "Weights file (.pth), or an exported one (.onnx, .safetensors, .pt2)."

@@ -28,11 +28,7 @@ INVITATION = "Draw, and the answer appears here."
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there, so that no other program takes the port while the model is loaded.
-
-    Raises:
-        UserError: Gradio is missing, the port is taken, or the address is not one of this machine.
-    """
+    """A socket that listens there, so that no other program takes the port while the model is loaded."""
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the demo needs Gradio, which is not installed", 'pip install "mnist-accel[demo]"')
     try:

@@ -30,11 +30,7 @@ FORMATS: Mapping[str, Format] = {
 
 
 def target(format_name: str, source: Path, output: Path | None) -> Path:
-    """The file that an export writes; by default beside `source`. Makes all checks that need no torch.
-
-    Raises:
-        UserError: the format is unknown, a package or file is missing, or the name has the suffix of another format.
-    """
+    """The file that an export writes; by default beside `source`. Makes all checks that need no torch."""
     if format_name not in FORMATS:
         raise UserError(f"--format {format_name}: unknown", did_you_mean(format_name, FORMATS))
     kind = FORMATS[format_name]

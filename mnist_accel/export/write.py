@@ -68,16 +68,12 @@ class WholeModel(nn.Module):
 
 
 def export(source: Path, format_name: str, output: Path, model: str | None = None) -> ExportResult:
-    """Write the model in `source` in another format, if the new file gives the same probabilities.
+    """Write the model in a .pth or .safetensors file in another format. Raises UserError if the probabilities differ.
 
     Args:
-        source: a .pth or .safetensors file.
         format_name: one of `formats.FORMATS`.
-        output: the file to write, with the format's suffix; see `formats.target`.
+        output: with the format's suffix; see `formats.target`.
         model: the network of the user's own that the weights belong to.
-
-    Raises:
-        UserError: the weights cannot be read, the file cannot be written, or it gives other probabilities.
     """
     original = classifier.load(source, torch.device("cpu"), model)
     if original.architecture is None:

@@ -15,19 +15,15 @@ def exists(path: Path) -> bool:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace the content of `path`. Also after a power failure, the file has the old content or the new one.
-
-    Raises:
-        OutputError: the folder is missing, read-only or full.
-    """
+    """Replace the content of `path`; see `publish`."""
     publish({path: content})
 
 
 def publish(contents: Mapping[Path, bytes]) -> None:
     """Write several files. None of them is replaced before all are safely on the disk.
 
-    Raises:
-        OutputError: a file cannot be written. The temporary files are removed.
+    Even after a power failure, a file has the old content or the new one. Raises OutputError if a folder is full,
+    missing or read-only.
     """
     staged: dict[Path, Path] = {}
     try:
@@ -42,7 +38,7 @@ def publish(contents: Mapping[Path, bytes]) -> None:
         for path, temporary in staged.items():
             temporary.replace(path)
         for folder in {path.parent for path in contents}:
-            sync_folder(folder)
+            _sync_folder(folder)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"cannot write {path}: {reason}", "make room or give another folder") from error
@@ -51,7 +47,7 @@ def publish(contents: Mapping[Path, bytes]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make renames in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -64,11 +60,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def require_writable(folder: Path, option: str = "--output-dir") -> None:
-    """Create `folder`, which `option` names, and check that a file can be written in it.
-
-    Raises:
-        UserError: the folder cannot be created or written to.
-    """
+    """Create `folder`, which `option` names. Raises UserError if no file can be written in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:

@@ -1,12 +1,10 @@
 """Writes checkpoints atomically, verifies them, and deletes old ones only after the new one is verified.
 
-A checkpoint is a folder with tensors (safetensors), JSON, and a manifest of sizes and SHA-256. None can hold code.
+A checkpoint is one safetensors file. Its metadata holds the state as JSON, and the SHA-256 of the file.
 """
 
 import hashlib
-import json
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +13,17 @@ import safetensors.torch
 from torch import Tensor
 
 from mnist_accel.errors import OutputError, UserError, printable
-from mnist_accel.files.atomic import publish, sync_folder
+from mnist_accel.files.atomic import write_whole
+from mnist_accel.files.exported import metadata_of
 from mnist_accel.files.untrusted import read_limited
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = "3"
 FOLDER = "checkpoints"
-TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 LARGEST_FILE = 2**28
 """Bytes. The largest checkpoint here has 8 MB."""
-_NAME = re.compile(r"checkpoint-(\d{6,12})")
+NO_SHA256 = b"0" * 64
+"""In the file's place for its SHA-256 while the SHA-256 is computed."""
+NAME = re.compile(r"checkpoint-(\d{6,12})\.safetensors")
 
 
 class CheckpointError(UserError):
@@ -32,12 +32,7 @@ class CheckpointError(UserError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The verified content of a checkpoint.
-
-    Attributes:
-        tensors: by name, on the CPU.
-        state: JSON.
-    """
+    """The verified content of a checkpoint: tensors on the CPU by name, and the state as JSON."""
 
     path: Path
     tensors: Mapping[str, Tensor]
@@ -45,52 +40,33 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """The checkpoints of one run.
-
-    Args:
-        folder: made by the first `save`; its parent is not made.
-        keep: number of valid checkpoints to keep, at least 1.
-    """
+    """The checkpoints of one run in `folder`, which the first `save` makes; its parent is not made."""
 
     def __init__(self, folder: Path, keep: int = 1) -> None:
         self.folder, self.keep = folder, keep
-        self._valid: set[Path] = set()  # verified by this object
 
     def numbered(self) -> list[tuple[int, Path]]:
         """The checkpoints with their numbers, oldest first, valid or not."""
         if not self.folder.is_dir():
             return []
-        return sorted((int(match[1]), path) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+        return sorted((int(match[1]), path) for path in self.folder.iterdir() if (match := NAME.fullmatch(path.name)))
 
     def save(self, tensors: Mapping[str, Tensor], state: bytes) -> Path:
-        """Write the newest checkpoint, verify it, and delete all but the newest `keep` valid ones.
+        """Write the newest checkpoint, verify it, and delete all but the newest `keep`.
 
-        A crash at any instant leaves the earlier checkpoints, and at most a temporary folder, which the next `save`
-        deletes.
-
-        Raises:
-            OutputError: the disk is full, read-only or gone; earlier checkpoints are unchanged.
+        A crash at any instant leaves the earlier checkpoints, and at most a temporary file, which the next `save`
+        replaces. Raises OutputError if the disk is full, read-only or gone; earlier checkpoints are unchanged.
         """
-        contents = {TENSORS: safetensors.torch.save(dict(tensors)), STATE: state}
-        contents[MANIFEST] = manifest(contents)
         try:
             self.folder.mkdir(exist_ok=True)
-            for leftover in self.folder.glob(".*.tmp"):
-                _delete(leftover)
             known = self.numbered()
-            path = self.folder / f"checkpoint-{(known[-1][0] if known else 0) + 1:06d}"
-            _write_folder(path, contents)
-            if (damage := damage_of(path)) is not None:
-                raise OutputError(f"just written, but {damage}", "check the disk")
-            valid = {path}
-            for _, older in reversed(known):
-                if len(valid) >= self.keep:
-                    remove(older)
-                elif older in self._valid or damage_of(older) is None:
-                    valid.add(older)
-            self._valid = valid
-        except (OSError, OutputError) as error:
-            reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
+            path = self.folder / f"checkpoint-{(known[-1][0] if known else 0) + 1:06d}.safetensors"
+            write_whole(path, encode(tensors, state))
+            read(path)
+            for _, older in known[: len(known) + 1 - self.keep]:
+                older.unlink()
+        except (OSError, UserError) as error:
+            reason = error.message if isinstance(error, UserError) else error.strerror
             raise OutputError(
                 f"cannot write a checkpoint in {self.folder} ({reason})",
                 "make room or give another --output-dir; earlier checkpoints are intact: continue with --resume auto",
@@ -109,69 +85,30 @@ class CheckpointFolder:
     def clear(self) -> None:
         """Delete the checkpoints of a finished run."""
         for _, path in reversed(self.numbered()):
-            remove(path)
+            path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
 
-def read(path: Path) -> Checkpoint:
-    """The verified content of the checkpoint at `path`.
+def encode(tensors: Mapping[str, Tensor], state: bytes) -> bytes:
+    """The bytes of a checkpoint."""
+    metadata = {"format_version": FORMAT_VERSION, "state": state.decode(), "sha256": NO_SHA256.decode()}
+    content: bytes = safetensors.torch.save(dict(tensors), metadata)
+    return content.replace(NO_SHA256, hashlib.sha256(content).hexdigest().encode(), 1)
 
-    Raises:
-        CheckpointError: it is missing, damaged, or of another format version.
-    """
+
+def read(path: Path) -> Checkpoint:
+    """The verified content of the checkpoint at `path`. Raises CheckpointError if it is missing or damaged."""
     try:
-        contents = {name: read_limited(path / name, LARGEST_FILE) for name in (TENSORS, STATE)}
-        if read_limited(path / MANIFEST, LARGEST_FILE) != manifest(contents):
-            raise ValueError(f"its files differ from {MANIFEST}")
-        return Checkpoint(path, safetensors.torch.load(contents[TENSORS]), contents[STATE])
+        content = read_limited(path, LARGEST_FILE)
+        metadata = metadata_of(content)
+        if metadata["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format version {metadata['format_version']}, not {FORMAT_VERSION}")
+        if hashlib.sha256(content.replace(metadata["sha256"].encode(), NO_SHA256, 1)).hexdigest() != metadata["sha256"]:
+            raise ValueError("its SHA-256 is wrong")
+        return Checkpoint(path, safetensors.torch.load(content), metadata["state"].encode())
     except Exception as error:  # safetensors raises several types
         reason = printable(getattr(error, "strerror", None) or error, 120)
         raise CheckpointError(
             f"{path}: no such checkpoint, or it is damaged ({reason})", "--resume auto takes the newest valid one"
         ) from error
-
-
-def damage_of(path: Path) -> str | None:
-    """The damage of a checkpoint, or None if it is valid."""
-    try:
-        read(path)
-    except CheckpointError as error:
-        return error.message
-    return None
-
-
-def manifest(contents: Mapping[str, bytes]) -> bytes:
-    """The manifest of a checkpoint's files: their sizes and SHA-256."""
-    files = {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in contents.items()
-    }
-    return json.dumps({"format_version": FORMAT_VERSION, "files": files}, indent=2).encode()
-
-
-def remove(path: Path) -> None:
-    """Delete a checkpoint. It is renamed first, so that a half deleted one is not taken for a checkpoint."""
-    doomed = path.with_name(f".{path.name}.tmp")
-    path.rename(doomed)
-    _delete(doomed)
-
-
-def _write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files into a new folder that appears complete or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.mkdir()
-    try:
-        publish({temporary / name: content for name, content in contents.items()})
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # nothing is there after the renaming
-    sync_folder(path.parent)
-
-
-def _delete(path: Path) -> None:
-    """Delete a folder, file or link."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

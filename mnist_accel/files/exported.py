@@ -1,4 +1,4 @@
-"""Readers for exported models of untrusted origin: .safetensors and .onnx files, and their metadata."""
+"""Readers for exported models of untrusted origin. They raise WeightsError if a file is damaged."""
 
 import importlib.util
 import json
@@ -31,27 +31,26 @@ def require_packages(packages: Iterable[str], wanted_by: str) -> None:
 def read_safetensors(content: bytes, path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
     """The tensors and the metadata of a .safetensors file; the metadata is empty if another program wrote the file.
 
-    Raises:
-        WeightsError: the file is damaged. Changed numbers are not noticed: the format has no checksum.
+    Changed numbers are not noticed: the format has no checksum.
     """
     import safetensors.torch
 
     try:
         state = safetensors.torch.load(content)  # compares the header with the size of the content
-        length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+        metadata = metadata_of(content)
     except Exception as error:  # safetensors and json raise errors of their own
         raise _damaged(path, error) from error
     return state, metadata if "mnist_accel_facts" in metadata else {}
 
 
-def read_onnx(content: bytes, path: Path) -> dict[str, Any]:
-    """The metadata of an .onnx file with its `opset` and its number of `parameters`. Nothing in the file is run.
+def metadata_of(content: bytes) -> dict[str, Any]:
+    """The metadata of a .safetensors file, unchecked."""
+    length = int.from_bytes(content[:8], "little")
+    return dict(json.loads(content[8 : 8 + length]).get("__metadata__") or {})
 
-    Raises:
-        WeightsError: the file is damaged, or its weights are in other files.
-        UserError: the package onnx is missing.
-    """
+
+def read_onnx(content: bytes, path: Path) -> dict[str, Any]:
+    """The metadata of an .onnx file with its `opset` and its number of `parameters`. Nothing in the file is run."""
     require_packages(("onnx", "onnxruntime"), str(path))
     import onnx
     from onnx.external_data_helper import uses_external_data
@@ -68,11 +67,7 @@ def read_onnx(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def class_names_of(metadata: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """The class names in the metadata of an exported file.
-
-    Raises:
-        WeightsError: another program, or another version of this one, wrote the file, or its metadata is damaged.
-    """
+    """The class names in the metadata of a file that this version of this program has exported."""
     if metadata.get("mnist_accel_facts") != METADATA_VERSION:
         raise WeightsError(f"{path}: not exported by this program, or by a later version", "export the .pth file again")
     try:

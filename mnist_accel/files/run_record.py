@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from mnist_accel import __version__
 from mnist_accel.errors import OutputError, WeightsError
@@ -39,18 +39,14 @@ def _plain_text(text: str) -> str:
 PlainText = Annotated[str, AfterValidator(_plain_text)]
 
 
-class _Checked(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
-
-
-class _Dataset(_Checked):
+class _Dataset(BaseModel, strict=True, extra="allow"):
     """The part of a record that readers rely on, about the data set."""
 
     name: PlainText
     class_names: list[PlainText]
 
 
-class _Record(_Checked):
+class _Record(BaseModel, strict=True, extra="allow"):
     """The part of a record that readers rely on."""
 
     format_version: int = Field(le=FORMAT_VERSION)
@@ -103,11 +99,7 @@ def record_path(weights: Path) -> Path:
 
 
 def read_record(weights: Path) -> dict[str, Any] | None:
-    """The record beside a weights file, or None where there is none.
-
-    Raises:
-        WeightsError: it is damaged, or written by a later version.
-    """
+    """The record beside a weights file, or None. Raises WeightsError if it is damaged, or of a later version."""
     path = record_path(weights)
     try:
         return _Record.model_validate_json(read_limited(path, LARGEST_RECORD)).model_dump()

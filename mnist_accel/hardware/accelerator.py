@@ -31,8 +31,6 @@ class Hardware:
     """The hardware of a run, and the communication between its processes.
 
     Attributes:
-        device_name: the model of the CPU or accelerator.
-        threads: CPU threads of this process.
         precision_reason: in words for people.
         timeout: seconds that a process waits for the others in a collective.
         speedups: whether the run uses mnist_accel/speed.
@@ -128,19 +126,11 @@ def start_hardware(
     accumulation_steps: int = 1,
     speedups: bool = True,
 ) -> Hardware:
-    """Set up Accelerate. The arguments are those of `config.settings`; `accumulation_steps` only affects `compiled`.
-
-    Raises:
-        UserError: the machine does not support what was asked for.
-        LaunchError: fewer processes joined than the launcher started.
-    """
+    """Set up Accelerate. The arguments are those of `config.settings`; `accumulation_steps` only affects `compiled`."""
     kind = (None if cpu else accelerator_type()) or "cpu"
     launched, patience = launched_world_size() or 1, timedelta(seconds=timeout)
     _require_support(kind, processes, compiled)
-    if mixed_precision == "auto" and dtype == "float32" and _is_callers_own():
-        mixed_precision, reason = AcceleratorState().mixed_precision, "as in this program's Accelerator"
-    else:
-        mixed_precision, reason = choose_precision(mixed_precision, kind, dtype)
+    mixed_precision, reason = choose_precision(mixed_precision, kind, dtype)
     store = None
     if kind in ("cpu", "cuda"):
         store = rendezvous.join("gloo" if kind == "cpu" else "nccl", patience)
@@ -185,27 +175,13 @@ def _require_support(kind: str, processes: int | None, compiled: bool) -> None:
         raise UserError("--compile needs a C++ compiler on a CPU, and none was found", "install g++ or clang")
 
 
-def _is_callers_own() -> bool:
-    """Whether the program that calls this package has set up Accelerate itself."""
-    return is_initialized() and not hasattr(AcceleratorState(), "made_by_mnist_accel")
-
-
 def _accelerator(kind: str, mixed_precision: str, timeout: timedelta, plugin: TorchDynamoPlugin | None) -> Accelerator:
-    """An Accelerator that shares the caller's own state; raises a UserError if that has other settings than these."""
-    if is_callers_own := _is_callers_own():
-        own = AcceleratorState()
-        found = (own.device.type, own.mixed_precision, GradientState().num_steps, None)
-        if found != (kind, mixed_precision, 1, plugin):
-            raise UserError(
-                f"this program has set up Accelerate with other settings than {kind}, mixed precision "
-                f"{mixed_precision}{', compiled' if plugin else ''}, without gradient accumulation",
-                "ask for the same settings, or run this in a process of its own",
-            )
-    else:
-        # Forget an earlier run in this process, but not a PartialState that the caller made. Both functions are
-        # private. A public one that changes Accelerate's settings would replace them; 1.15 has none.
-        AcceleratorState._reset_state(reset_partial_state=is_initialized())  # noqa: SLF001
-        GradientState._reset_state()  # noqa: SLF001
+    if is_initialized() and not hasattr(AcceleratorState(), "made_by_mnist_accel"):
+        raise UserError("this program has set up Accelerate itself", "run this in a process of its own")
+    # Forget an earlier run in this process, but not a PartialState that the caller made. Both functions are private. A
+    # public one that changes Accelerate's settings would replace them; 1.15 has none.
+    AcceleratorState._reset_state(reset_partial_state=is_initialized())  # noqa: SLF001
+    GradientState._reset_state()  # noqa: SLF001
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OMP_NUM_THREADS/MKL_NUM_THREADS unset")  # threads are set afterwards
         accelerator = Accelerator(
@@ -217,8 +193,7 @@ def _accelerator(kind: str, mixed_precision: str, timeout: timedelta, plugin: To
             dynamo_plugin=plugin,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
-    if not is_callers_own:
-        accelerator.state.made_by_mnist_accel = True
+    accelerator.state.made_by_mnist_accel = True
     return accelerator
 
 

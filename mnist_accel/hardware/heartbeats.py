@@ -16,11 +16,7 @@ LISTEN_SECONDS = 3 * BEAT_SECONDS
 class Heartbeats:
     """The reports of this process, made by a thread inside the `with` block, and those of the others.
 
-    Args:
-        store: shared by all processes.
-
-    Attributes:
-        position: of this process in the run, for messages.
+    `store` is shared by all processes. `position` of this process in the run appears in the messages of the others.
     """
 
     def __init__(self, store: Store, rank: int, world_size: int) -> None:

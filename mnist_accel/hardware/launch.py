@@ -22,10 +22,7 @@ def run_processes(
     """Run `python -m mnist_accel ARGUMENTS` in `processes` processes, and return their exit code.
 
     After a crash they are restarted up to `max_restarts` times, from the newest checkpoint that this run has saved.
-
-    Raises:
-        UserError: this machine has too few accelerators or cores.
-        LaunchError: a process was killed by a signal, and no restart is left.
+    Raises LaunchError if a process was killed by a signal, and no restart is left.
     """
     gpus = 0 if on_cpu else accelerator.gpu_count()
     limit, unit, advice = (gpus, "GPU", ", or add --cpu") if gpus else (cores.available_cores(), "core", "")

@@ -10,15 +10,9 @@ from mnist_accel.errors import UserError
 
 
 def choose_precision(wanted: str, kind: str | None, dtype: str = "float32") -> tuple[str, str]:
-    """Choose no, bf16 or fp16, and say why in words for people.
+    """Choose no, bf16 or fp16 for a kind of device (cpu, cuda or mps), and say why in words for people.
 
-    Args:
-        wanted: auto, no, bf16 or fp16.
-        kind: cpu, cuda or mps; None where the kind is unknown.
-        dtype: of the weights, float32 or float64.
-
-    Raises:
-        UserError: this kind of device does not support the precision.
+    Raises UserError if the device does not support the precision that was `wanted`.
     """
     if dtype == "float64":
         return "no", "float64 weights"
@@ -58,10 +52,7 @@ def _configured_precision() -> str | None:
 
 
 def accelerate_configuration() -> tuple[Path, Any]:
-    """The path of Accelerate's default configuration file, and its content; None if there is no such file.
-
-    Raises a UserError if it cannot be read.
-    """
+    """The path of Accelerate's default configuration file, and its content; None if there is no such file."""
     from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 
     path = Path(default_config_file)

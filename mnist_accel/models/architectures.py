@@ -1,5 +1,6 @@
 """The network architectures by name. To add one, write a module and enter it in `MODELS`."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -30,73 +31,60 @@ class Dropout(nn.Module):
         return units * (bits >= dropped - 32768).to(units.dtype).mul_(65536 / (65536 - dropped))
 
 
-class Network(nn.Module):
-    """A network of two parts: images (B, 1, 28, 28) → logits (B, classes)."""
-
-    features: nn.Sequential
-    classifier: nn.Sequential
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.features(images))
-        return logits
-
-
-class CNN(Network):
+def cnn(classes: int, dropout: float) -> nn.Sequential:
     """Four 3×3 convolutions without padding and two linear layers: 594,922 parameters with 10 classes.
 
     ReLU follows pooling: the result is the same as before pooling, with a quarter of the work.
     """
-
-    def __init__(self, classes: int = 10, dropout: float = 0.5) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(1, 32, 3),  # (B, 32, 26, 26)
-            nn.ReLU(inplace=True),
-            nn.Conv2d(32, 32, 3),  # (B, 32, 24, 24)
-            nn.MaxPool2d(2),  # (B, 32, 12, 12)
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3),  # (B, 64, 10, 10)
-            nn.ReLU(inplace=True),
-            nn.Conv2d(64, 64, 3),  # (B, 64, 8, 8)
-            nn.MaxPool2d(2),  # (B, 64, 4, 4)
-            nn.ReLU(),
-        )
-        self.classifier = nn.Sequential(
-            nn.Flatten(), nn.Linear(64 * 4 * 4, 512), nn.ReLU(inplace=True), Dropout(dropout), nn.Linear(512, classes)
-        )
+    features = nn.Sequential(
+        nn.Conv2d(1, 32, 3),  # (B, 32, 26, 26)
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 32, 3),  # (B, 32, 24, 24)
+        nn.MaxPool2d(2),  # (B, 32, 12, 12)
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3),  # (B, 64, 10, 10)
+        nn.ReLU(inplace=True),
+        nn.Conv2d(64, 64, 3),  # (B, 64, 8, 8)
+        nn.MaxPool2d(2),  # (B, 64, 4, 4)
+        nn.ReLU(),
+    )
+    classifier = nn.Sequential(
+        nn.Flatten(), nn.Linear(64 * 4 * 4, 512), nn.ReLU(inplace=True), Dropout(dropout), nn.Linear(512, classes)
+    )
+    return _network(features, classifier)
 
 
-class SmallCNN(Network):
+def small_cnn(classes: int, dropout: float) -> nn.Sequential:
     """A 5×5 and a 3×3 convolution, each with pooling, and two linear layers: 422,122 parameters with 10 classes."""
-
-    def __init__(self, classes: int = 10, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(1, 16, 5),  # (B, 16, 24, 24)
-            nn.MaxPool2d(2),  # (B, 16, 12, 12)
-            nn.ReLU(),
-            nn.Conv2d(16, 64, 3),  # (B, 64, 10, 10)
-            nn.MaxPool2d(2),  # (B, 64, 5, 5)
-            nn.ReLU(),
-        )
-        self.classifier = nn.Sequential(
-            nn.Flatten(), nn.Linear(64 * 5 * 5, 256), nn.ReLU(inplace=True), Dropout(dropout), nn.Linear(256, classes)
-        )
+    features = nn.Sequential(
+        nn.Conv2d(1, 16, 5),  # (B, 16, 24, 24)
+        nn.MaxPool2d(2),  # (B, 16, 12, 12)
+        nn.ReLU(),
+        nn.Conv2d(16, 64, 3),  # (B, 64, 10, 10)
+        nn.MaxPool2d(2),  # (B, 64, 5, 5)
+        nn.ReLU(),
+    )
+    classifier = nn.Sequential(
+        nn.Flatten(), nn.Linear(64 * 5 * 5, 256), nn.ReLU(inplace=True), Dropout(dropout), nn.Linear(256, classes)
+    )
+    return _network(features, classifier)
 
 
-class NormalisedCNN(Network):
+def normalised_cnn(classes: int, dropout: float) -> nn.Sequential:
     """Five 3×3 convolutions with batch normalisation, pooling in the second and fourth, and a linear layer."""
+    features = nn.Sequential(
+        *_normalised(1, 32),  # (B, 32, 26, 26)
+        *_normalised(32, 32, pool=True),  # (B, 32, 12, 12)
+        *_normalised(32, 64),  # (B, 64, 10, 10)
+        *_normalised(64, 64, pool=True),  # (B, 64, 4, 4)
+        *_normalised(64, 128, padding=1),  # (B, 128, 4, 4)
+    )
+    return _network(features, nn.Sequential(nn.Flatten(), Dropout(dropout), nn.Linear(128 * 4 * 4, classes)))
 
-    def __init__(self, classes: int = 10, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            *_normalised(1, 32),  # (B, 32, 26, 26)
-            *_normalised(32, 32, pool=True),  # (B, 32, 12, 12)
-            *_normalised(32, 64),  # (B, 64, 10, 10)
-            *_normalised(64, 64, pool=True),  # (B, 64, 4, 4)
-            *_normalised(64, 128, padding=1),  # (B, 128, 4, 4)
-        )
-        self.classifier = nn.Sequential(nn.Flatten(), Dropout(dropout), nn.Linear(128 * 4 * 4, classes))
+
+def _network(features: nn.Sequential, classifier: nn.Sequential) -> nn.Sequential:
+    """Images (B, 1, 28, 28) → logits (B, classes)."""
+    return nn.Sequential(OrderedDict(features=features, classifier=classifier))
 
 
 def _normalised(channels_in: int, channels_out: int, *, pool: bool = False, padding: int = 0) -> list[nn.Module]:
@@ -109,21 +97,16 @@ def _normalised(channels_in: int, channels_out: int, *, pool: bool = False, padd
     ]
 
 
-MODELS: Mapping[str, Callable[..., nn.Module]] = {"cnn": CNN, "small-cnn": SmallCNN, "normalised-cnn": NormalisedCNN}
-
-
+Architecture = Callable[[int, float], nn.Module]
+MODELS: Mapping[str, Architecture] = {"cnn": cnn, "small-cnn": small_cnn, "normalised-cnn": normalised_cnn}
 LARGEST_CLASSES = 256  # labels are bytes
 
 
 def build(name: str, *, classes: int = 10, dropout: float = 0.0) -> nn.Module:
-    """A new model; its initial weights come from torch's global random generator.
-
-    Args:
-        name: a key of `MODELS`, or a network of the user's own; see `own_network`. The latter knows no `dropout`.
-    """
+    """A new model: one of `MODELS`, or a network of the user's own, which knows no `dropout`; see `own_network`."""
     if ":" in name:
         return own_network.build(name, classes)
-    return MODELS[name](classes=classes, dropout=dropout)
+    return MODELS[name](classes, dropout)
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -132,15 +115,12 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def from_state(state: Mapping[str, Tensor], name: str | None, path: Path, classes: int = 0) -> tuple[str, nn.Module]:
-    """The name of an architecture, and a model of it with the weights `state`.
+    """The name of an architecture, and a model of it with the weights `state`. Raises WeightsError if they do not fit.
 
     Args:
         name: the architecture; None for the one that the shapes fit.
         path: of the weights, for error messages.
         classes: number of outputs of a network of the user's own; 0 if it is not recorded.
-
-    Raises:
-        WeightsError: the weights do not fit; the message names the differences.
     """
     if name is not None and ":" not in name and name not in MODELS:
         name = printable(name, 60)

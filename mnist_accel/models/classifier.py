@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mnist_accel.errors import WeightsError, printable
-from mnist_accel.files import exported, pth, run_record, weights
+from mnist_accel.files import exported, run_record, weights
 from mnist_accel.files.untrusted import read_limited
 from mnist_accel.models import architectures
 from mnist_accel.models.normalisation import normalise
@@ -48,9 +48,7 @@ class Classifier:
     def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Class probabilities, float32 (N, classes), of images uint8 (N, 28, 28), white on black.
 
-        Raises:
-            ValueError: the images have another type or shape.
-            WeightsError: the model computes values that are not finite.
+        Raises WeightsError if the model computes values that are not finite.
         """
         if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
             raise ValueError(f"images are {images.dtype} {images.shape}, not uint8 (N, 28, 28)")
@@ -66,19 +64,15 @@ class Classifier:
 
 
 def load(path: Path, device: torch.device | None = None, model: str | None = None) -> Classifier:
-    """The model in a weights file or an exported file.
+    """The model in a weights file or an exported file. Raises UserError if it cannot be used.
 
     Args:
         path: a .pth, .safetensors or .onnx file. The JSON beside a .pth file, if any, must belong to it.
         device: where the model computes; by default the machine's accelerator, else the CPU.
         model: the network of the user's own that the weights belong to, "FILE.py:CLASS"; its code runs.
-
-    Raises:
-        WeightsError: the file or its JSON is missing, damaged, hostile, or not of a known architecture.
-        UserError: a package that this format needs is missing.
     """
     try:
-        content = read_limited(path, pth.LARGEST_FILE)
+        content = read_limited(path, weights.LARGEST_FILE)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}", "name another file") from error
     return from_content(content, path, device, model)

@@ -18,11 +18,7 @@ from mnist_accel.errors import UserError, printable
 
 @functools.cache
 def load_class(name: str) -> tuple[Any, str]:
-    """The class `name` and the SHA-256 of the file that defines it. The file is imported: its code runs.
-
-    Raises:
-        UserError: the file or the class is missing, or the import fails.
-    """
+    """The class `name` and the SHA-256 of the file that defines it. The file is imported: its code runs."""
     place, _, class_name = name.rpartition(":")
     try:
         module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
@@ -46,11 +42,7 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def build(name: str, classes: int) -> nn.Module:
-    """A new network; its initial weights come from torch's global random generator.
-
-    Raises:
-        UserError: it cannot be built with `classes=` alone, or does not meet `check`.
-    """
+    """A new network. Raises UserError if it cannot be built with `classes=` alone, or does not meet `check`."""
     network = load_class(name)[0]
     try:
         model = network(classes=classes)

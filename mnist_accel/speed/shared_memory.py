@@ -31,14 +31,10 @@ CACHE_LINE = 64
 
 
 def prepare_exchange(model: nn.Module, images: Tensor, timeout: float, enabled: bool) -> str:
-    """Choose how the processes exchange gradients. Called on every process, before the first step.
+    """Choose how the processes exchange gradients: through "shared memory", or by the name of the backend.
 
-    Args:
-        model: contains a DistributedDataParallel. Its gradients must be set to zero afterwards.
-        images: (B, C, H, W), passed through the model.
-        timeout: seconds to wait for another process.
-
-    Returns: "shared memory", or the name of the backend.
+    Called on every process, before the first step. `model` contains a DistributedDataParallel; `images` (B, C, H, W)
+    are passed through it, so its gradients must be set to zero afterwards. `timeout` is in seconds.
     """
     wrapper = next(module for module in model.modules() if isinstance(module, DistributedDataParallel))
     size = sum(_rounded_up(parameter.nbytes) for parameter in model.parameters() if parameter.requires_grad)
@@ -64,10 +60,7 @@ class SharedMemory:
     exchanges ahead, so none overwrites gradients that another still reads. All processes add in the order of ranks and
     get the same bits.
 
-    Args:
-        descriptor: of the memory file, which has room for the counters and the two halves and is all zero.
-        process_ids: by rank.
-        timeout: in seconds.
+    `descriptor` is that of the memory file, which has room for the counters and the two halves and is all zero.
     """
 
     def __init__(self, descriptor: int, process_ids: Sequence[int], timeout: float) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from mnist_accel.training.setup import Setup
     from mnist_accel.training.train import TrainResult
 
 
@@ -99,6 +100,9 @@ class Observer:
     def part_started(self, name: str) -> None:
         """From now on the time goes into "start-up", "data", "steps", "evaluation", "checkpoints" or "pictures"."""
 
+    def run_prepared(self, setup: "Setup") -> None:
+        """Called once, before `run_started`, with the objects that the loop works on."""
+
     def run_started(self, facts: RunFacts) -> None:
         """Called once, before the first step."""
 
@@ -131,6 +135,10 @@ class Observers(Observer):
     def part_started(self, name: str) -> None:
         for observer in self.observers:
             observer.part_started(name)
+
+    def run_prepared(self, setup: "Setup") -> None:
+        for observer in self.observers:
+            observer.run_prepared(setup)
 
     def run_started(self, facts: RunFacts) -> None:
         for observer in self.observers:

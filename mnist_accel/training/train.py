@@ -91,6 +91,7 @@ def run_training(
             guard = Guard(config, who, stop, observer)
             progress = guard.resume(setup)
             facts = run_facts(setup, dataset)
+            observer.run_prepared(setup)
             observer.run_started(facts)
             predictions = loop.fit(setup, progress, observer, guard)
         observer.part_started("checkpoints")

@@ -104,8 +104,3 @@ def test_damaged_data_are_warned_of(monkeypatch: pytest.MonkeyPatch, data_dir: P
     path = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
     assert any(str(path) in text and "damaged" in text for text in warnings(monkeypatch, tmp_path))
-
-
-def test_an_old_torch_is_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("torch.__version__", "2.4.0")
-    assert any("torch 2.4.0 is older" in text for text in warnings(monkeypatch, tmp_path))

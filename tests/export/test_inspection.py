@@ -8,8 +8,8 @@ import pytest
 from mnist_accel.errors import UserError, WeightsError
 from mnist_accel.export.formats import FORMATS
 from mnist_accel.export.inspection import inspect
-from mnist_accel.files import checkpoint, weights
 from mnist_accel.files import run_record as runlog
+from mnist_accel.files import weights
 from mnist_accel.files.checkpoint import CheckpointFolder
 from mnist_accel.models import architectures as models
 from tests.conftest import Run
@@ -46,13 +46,13 @@ def test_checkpoints_are_found_in_their_folders(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     for _ in range(2):
         CheckpointFolder(folder, keep=2).save(models.build("cnn").state_dict(), json.dumps(state).encode())
-    for given in (tmp_path, folder, folder / "checkpoint-000002"):
+    for given in (tmp_path, folder, folder / "checkpoint-000002.safetensors"):
         found = inspect(given)
         assert found.format == "checkpoint"
-        assert found.path.endswith("checkpoint-000002")
+        assert found.path.endswith("checkpoint-000002.safetensors")
         assert found.metadata == state
         assert found.parameters == 594_922
-    (folder / "checkpoint-000002" / checkpoint.TENSORS).write_bytes(b"short")
+    (folder / "checkpoint-000002.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match="is damaged"):
         inspect(folder)
     (tmp_path / "empty").mkdir()

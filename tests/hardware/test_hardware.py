@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.state import AcceleratorState, GradientState
 
 from mnist_accel.errors import UserError
 from mnist_accel.hardware import accelerator, precision
@@ -130,28 +130,10 @@ def test_a_program_may_train_in_one_precision_after_another() -> None:
         assert hardware.mixed_precision == hardware.accelerator.mixed_precision == wanted
 
 
-@pytest.mark.parametrize("wanted", ["auto", "no"])
-def test_the_callers_own_accelerator_is_used_if_it_fits(wanted: str) -> None:
-    own = Accelerator(cpu=True, mixed_precision="no")
+def test_the_callers_own_accelerator_is_left_alone() -> None:
+    own = Accelerator(cpu=True, mixed_precision="no", gradient_accumulation_steps=4)
     own.state.note = "the caller's"
-    assert on_cpu(wanted).accelerator.mixed_precision == "no"
-    assert own.state.note == AcceleratorState().note == "the caller's"  # was not reset
-    assert own.device == PartialState().device == torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("own", "settings"),
-    [
-        ({"mixed_precision": "bf16"}, {}),
-        ({"gradient_accumulation_steps": 4}, {}),
-        pytest.param({}, {"compiled": True}, marks=pytest.mark.skipif(not has_compiler(), reason="needs a compiler")),
-    ],
-)
-def test_the_callers_own_accelerator_is_refused_and_left_alone_if_it_does_not_fit(
-    own: dict[str, Any], settings: dict[str, Any]
-) -> None:
-    callers = Accelerator(cpu=True, **{"mixed_precision": "no"} | own)
-    before = (callers.mixed_precision, callers.gradient_accumulation_steps)
-    with pytest.raises(UserError, match="set up Accelerate with other settings"):
-        on_cpu("no", **settings)
-    assert (callers.mixed_precision, callers.gradient_accumulation_steps) == before
+    with pytest.raises(UserError, match="set up Accelerate itself"):
+        on_cpu()
+    assert AcceleratorState().note == "the caller's"
+    assert own.gradient_accumulation_steps == 4

@@ -321,7 +321,7 @@ def test_another_number_of_processes_continues_with_the_same_samples(
         name = f"from-{before}"
         cut = (*arguments, "--output-dir", name, "--checkpoint-every", "3")
         one = live(*cut, "--processes", str(before))
-        one.wait_for(lambda name=name: (tmp_path / name / "checkpoints" / "checkpoint-000002").exists())  # type: ignore[misc]
+        one.wait_for(lambda name=name: (tmp_path / name / "checkpoints" / "checkpoint-000002.safetensors").exists())  # type: ignore[misc]
         for process in one.workers() or [one.process]:
             process.kill()
         one.end()
@@ -355,6 +355,6 @@ def test_a_full_disk_is_a_clear_error_and_the_earlier_checkpoint_is_whole(run: R
     assert len(lines) == 1
     assert re.search(r"cannot write a checkpoint in .*No space left.*--resume auto", lines[0])
     names = [path.name for path in (tiny_disk / "checkpoints").iterdir()]
-    assert names == ["checkpoint-000001"]
+    assert names == ["checkpoint-000001.safetensors"]
     done = run(*RUN, "--output-dir", "elsewhere", "--resume", tiny_disk, "--json")
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,189 @@
+"""Compares two traces: the first step and layer in which they differ by more than rounding explains.
+
+Each tensor is compared with the tensors that it was computed from, in the order of the computation. Its tolerance
+follows from their measured differences and from the coarser rounding of the two runs, so it grows as they grow.
+docs/certify.md explains the tolerances and names the measurements behind the constants.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_accel.errors import UserError
+from mnist_accel.training.trace import ROUNDING, Header, Step, Summary
+
+ROUNDED, SUMMED, STATISTICS = 8, 64, 16384
+"""Rounding errors of a layer: in its precision; in the precision of weights; of the latter, in batch normalisation."""
+FORWARD, BACKWARD = 16, 10
+"""A relative difference grows by this factor in a layer; the square root of a difference by this one in a gradient."""
+KEPT = 1e-11
+"""Weights are those before the last step plus its update; the relative rounding error of their summaries."""
+GROWN_APART = 0.9
+"""Gradients and updates of two runs that have grown apart still have norms of the same order."""
+
+Tolerance = Callable[[str, Summary, Summary], float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity of one step in both traces.
+
+    Attributes:
+        layer: the layer or weight, or the name of the quantity.
+        size: norm of the difference divided by the larger norm; for samples, the share that differs.
+        tolerance: the largest size that rounding explains.
+        ratio: norm in the second trace divided by that in the first.
+        is_same: whether the bits are the same.
+    """
+
+    step: int
+    quantity: str
+    layer: str
+    size: float
+    tolerance: float
+    ratio: float
+    is_same: bool
+
+    @property
+    def is_equal(self) -> bool:
+        return self.size <= self.tolerance
+
+
+def compare(first: tuple[Header, list[Step]], second: tuple[Header, list[Step]]) -> Iterator[Comparison]:
+    """Compare the steps that two traces share, in the order of the computation.
+
+    Raises:
+        UserError: they share no step.
+    """
+    others = {step.step: step for step in second[1]}
+    pairs = [(step, others[step.step]) for step in first[1] if step.step in others]
+    if not pairs:
+        raise UserError("the two traces have no step in common", "trace the same steps of both runs")
+    return _Pair(first[0], second[0]).comparisons(pairs)
+
+
+class _Pair:
+    """Two traces, compared step by step.
+
+    Attributes:
+        rounding: the largest relative error of one operation of the forward pass; `fine`, with weights.
+        sizes: the sizes found in this step, by quantity and layer.
+        grown: the largest difference of each gradient so far.
+        moved: how far apart the last step has left the projections of each weight.
+    """
+
+    def __init__(self, first: Header, second: Header) -> None:
+        self.rounding = max(ROUNDING[header.facts["precision"]] for header in (first, second))
+        self.fine = max(ROUNDING[header.facts["dtype"]] for header in (first, second))
+        self.layers = first.layers
+        self.statistics = STATISTICS * self.fine * any("BatchNorm" in kind for kind in first.layers.values())
+        self.grown: dict[str, float] = {}
+        self.moved: dict[str, npt.NDArray[np.float64]] = {}
+
+    def comparisons(self, pairs: list[tuple[Step, Step]]) -> Iterator[Comparison]:
+        for self.a, self.b in pairs:
+            self.sizes: dict[str, dict[str, float]] = {}
+            yield self._samples()
+            yield from self._table("batch", lambda name, *_: SUMMED * self.fine * (name == "images"))
+            yield from self._weights()
+            yield from self._table("activations", self._forward)
+            yield self._number("loss", self.a.loss, self.b.loss, self._loss())
+            yield from self._table("gradients", self._backward)
+            for name, size in self.sizes["gradients"].items():
+                self.grown[name] = max(size, self.grown.get(name, 0.0))
+            yield self._number("learning rate", self.a.lr, self.b.lr, KEPT)
+            yield from self._table("updates", self._update)
+
+    def _samples(self) -> Comparison:
+        ours, theirs = self.a.samples, self.b.samples
+        longest = max(len(ours), len(theirs))
+        other = longest - sum(a == b for a, b in zip(ours, theirs, strict=False))
+        ratio = len(theirs) / len(ours)
+        return Comparison(self.a.step, "samples", "samples", other / longest, 0.0, ratio, not other)
+
+    def _number(self, name: str, first: float, second: float, tolerance: float) -> Comparison:
+        summaries = ([number, number**2, number] for number in (first, second))
+        return self._comparison(name, name, tolerance, *summaries)
+
+    def _comparison(self, quantity: str, layer: str, tolerance: float, ours: Summary, theirs: Summary) -> Comparison:
+        size, ratio = difference(ours, theirs), math.sqrt(theirs[1] / ours[1]) if ours[1] else math.inf
+        return Comparison(self.a.step, quantity, layer, size, tolerance, ratio, ours[0] == theirs[0])
+
+    def _table(self, quantity: str, tolerance: Tolerance) -> Iterator[Comparison]:
+        """Compare the layers that both traces have; gradients backwards."""
+        ours, theirs = getattr(self.a, quantity), getattr(self.b, quantity)
+        sizes = self.sizes[quantity] = {}
+        for name in reversed(ours) if quantity == "gradients" else ours:
+            if name in theirs:
+                limit = tolerance(name, ours[name], theirs[name])
+                found = self._comparison(quantity, name, limit, ours[name], theirs[name])
+                sizes[name] = found.size
+                yield found
+
+    def _weights(self) -> Iterator[Comparison]:
+        """Compare the weights with those of the step before plus its update; a missing one is a difference of 1."""
+        for name in self.a.weights.keys() ^ self.b.weights.keys():
+            yield Comparison(self.a.step, "weights", name, 1.0, 0.0, math.nan, is_same=False)
+        for found in self._table("weights", lambda *_: SUMMED * self.fine if self.a.step == 1 else 1.0):
+            name = found.layer
+            ours, theirs, update, other = (
+                np.array(table[name][2:]) for table in (self.a.weights, self.b.weights, self.a.updates, self.b.updates)
+            )
+            if name in self.moved:
+                norm = math.sqrt(self.a.weights[name][1]) or 1.0
+                jump = float(np.sqrt(np.mean((ours - theirs - self.moved[name]) ** 2))) / norm
+                yield Comparison(self.a.step, "weights", name, jump, KEPT, found.ratio, found.is_same)
+            else:
+                yield found
+            self.moved[name] = ours - theirs + update - other
+
+    def _forward(self, layer: str, *_: Summary) -> float:
+        """The tolerance of an activation, from the layers before it and its own weights."""
+        before, weights = self.sizes["activations"], self.sizes["weights"]
+        is_alone = layer == "logits" and not before  # a compiled network
+        own = [size for name, size in weights.items() if is_alone or name.rpartition(".")[0] == layer]
+        causes = max([*self.sizes["batch"].values(), *before.values(), *own])
+        is_normalising = is_alone or "BatchNorm" in self.layers.get(layer, "")
+        return FORWARD * causes + ROUNDED * self.rounding + SUMMED * self.fine + self.statistics * is_normalising
+
+    def _loss(self) -> float:
+        """The cross entropy of one sample changes by at most √2 times the change of its logits."""
+        square = max(step.activations["logits"][1] for step in (self.a, self.b))
+        moved = self.sizes["activations"]["logits"] * math.sqrt(2 * square * len(self.a.samples))
+        return FORWARD * moved / max(abs(self.a.loss), abs(self.b.loss)) + SUMMED * self.fine
+
+    def _backward(self, _: str, ours: Summary, theirs: Summary) -> float:
+        """The tolerance of a gradient. A share of units like the difference switches its ReLU, hence the root."""
+        total = max(self.a.gradient_norm, self.b.gradient_norm)
+        cause = max(self.sizes["activations"].values()) + self.statistics
+        rounding = 3 * (ROUNDED * self.rounding + SUMMED * self.fine) + 2 * self.rounding * _share(total, ours, theirs)
+        return _grown(cause, ours, theirs) + rounding
+
+    def _update(self, name: str, ours: Summary, theirs: Summary) -> float:
+        """The tolerance of an update. Adam's depends on the signs of gradients, hence the root."""
+        weights = math.sqrt(self.a.weights[name][1])
+        rounding = SUMMED * self.fine + 2 * self.fine * _share(weights, ours, theirs)
+        return _grown(self.grown[name], ours, theirs) + rounding
+
+
+def difference(first: Summary, second: Summary) -> float:
+    """Estimated norm of the difference of two tensors, divided by the larger norm."""
+    if not (math.isfinite(first[1]) and math.isfinite(second[1])):
+        return 0.0 if math.isfinite(first[1]) == math.isfinite(second[1]) else math.inf
+    (small, large) = sorted((math.sqrt(first[1]), math.sqrt(second[1])))
+    apart = math.sqrt(np.mean(np.subtract(first[2:], second[2:]) ** 2))
+    return float(np.clip(apart, large - small, large + small) / large) if large else 0.0
+
+
+def _grown(cause: float, ours: Summary, theirs: Summary) -> float:
+    limit = BACKWARD * math.sqrt(cause)
+    is_other_order = min(ours[1], theirs[1]) < (1 - GROWN_APART) ** 2 * max(ours[1], theirs[1])
+    return min(limit, GROWN_APART) if is_other_order else limit
+
+
+def _share(whole: float, ours: Summary, theirs: Summary) -> float:
+    """`whole` divided by the norm of a tensor, which makes its rounding error a relative one."""
+    return whole / (math.sqrt(max(ours[1], theirs[1])) or math.inf)

@@ -1,0 +1,245 @@
+"""Records the first steps of a run, so that two runs can be compared step by step and layer by layer.
+
+A trace is a file of JSON lines: a `Header`, then a `Step` for each optimizer step. The summary of a tensor is the list
+[checksum, sum of squares, projection 1, …, projection 8]. The checksum is the sum of the bit patterns. A projection is
+the sum of all elements with random signs, so the mean square of the differences of two traces' projections estimates
+the sum of squares of the tensors' difference (Johnson & Lindenstrauss, 1984). All these are sums over samples: those of
+several processes add up to those of one.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from mnist_accel.errors import UserError, printable
+from mnist_accel.files import atomic, run_record
+from mnist_accel.files.untrusted import read_limited
+from mnist_accel.hardware.accelerator import Hardware
+from mnist_accel.training.events import Observer, RunFacts
+from mnist_accel.training.setup import Setup
+
+FORMAT_VERSION = 1
+PROJECTIONS = 8
+LARGEST_TRACE = 2**28
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By size in bytes; serve to read bit patterns."""
+ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
+"""The largest relative rounding error of one operation, by precision."""
+
+Summary = list[int | float]
+
+
+class Header(BaseModel):
+    """The facts of a traced run.
+
+    Attributes:
+        facts: the settings, and the hardware and versions that decide rounding; `precision` is a key of `ROUNDING`.
+        layers: the class of each layer by name.
+    """
+
+    format_version: int
+    facts: dict[str, Any]
+    layers: dict[str, str]
+
+
+class Step(BaseModel):
+    """One optimizer step. The tables go in the order of the computation; gradients in that of the weights.
+
+    Attributes:
+        step: counted from 1 over all epochs.
+        samples: indices into the training set, in the order of the global batch.
+        loss: the sum over the samples.
+        batch: summaries of the network's images and labels.
+        weights: before the step.
+        activations: outputs of the layers, then of the network ("logits").
+        gradients: averaged over the processes, as the optimizer gets them.
+        updates: the change of the weights by this step.
+    """
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    step: int
+    samples: list[int] = []
+    loss: float = 0.0
+    lr: float = 0.0
+    gradient_norm: float = 0.0
+    batch: dict[str, Summary] = {}
+    weights: dict[str, Summary] = {}
+    activations: dict[str, Summary] = {}
+    gradients: dict[str, Summary] = {}
+    updates: dict[str, Summary] = {}
+
+
+@functools.cache
+def signs(count: int, seed: int) -> Tensor:
+    """Random signs (count, PROJECTIONS), float64; the first rows are the same for each `count`."""
+    bits = np.random.default_rng(seed).integers(0, 2, (count, PROJECTIONS), dtype=np.int8)
+    return torch.from_numpy(bits * 2.0 - 1)
+
+
+def summary(values: Tensor, rows: Tensor) -> Summary:
+    """Summarise a tensor (N, …); `rows` (N, PROJECTIONS) are the signs of its rows."""
+    values = values.detach()
+    values = (values.to_dense() if values.is_mkldnn else values).cpu()
+    values = values.reshape(len(values), math.prod(values.shape[1:])).contiguous()
+    checksum = values.view(INTEGERS[values.element_size()]).sum(dtype=torch.int64)
+    values = values.double()
+    projections = (values @ signs(values.shape[1], 1) * rows).sum(dim=0)
+    return [int(checksum), float(values.square().sum()), *projections.tolist()]
+
+
+def added(first: Summary, second: Summary) -> Summary:
+    """The summary of two parts of a batch."""
+    return [a + b for a, b in zip(first, second, strict=True)]
+
+
+class Tracer(Observer):
+    """Writes the trace of a run. The main process writes; the file is replaced as a whole after each traced step.
+
+    Args:
+        path: of the trace.
+        steps: number of steps to trace, from the first one that this run makes.
+    """
+
+    def __init__(self, path: Path, steps: int) -> None:
+        self.path, self.steps_left = path, steps
+        self.lines: list[str] = []
+        self.current: Step | None = None
+        self.epoch = 0
+
+    def run_prepared(self, setup: Setup) -> None:
+        hardware = setup.hardware
+        hardware.together(lambda: atomic.require_writable(self.path.parent, "--trace") if hardware.is_main else None)
+        self.setup, self.parameters = setup, dict(setup.module.named_parameters())
+        optimizer = getattr(setup.optimizer, "optimizer", setup.optimizer)  # fp16's is wrapped
+        self.hooks = [optimizer.register_step_pre_hook(lambda *_: self._gradients())]
+        self.gather = setup.train_data.batch
+        setup.train_data.batch = self._batch  # type: ignore[method-assign]
+        self.hooks += [
+            setup.model.register_forward_pre_hook(lambda _, images: self._add("batch", "images", *images)),
+            setup.model.register_forward_hook(self._activation("logits")),
+        ]
+        for name, module in setup.module.named_modules():
+            if not hardware.compiled and not any(module.children()):  # compiled layers cannot be observed
+                self.hooks.append(module.register_forward_hook(self._activation(name)))
+
+    def run_started(self, facts: RunFacts) -> None:
+        hardware, names = self.setup.hardware, ("device_name", "threads", "world_size", "exchange")
+        known = {name: getattr(facts, name) for name in names} | run_record.versions()
+        layers = {name: type(layer).__name__.lstrip("_") for name, layer in self.setup.module.named_modules()}
+        header = Header(
+            format_version=FORMAT_VERSION,
+            facts=dict(facts.settings) | known | {"precision": precision(hardware, self.setup.config.dtype)},
+            layers=layers,
+        )
+        self.lines.append(header.model_dump_json())
+
+    def epoch_started(self, epoch: int, step: int) -> None:  # noqa: ARG002
+        self.epoch = epoch
+
+    def step_finished(self, step: int, sums: Tensor) -> None:
+        if self.current is None:
+            return
+        current, hardware = self.current, self.setup.hardware
+        current.step = self.epoch * self.setup.steps_per_epoch + step + 1
+        current.loss, current.lr = float(sums[0, step]), self.setup.optimizer.param_groups[0]["lr"]
+        current.updates = self._of_parameters(lambda name, value: value.cpu().double() - self.before[name])
+        self.current = None
+        whole = merged(hardware.gather((current, self.parts)))
+        self.lines.append(whole.model_dump_json())
+        content = "".join(f"{line}\n" for line in self.lines).encode()
+        hardware.together(lambda: atomic.write_whole(self.path, content) if hardware.is_main else None)
+        self.steps_left -= 1
+        if not self.steps_left:
+            del self.setup.train_data.batch  # the method of the class again
+            for hook in self.hooks:
+                hook.remove()
+
+    def _batch(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Gather a part of a batch, as `InputPipeline.batch` does. The first part of a step begins its record."""
+        assert isinstance(indices, Tensor)
+        if self.current is None:
+            self.current, self.parts = Step(step=0), []
+            self.before = {
+                name: value.detach().to("cpu", torch.float64, copy=True) for name, value in self.parameters.items()
+            }
+            self.current.weights = self._of_parameters(lambda _, value: value)
+        self.parts.append(indices.tolist())
+        self.rows = signs(len(self.setup.train_data), 2)[indices.cpu()]
+        images, labels = self.gather(indices)
+        self._add("batch", "labels", labels)
+        return images, labels
+
+    def _activation(self, name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and len(output) == len(self.rows):
+                self._add("activations", name, output)
+
+        return hook
+
+    def _add(self, table: str, name: str, values: Tensor) -> None:
+        """Add a part of a batch. Outside of a traced step, as in an evaluation, this does nothing."""
+        if self.current is not None:
+            found, own = getattr(self.current, table), summary(values, self.rows)
+            found[name] = added(found[name], own) if name in found else own
+
+    def _gradients(self) -> None:
+        assert self.current is not None
+        scaler = self.setup.hardware.accelerator.scaler
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        self.current.gradients = self._of_parameters(
+            lambda _, value: torch.zeros_like(value) if value.grad is None else value.grad / scale
+        )
+
+    def _of_parameters(self, value: Callable[[str, Tensor], Tensor]) -> dict[str, Summary]:
+        one = torch.ones(1, PROJECTIONS, dtype=torch.float64)
+        return {name: summary(value(name, parameter)[None], one) for name, parameter in self.parameters.items()}
+
+
+def merged(parts: list[tuple[Step, list[list[int]]]]) -> Step:
+    """One step from those of all processes, each with its samples by accumulation step."""
+    whole, _ = parts[0]
+    whole.samples = [
+        sample
+        for of_ranks in zip(*(samples for _, samples in parts), strict=True)
+        for part in of_ranks
+        for sample in part
+    ]
+    whole.gradient_norm = math.sqrt(sum(values[1] for values in whole.gradients.values()))
+    for other, _ in parts[1:]:
+        whole.loss += other.loss
+        for table, found in ((whole.batch, other.batch), (whole.activations, other.activations)):
+            for name, values in found.items():
+                table[name] = added(table[name], values)
+    return whole
+
+
+def precision(hardware: Hardware, dtype: str) -> str:
+    """The coarsest precision of the forward pass; a key of `ROUNDING`."""
+    if hardware.mixed_precision != "no" or dtype == "float64":
+        return dtype if dtype == "float64" else hardware.mixed_precision
+    return "tf32" if hardware.device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "float32"
+
+
+def read(path: Path) -> tuple[Header, list[Step]]:
+    """A trace and its header.
+
+    Raises:
+        UserError: there is no such file, or it is no trace of this version.
+    """
+    try:
+        first, *lines = read_limited(path, LARGEST_TRACE).splitlines()
+        header = Header.model_validate_json(first)
+        if header.format_version != FORMAT_VERSION:
+            raise ValueError(f"format version {header.format_version}")
+        return header, [Step.model_validate_json(line) for line in lines]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or printable(error, 120)
+        raise UserError(f"{path}: not a trace ({reason})", "give a file that train --trace wrote") from error
