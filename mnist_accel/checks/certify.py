@@ -23,7 +23,8 @@ from mnist_accel.hardware.cores import available_cores, cpu_name
 from mnist_accel.reports import pages
 
 Outcome = tuple[bool | None, str, dict[str, Any]]
-SECTIONS: dict[str, tuple[Callable[[Trials], Outcome], str]] = {
+Sections = dict[str, tuple[Callable[[Trials], Outcome], str]]
+SECTIONS: Sections = {
     "arithmetic": (
         arithmetic.check,
         "the device or its kernels compute wrong numbers; try another version of torch and of the driver, "
@@ -80,22 +81,21 @@ class Section:
 
 
 def certify(
-    trials: Trials, running: Callable[[str], AbstractContextManager[object]], only: tuple[str, ...] = tuple(SECTIONS)
+    trials: Trials, running: Callable[[str], AbstractContextManager[object]], sections: Sections = SECTIONS
 ) -> Iterator[Section]:
     """Run the sections. One that ends with an error has failed.
 
     Args:
         trials: the extent; each section gets a folder of its own inside a temporary one in `trials.folder`.
         running: called with a section's name; the context lasts as long as the section.
-        only: the sections to run.
+        sections: by name, the check, and what to do when it fails.
     """
     with tempfile.TemporaryDirectory(prefix=".certify-", dir=trials.folder) as name:
         inside = replace(trials, folder=Path(name).resolve())
-        for number, section in enumerate(only, 1):
-            check, advice = SECTIONS[section]
+        for number, (section, (check, advice)) in enumerate(sections.items(), 1):
             began = time.monotonic()
             try:
-                with running(f"{number}/{len(only)} {section}"):
+                with running(f"{number}/{len(sections)} {section}"):
                     passed, summary, figures = check(inside)
             except Exception as error:  # whatever a broken machine raises is a finding
                 passed, summary, figures = False, printable(f"{type(error).__name__}: {error}", 300), {}
