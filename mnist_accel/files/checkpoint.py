@@ -21,8 +21,8 @@ FORMAT_VERSION = "3"
 FOLDER = "checkpoints"
 LARGEST_FILE = 2**28
 """Bytes. The largest checkpoint here has 8 MB."""
-NO_SHA256 = b"0" * 64
-"""In the file's place for its SHA-256 while the SHA-256 is computed."""
+SHA256, NO_SHA256 = b'"sha256":"%s"', b"0" * 64
+"""The field of the metadata, and its value while the SHA-256 is computed. Quotes in the state are escaped there."""
 NAME = re.compile(r"checkpoint-(\d{6,12})\.safetensors")
 
 
@@ -94,7 +94,7 @@ def encode(tensors: Mapping[str, Tensor], state: bytes) -> bytes:
     """The bytes of a checkpoint."""
     metadata = {"format_version": FORMAT_VERSION, "state": state.decode(), "sha256": NO_SHA256.decode()}
     content: bytes = safetensors.torch.save(dict(tensors), metadata)
-    return content.replace(NO_SHA256, hashlib.sha256(content).hexdigest().encode(), 1)
+    return content.replace(SHA256 % NO_SHA256, SHA256 % hashlib.sha256(content).hexdigest().encode(), 1)
 
 
 def read(path: Path) -> Checkpoint:
@@ -104,7 +104,8 @@ def read(path: Path) -> Checkpoint:
         metadata = metadata_of(content)
         if metadata["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {metadata['format_version']}, not {FORMAT_VERSION}")
-        if hashlib.sha256(content.replace(metadata["sha256"].encode(), NO_SHA256, 1)).hexdigest() != metadata["sha256"]:
+        unsigned = content.replace(SHA256 % metadata["sha256"].encode(), SHA256 % NO_SHA256, 1)
+        if hashlib.sha256(unsigned).hexdigest() != metadata["sha256"]:
             raise ValueError("its SHA-256 is wrong")
         return Checkpoint(path, safetensors.torch.load(content), metadata["state"].encode())
     except Exception as error:  # safetensors raises several types

@@ -240,6 +240,7 @@ def test_more_processes_than_cores_are_refused_without_gpus(run: Run) -> None:
 
 
 def test_more_threads_than_cores_are_noticed_on_stderr(run: Run) -> None:
-    done = run(*SMALL, "--threads", 64, "--quiet")
+    threads = 2 * (os.cpu_count() or 1)
+    done = run(*SMALL, "--threads", threads, "--quiet")
     assert done.returncode == 0, done.stderr
-    assert "NOTICE: --threads 64: 1 process with so many threads" in done.stderr
+    assert f"NOTICE: --threads {threads}: 1 process with so many threads" in done.stderr

@@ -40,8 +40,8 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc
 
 @LINUX
 def test_runs_killed_at_random_instants_end_with_the_same_weights() -> None:
-    found = run("kill_harness.py", "--kills", "6", "--processes", "1", "2", "--precisions", "bf16")  # one of each kind
-    assert found["bit_identical"] == 6
+    found = run("kill_harness.py", "--kills", "4", "--processes", "1", "2", "--precisions", "bf16")
+    assert found["bit_identical"] == 4
     assert found["slowest_peers_left_seconds"] < 10
 
 

@@ -202,6 +202,12 @@ def test_entries_that_only_look_like_checkpoints_are_passed_over(tmp_path: Path,
     assert again.state == b"second"
 
 
+def test_a_state_may_hold_any_text(tmp_path: Path) -> None:
+    state = json.dumps({"step": 10**400, "sha256": "0" * 64}, separators=(",", ":")).encode()
+    for _ in range(8):  # safetensors writes its metadata in any order
+        assert checkpoint.read(CheckpointFolder(tmp_path / "c").save(TENSORS, state)).state == state
+
+
 def test_a_save_that_fails_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = CheckpointFolder(tmp_path / "checkpoints")
     folder.save(TENSORS, b"first")
