@@ -69,9 +69,8 @@ def start(trials: Trials, name: str, settings: dict[str, Any]) -> Any:
 
 
 def damage(checkpoints: CheckpointFolder) -> None:
-    """Change a byte in the middle of the largest file of the newest checkpoint."""
-    newest = max(checkpoints.numbered())[1]
-    path = max((file for file in newest.iterdir() if file.is_file()), key=lambda file: file.stat().st_size)
+    """Change a bit in the middle of the newest checkpoint."""
+    _, path = checkpoints.numbered()[-1]
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
