@@ -10,6 +10,7 @@ import typer
 
 from mnist_accel import __version__
 from mnist_accel.commands.bench import bench
+from mnist_accel.commands.certify import certify
 from mnist_accel.commands.common import for_typer, leave, print_errors
 from mnist_accel.commands.compare import compare
 from mnist_accel.commands.data import data
@@ -22,7 +23,6 @@ from mnist_accel.commands.inspect import inspect as inspect_file
 from mnist_accel.commands.predict import predict
 from mnist_accel.commands.recipes import recipes
 from mnist_accel.commands.report import report
-from mnist_accel.commands.selftest import selftest
 from mnist_accel.commands.train import train
 from mnist_accel.config.settings import TrainConfig, option_name, settings
 from mnist_accel.errors import EXIT_REFUSED, did_you_mean
@@ -38,7 +38,7 @@ HINTS = {
     "--gpu": "a GPU is used automatically; --cpu turns that off",
     "--learning-rate": "give --lr",
     "--resume": "give auto, or the path of a checkpoint: --resume auto",
-    "test": "give mnist-accel evaluate to test weights, or mnist-accel selftest to test this machine",
+    "test": "give mnist-accel evaluate to test weights, or mnist-accel certify to test this machine",
     "help": "give mnist-accel --help",
 }
 """Hints for names that other programs use, and for settings that are no options."""
@@ -53,7 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 MODEL_COMMANDS = (train, recipes, evaluate, data, compare, report, predict, demo, export, inspect_file)
-COMMANDS = (*MODEL_COMMANDS, bench, selftest, diff, doctor)
+COMMANDS = (*MODEL_COMMANDS, bench, certify, diff, doctor)
 for command in COMMANDS:
     app.command()(for_typer(command))
 

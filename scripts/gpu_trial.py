@@ -216,7 +216,7 @@ def all_trials(trials: Trials) -> None:
         "two processes on this machine", lambda: {"output": trials.command(*two, module="torch.distributed.run")}
     )
     trials.run("bench", lambda: trials.json("bench", "--rounds", 1 if trials.small else 3), 150)
-    trials.run("selftest", lambda: {"output": trials.command("selftest")}, 150)
+    trials.run("certify", lambda: {"output": trials.command("certify", "--quick")}, 150)
     tests = ("-q", "-x", "-p", "no:cacheprovider", str(ROOT / "tests" / "training" / "test_train.py"))
     trials.run("tests", lambda: {"output": trials.command(*tests, module="pytest")[-500:]}, 300)
 

@@ -82,7 +82,7 @@ def test_shells_complete_options_and_their_values_without_torch(shell: str, type
     assert all(word.startswith(typed.rsplit(maxsplit=1)[-1]) for word in offered if word != "_files")
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "data", "export", "inspect", "selftest", "doctor"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "data", "export", "inspect", "certify", "doctor"])
 def test_every_help_has_examples(run: Run, command: str) -> None:
     assert f"For example:\n    mnist-accel {command}" in run(command, "--help").stdout
 

@@ -1,0 +1,67 @@
+"""Certificate, convergence: losses and accuracy of some seeds against the reference runs in reference.json."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from mnist_accel.checks.arithmetic import precisions, reference
+from mnist_accel.checks.trial_runs import Trials
+from mnist_accel.training.train import TrainResult
+
+RECIPE = "speedrun"
+SPANS = ((0, 10), (10, 30), (30, 80), (80, 160), (160, 235))
+"""Steps whose mean training losses are compared."""
+NAMES = (*(f"loss of steps {first + 1} to {last}" for first, last in SPANS), "test loss", "test accuracy")
+FALSE_ALARMS = 0.001
+"""The probability that a machine that trains like the reference fails this section."""
+
+
+def figures_of(result: TrainResult) -> list[float]:
+    """The figures of a run that are compared, in the order of `NAMES`."""
+    losses = result.step_losses
+    means = [float(np.mean(losses[first:last])) for first, last in SPANS]
+    return [*means, result.test_loss, result.test_accuracy]
+
+
+def compare(found: npt.NDArray[np.float64], known: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
+    """How far the means of some runs are from those of the reference runs.
+
+    Args:
+        found: (k, figures), the figures of k runs.
+        known: (n, figures), those of the reference.
+
+    Returns:
+        Differences of the means in standard errors, (figures,), and their limit: two-sided, from Student's t with n - 1
+        degrees of freedom, divided among the figures (Bonferroni). The scatter is that of the reference.
+    """
+    error = known.std(axis=0, ddof=1) * np.sqrt(1 / len(found) + 1 / len(known))
+    limit = float(stats.t.ppf(1 - FALSE_ALARMS / 2 / known.shape[1], len(known) - 1))
+    return (found.mean(axis=0) - known.mean(axis=0)) / error, limit
+
+
+def check(trials: Trials) -> tuple[bool, str, dict[str, Any]]:
+    """Train with some seeds, and compare them with the reference runs of the same precision."""
+    precision = precisions()[-1]
+    seeds = range(trials.first_seed, trials.first_seed + trials.seeds)
+    runs = [
+        trials.train("seed", recipe=RECIPE, dataset="mnist", mixed_precision=precision, seed=seed) for seed in seeds
+    ]
+    found = np.array([figures_of(run) for run in runs])
+    # fp16 has fp32's distribution of results: its scaler skips steps that overflow, and keeps the weights in fp32.
+    known = np.array(reference()["runs"]["bf16" if precision == "bf16" else "no"])
+    deviations, limit = compare(found, known)
+    table = {name: round(float(value), 2) for name, value in zip(NAMES, deviations, strict=True)}
+    worst = max(table, key=lambda name: abs(table[name]))
+    passed = bool(np.abs(deviations).max() <= limit)
+    means = dict(zip(NAMES, found.mean(axis=0).tolist(), strict=True))
+    speed = float(np.median([run.images_per_second for run in runs]))
+    figures = {"seeds": trials.seeds, "precision": precision, "deviations": table, "limit": limit, "means": means}
+    side = "above" if table[worst] > 0 else "below"
+    summary = (
+        f"{trials.seeds} seeds of {RECIPE} in {precision}: test accuracy {means['test accuracy']:.2%}; "
+        f"largest deviation: {worst}, {abs(table[worst]):.1f} standard errors {side} {len(known)} reference runs "
+        f"(limit {limit:.1f})"
+    )
+    return passed, summary, figures | {"images_per_second": speed}

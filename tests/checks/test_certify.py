@@ -1,0 +1,110 @@
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_accel.checks import certify, convergence
+from mnist_accel.checks.arithmetic import reference
+from mnist_accel.checks.trial_runs import Trials
+from mnist_accel.commands.certify import certify as command
+from tests.conftest import Run
+
+
+def sections_of(folder: Path, *checks: Callable[[Trials], Any]) -> list[certify.Section]:
+    """The sections of a certificate that consists of `checks`."""
+    trials = Trials(folder, seeds=1, first_seed=0, burn_in_seconds=0, is_quick=True)
+    table = {f"section {number}": (check, "do this") for number, check in enumerate(checks, 1)}
+    return list(certify.certify(trials, lambda _: nullcontext(), table))
+
+
+def passing(_: Trials) -> tuple[bool, str, dict[str, Any]]:
+    return True, "as it should be", {"figure": 1.0}
+
+
+def failing(_: Trials) -> tuple[bool, str, dict[str, Any]]:
+    return False, "wrong by 2", {}
+
+
+def ending_in_an_error(_: Trials) -> tuple[bool, str, dict[str, Any]]:
+    raise RuntimeError("1 of 10000 samples were not counted exactly once")
+
+
+def test_a_sound_machine_gets_a_certificate(run: Run, tmp_path: Path) -> None:
+    done = run("certify", "--quick", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["passed"]
+    verdicts = {section["name"]: section["passed"] for section in found["sections"]}
+    assert list(verdicts) == ["arithmetic", "repeatability", "processes", "nothing lost", "convergence", "speed"]
+    assert verdicts["speed"] is None
+    assert all(verdicts[name] for name in ("arithmetic", "repeatability", "nothing lost", "convergence"))
+    assert json.loads((tmp_path / "certificate.json").read_text()) == found
+    assert "This machine trains correctly" in (tmp_path / "certificate.html").read_text()
+    checked = run("certify", "--check", "certificate.json", "--check", "certificate.json", "--json")
+    assert json.loads(checked.stdout.splitlines()[-1]) == {"passed": True, "differences": {}}
+
+
+def test_a_failed_section_is_named_with_advice(tmp_path: Path) -> None:
+    sections = sections_of(tmp_path, passing, failing)
+    content = certify.certificate(sections)
+    assert not content["passed"]
+    assert certify.verdict(content) == "This machine FAILS: section 2."
+    assert "wrong by 2" in str(sections[1].as_line())
+    assert "do this" in str(sections[1].as_line())
+
+
+def test_a_section_that_ends_with_an_error_has_failed_and_the_others_go_on(tmp_path: Path) -> None:
+    sections = sections_of(tmp_path, ending_in_an_error, passing)
+    assert [section.passed for section in sections] == [False, True]
+    assert "not counted exactly once" in sections[0].summary
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_certificate_is_exit_code_1_when_it_is_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, check in (("good", passing), ("bad", failing)):
+        (tmp_path / name).mkdir()
+        certify.write(certify.certificate(sections_of(tmp_path, check)), tmp_path / name)
+    good, bad = (tmp_path / name / "certificate.json" for name in ("good", "bad"))
+    assert command(check=[good]) == 0
+    assert command(check=[good, bad], json=True) == 1
+    differences = json.loads(capsys.readouterr().out.splitlines()[-1])["differences"]
+    assert differences == {"section 1": ["pass: as it should be", "FAIL: wrong by 2"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{}", "not a certificate"),
+        ("[" * 100_000, "not a certificate"),
+        ('{"passed": true, "sections": [], "machine": {}, "versions": {}, "time": "", "sha256": "0"}', "was changed"),
+    ],
+)
+def test_a_certificate_that_was_changed_is_refused(run: Run, tmp_path: Path, content: str, expected: str) -> None:
+    (tmp_path / "certificate.json").write_text(content)
+    done = run("certify", "--check", "certificate.json")
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_reference_runs_pass_and_shifted_ones_fail(precision: str) -> None:
+    known = np.array(reference()["runs"][precision])
+    assert known.shape == (100, len(convergence.NAMES))
+    generator = np.random.default_rng(0)
+    outcomes: dict[float, list[bool]] = {0.0: [], 4.0: []}
+    for _ in range(500):
+        order = generator.permutation(len(known))
+        for shift, failed in outcomes.items():
+            runs = known[order[:3]]
+            runs[:, 0] += shift * known[:, 0].std()
+            deviations, limit = convergence.compare(runs, known[order[3:]])
+            failed.append(bool(np.abs(deviations).max() > limit))
+    assert np.mean(outcomes[0.0]) <= 0.01
+    assert np.mean(outcomes[4.0]) >= 0.99
