@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from mnist_accel import Run, TrainConfig, compare, report, train
@@ -78,6 +79,16 @@ def test_a_page_opens_without_network_errors_and_horizontal_scrolling(
     assert [url for url in asked if not url.startswith("data:")] == [pages[name].as_uri()]
     # The reader sees the values at the pointer.
     assert re.search(r"(epoch|step|probability) [\d.]+: \S+ [\d.]+", page.locator(".readout").last.inner_text())
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["first", "hostile", "comparison"])
+def test_a_page_is_accessible(browser: "Browser", pages: dict[str, Path], name: str, scheme: str) -> None:
+    page = browser.new_page(bypass_csp=True, color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto(pages[name].as_uri())
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
     page.close()
 
 
