@@ -18,9 +18,7 @@ def data(
     """Show a data set: classes, samples, pixels, and images that occur twice; write a picture of it.
 
     For example:
-
       mnist-accel data mnist
-
       mnist-accel data folder:letters --output letters.png --json
     """
     config = TrainConfig(dataset=name, data_dir=data_dir)

@@ -100,9 +100,10 @@ def test_help_takes_less_than_half_a_second_on_a_busy_machine(run: Run) -> None:
 def test_help_names_every_setting_with_its_meaning(
     run: Run, command: str, config: type[TrainConfig | EvaluateConfig]
 ) -> None:
-    text = "".join(run(command, "--help").stdout.split())
+    words = run(command, "--help").stdout.split()
+    text = "".join(words)
     for name, known in settings(config).items():
-        assert (option_name(name) in text) == known.on_command_line
+        assert (option_name(name) in words) == known.on_command_line
         assert not known.on_command_line or "".join(known.meaning.split()) in text
 
 
