@@ -68,7 +68,7 @@ class TrainingConsole(Observer):
         self.bar: Progress | None = None
         self.task = TaskID(0)
         self.epoch = 0
-        self.started = self.updated = 0.0
+        self.started = self.updated = time.perf_counter()
         self.first_sample = 0
         self.has_heading = False
 

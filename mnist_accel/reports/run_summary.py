@@ -25,7 +25,7 @@ def summary(facts: "RunFacts") -> dict[str, str]:
         "recipe": f"{facts.recipe}: {_recipe(settings)}",
         "data": f"{facts.dataset}: {facts.train_samples:,} training, {facts.test_samples:,} test images "
         f"from {facts.source}"
-        + (f"; the test images are part {settings['fold']} of the training set" if settings["fold"] else "")
+        + (f"; the test images are part {settings['fold']} of the training set" if settings.get("fold") else "")
         + (f"; {facts.validation_samples:,} more held out for validation" if facts.validation_samples else ""),
         "device": f"{facts.device}: {facts.device_name}",
         "processes": f"{facts.world_size}, each with {count(facts.threads, 'CPU thread')}"
