@@ -254,9 +254,9 @@ VARIANTS: dict[str, Settings] = KINDS | {
 }
 
 
-def healthy(folder: Path, steps: int, seeds: int) -> Iterator[tuple[Path, Path]]:
+def healthy(folder: Path, steps: int, seeds: range) -> Iterator[tuple[Path, Path]]:
     """Pairs of traces that differ in rounding only, of each recipe and seed."""
-    for recipe, seed in itertools.product(RECIPES, range(seeds)):
+    for recipe, seed in itertools.product(RECIPES, seeds):
         name = f"{recipe['recipe']} {seed}"
         settings: Settings = {"seed": seed} | recipe
         runs = {f"{name} {variant}": settings | changes for variant, changes in VARIANTS.items()}
@@ -278,6 +278,7 @@ def main() -> None:
     """Print the table and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1, help="of the healthy runs of each recipe")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=50, help="traced steps of the healthy runs")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -297,7 +298,9 @@ def main() -> None:
             print(f"| {plant} | {' | '.join(places)} |", flush=True)
         used: dict[str, float] = {}
         alarms = pairs = 0
-        for first, second in healthy(folder, options.steps, options.seeds):
+        for first, second in healthy(
+            folder, options.steps, range(options.first_seed, options.first_seed + options.seeds)
+        ):
             pairs += 1
             if (found := place(first, second)) != "equal":
                 alarms += 1

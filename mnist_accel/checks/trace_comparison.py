@@ -18,7 +18,7 @@ from mnist_accel.training.trace import ROUNDING, Header, Step, Summary
 
 ROUNDED, SUMMED, STATISTICS = 8, 64, 16384
 """Rounding errors of a layer: in its precision; in the precision of weights; of the latter, in batch normalisation."""
-LARGEST_GAIN, LEAST_GAIN, GAIN_GROWTH, GAIN_STEPS = 16, 2.5, 4, 4
+LARGEST_GAIN, LEAST_GAIN, GAIN_GROWTH, GAIN_STEPS = 16, 3, 5, 4
 """A difference is at most its cause times the largest gain; after some steps, times a few of its gains so far."""
 SWITCH, SWITCH_CAUSE = 0.02, 1e-6
 """One ReLU or maximum that rounding switches changes a gradient by this much; in float64 rounding switches none."""

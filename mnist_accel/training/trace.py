@@ -1,7 +1,7 @@
 """Records the first steps of a run, so that two runs can be compared step by step and layer by layer.
 
 A trace is a file of JSON lines: a `Header`, then a `Step` for each optimizer step. The summary of a tensor is the list
-[checksum, sum of squares, projection 1, …, projection 8]. The checksum is the sum of the bit patterns. A projection is
+[checksum, sum of squares, projection 1, …, projection 32]. The checksum is the sum of the bit patterns. A projection is
 the sum of all elements with random signs, so the mean square of the differences of two traces' projections estimates
 the sum of squares of the tensors' difference (Johnson & Lindenstrauss, 1984). All these are sums over samples: those of
 several processes add up to those of one.
@@ -26,7 +26,7 @@ from mnist_accel.training.events import Observer, RunFacts
 from mnist_accel.training.setup import Setup
 
 FORMAT_VERSION = 1
-PROJECTIONS = 8
+PROJECTIONS = 32
 LARGEST_TRACE = 2**28
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """By size in bytes; serve to read bit patterns."""
