@@ -22,9 +22,9 @@ LEAST_CONTRAST = 60
 """Of brightness between ink and paper, of 255."""
 BRIGHTNESS = np.array([0.299, 0.587, 0.114])
 FONTS = sorted((Path(matplotlib.get_data_path()) / "fonts/ttf").glob("*.ttf"))
-CHOSEN_FONTS = [path for path in FONTS if path.name.startswith("DejaVu") and "Display" not in path.name]
-OTHER_FONTS = [path for path in FONTS if path.name in ("cmr10.ttf", "cmss10.ttf", "cmtt10.ttf", "cmb10.ttf")] + [
-    path for path in FONTS if path.name.startswith("STIXGeneral")
+OTHER_FONTS = [path for path in FONTS if path.name.startswith(("cmr", "cmss", "cmtt", "cmti", "cmb"))]
+CHOSEN_FONTS = [
+    path for path in FONTS if path.name.startswith(("DejaVu", "STIXGeneral")) and "Display" not in path.name
 ]
 LETTERS = "".join(sorted(set(string.ascii_letters) - set("OoQDIlijZzSsBbgqJTLytr")))
 """Those that are a digit in nobody's handwriting."""
@@ -311,10 +311,9 @@ def page_of_grid(source: Source) -> tuple[Pixels, str]:
     return source.finished(canvas, (0, 0.15), 4), "\n".join(text)
 
 
-def touching(source: Source) -> tuple[Pixels, str]:
-    """Two or three digits that overlap a little."""
-    height = source.between(40, 150)
-    parts = [source.digit(height * source.between(0.9, 1.1)) for _ in range(int(source.random.integers(2, 4)))]
+def joined(source: Source, count: int, height: float) -> tuple[Floats, str]:
+    """The ink of digits that overlap a little, and the text."""
+    parts = [source.digit(height * source.between(0.9, 1.1)) for _ in range(count)]
     tall = max(one.shape[0] for one, _ in parts) + 4
     ink = parts[0][0]
     ink = np.pad(ink, ((0, tall - ink.shape[0]), (0, 0)))
@@ -324,12 +323,19 @@ def touching(source: Source) -> tuple[Pixels, str]:
         steps = range(1, min(ink.shape[1], one.shape[1]))
         shared = [np.count_nonzero((ink[:, -step:] > 0.5) & (padded[:, :step] > 0.5)) for step in steps]
         overlap = 1 + int(np.argmax(np.array(shared) > 3 * height / 40))
-        joined = np.zeros((tall, ink.shape[1] + one.shape[1] - overlap))
-        put(joined, ink, 0, 0)
-        put(joined, padded, ink.shape[1] - overlap, 0)
-        ink = joined
+        both = np.zeros((tall, ink.shape[1] + one.shape[1] - overlap))
+        put(both, ink, 0, 0)
+        put(both, padded, ink.shape[1] - overlap, 0)
+        ink = both
+    return cut(ink), "".join(label for _, label in parts)
+
+
+def touching(source: Source) -> tuple[Pixels, str]:
+    """Two or three digits that overlap a little."""
+    height = source.between(40, 150)
+    ink, text = joined(source, int(source.random.integers(2, 4)), height)
     canvas = np.pad(ink, round(height * source.between(0.3, 1)))
-    return source.finished(coloured(canvas, *source.pen_and_paper())), "".join(label for _, label in parts)
+    return source.finished(coloured(canvas, *source.pen_and_paper())), text
 
 
 def rows_of_numbers(source: Source) -> tuple[Pixels, str]:
@@ -416,24 +422,26 @@ def rulings(source: Source) -> tuple[Pixels, str]:
     return source.finished(canvas), ""
 
 
-def blot(source: Source) -> tuple[Pixels, str]:
-    """A blot, a scribble or a cross."""
+def scribbled(source: Source) -> Floats:
+    """The ink of a blot or a scribble, cut to its box."""
     side = int(source.between(100, 300))
     image = Image.new("L", (side, side))
     draw = ImageDraw.Draw(image)
-    kind = int(source.random.integers(3))
-    if kind == 0:
-        points = [
-            (side * (0.5 + radius * np.cos(angle)), side * (0.5 + radius * np.sin(angle)))
-            for angle, radius in zip(np.linspace(0, 2 * np.pi, 12), source.random.uniform(0.15, 0.35, 12), strict=True)
-        ]
-        draw.polygon(points, fill=255)
+    if source.random.random() < 0.33:
+        angles, radii = np.linspace(0, 2 * np.pi, 12), source.random.uniform(0.3, 0.7, 12) * side / 2
+        edge = np.stack([side / 2 + radii * np.cos(angles), side / 2 + radii * np.sin(angles)], axis=1)
+        draw.polygon([(float(x), float(y)) for x, y in edge], fill=255)
     else:
-        count = int(source.random.integers(8, 20))
-        points = [tuple(point) for point in source.random.uniform(0.15 * side, 0.85 * side, (count, 2))]
-        draw.line(points, fill=255, width=max(2, side // 40), joint="curve")
-    ink = np.asarray(image.filter(ImageFilter.GaussianBlur(1)), dtype=np.float64) / 255
-    return source.finished(coloured(ink, *source.pen_and_paper())), ""
+        ends = source.random.uniform(0.15 * side, 0.85 * side, (int(source.random.integers(8, 20)), 2))
+        draw.line([(float(x), float(y)) for x, y in ends], fill=255, width=max(2, side // 40), joint="curve")
+    return cut(np.asarray(image.filter(ImageFilter.GaussianBlur(1)), dtype=np.float64) / 255)
+
+
+def blot(source: Source) -> tuple[Pixels, str]:
+    """A blot or a scribble."""
+    ink = scribbled(source)
+    canvas = np.pad(ink, round(max(ink.shape) * source.between(0.2, 0.6)))
+    return source.finished(coloured(canvas, *source.pen_and_paper())), ""
 
 
 def blank(source: Source) -> tuple[Pixels, str]:

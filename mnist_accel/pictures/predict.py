@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mnist_accel.pictures import ink, mnist_form, picture_file, strokes
+from mnist_accel.pictures import ink, mnist_form, page, picture_file, strokes
 from mnist_accel.pictures.picture_file import Picture, PictureError
 from mnist_accel.pictures.strokes import Box, Mark
 
@@ -112,13 +112,14 @@ def _digits(picture: Picture) -> list[Digit]:
     pixels = picture.pixels
     if mnist_form.is_conventional(pixels):
         return [Digit("", 0.0, [], (0, 0, *picture.size), pixels)]
-    marks = strokes.find_marks(ink.strength(pixels))
+    cut, page_left, page_top = page.cut_out(pixels)
+    marks = strokes.find_marks(ink.strength(cut))
     if not marks:
         raise PictureError("no digit found: specks, lines or an edge at most")
     across, down = picture.size[0] / pixels.shape[1], picture.size[1] / pixels.shape[0]
     digits = []
     for mark in marks:
-        left, top, right, bottom = mark.box
+        left, top, right, bottom = np.add(mark.box, (page_left, page_top) * 2).tolist()
         box = round(left * across), round(top * down), round(right * across), round(bottom * down)
         digits.append(Digit("", 0.0, [], box, mnist_form.to_mnist(mark.ink), _shape_doubt(mark)))
     return digits
