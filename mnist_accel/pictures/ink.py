@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -19,6 +20,10 @@ SMALL = 120
 """Pixels. A picture with a shorter side below this holds one digit or a few, and little else."""
 USUAL = 170
 """The strength of the usual ink, of 255; ink that is darker than the printed lines of the paper has room above."""
+FILLED = 64
+"""Pixels; a picture that one digit fills is reduced to it."""
+SHARP, FAINTEST = 0.15, 16.0
+"""The mean step of brightness over the border of such a digit, of its contrast; and the least contrast, of 255."""
 DARK_SHARE = 24.0
 """Added to the paper's brightness before dividing by it, so that noise in black shadows does not become ink."""
 
@@ -48,6 +53,33 @@ def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     usual = quantile(counts, 0.7)
     scale = np.clip((np.arange(256) - offset) * (USUAL / max(1, usual - offset)), 0, 255).astype(np.uint8)
     return np.take(scale, levels)
+
+
+def of_one_digit(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
+    """The ink, uint8 (H, W), of a picture that one digit fills: two levels, of which the paper has more of the edge.
+
+    None if the levels do not have a sharp, short border, as in blank, textured and unevenly lit pictures.
+    """
+    grey = _one_channel(pixels)[0]
+    scale = min(1.0, FILLED / max(grey.shape))
+    grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
+    low, high = np.quantile(grey, (0.02, 0.98))
+    levels = ((grey - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8)
+    threshold, light = cv2.threshold(levels, 0, 1, cv2.THRESH_OTSU)
+    edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
+    if 2 * np.count_nonzero(edge) > len(edge):
+        levels, light = 255 - levels, 1 - light
+    steps = [np.abs(np.diff(levels.astype(np.float32), axis=axis))[np.diff(light, axis=axis) != 0] for axis in (0, 1)]
+    border = np.concatenate(steps)
+    is_sharp = len(border) and border.mean() > 255 * SHARP and len(border) < 0.4 * light.size
+    rows, columns = np.flatnonzero(light.any(axis=1)), np.flatnonzero(light.any(axis=0))
+    if (
+        not is_sharp
+        or high - low < FAINTEST
+        or max(np.ptp(rows) / light.shape[0], np.ptp(columns) / light.shape[1]) < 0.5
+    ):
+        return None
+    return levels
 
 
 def _difference_from_paper(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -169,7 +201,7 @@ def _stroke_area(darks: list[Floats], lights: list[Floats]) -> tuple[int, float,
 
 
 def _closing(values: Floats, size: int) -> Floats:
-    return np.asarray(ndimage.grey_closing(values, size=(size, size), mode="nearest"))
+    return np.asarray(cv2.morphologyEx(values, cv2.MORPH_CLOSE, np.ones((size, size), np.uint8)))
 
 
 def quantile(counts: npt.NDArray[np.int64], share: float) -> int:
