@@ -20,6 +20,7 @@ SMALL = 120
 """Pixels. A picture with a shorter side below this holds one digit or a few, and little else."""
 USUAL = 170
 """The strength of the usual ink, of 255; ink that is darker than the printed lines of the paper has room above."""
+NO_SURFACE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
 FILLED = 64
 """Pixels; a picture that one digit fills is reduced to it."""
 SHARP, FAINTEST = 0.15, 16.0
@@ -43,10 +44,10 @@ def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     Raises:
         PictureError: no ink stands out from the paper.
     """
-    levels = _difference_from_paper(pixels)
+    levels, noise = _difference_from_paper(pixels)
     counts = np.bincount(levels.ravel(), minlength=256)
     offset = quantile(counts, 0.5)
-    noise = 1.4826 * max(0, offset - quantile(counts, 0.16)) if offset else 0.0
+    noise = max(noise, 1.4826 * max(0, offset - quantile(counts, 0.16)) if offset else 0.0)
     counts[: int(offset + max(14.0, 6.0 * noise))] = 0  # a pixel that differs less from its surroundings is paper
     if counts.sum() < max(6, 2e-5 * levels.size):
         raise PictureError("blank: no ink stands out from the paper")
@@ -61,7 +62,7 @@ def of_one_digit(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
     None if the levels do not have a sharp, short border, as in blank, textured and unevenly lit pictures.
     """
     grey = _one_channel(pixels)[0]
-    scale = min(1.0, FILLED / max(grey.shape))
+    scale = min(1.0, max(FILLED / max(grey.shape), FILLED / 4 / min(grey.shape)))
     grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
     low, high = np.quantile(grey, (0.02, 0.98))
     levels = ((grey - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8)
@@ -71,7 +72,7 @@ def of_one_digit(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
         levels, light = 255 - levels, 1 - light
     steps = [np.abs(np.diff(levels.astype(np.float32), axis=axis))[np.diff(light, axis=axis) != 0] for axis in (0, 1)]
     border = np.concatenate(steps)
-    is_sharp = len(border) and border.mean() > 255 * SHARP and len(border) < 0.4 * light.size
+    is_sharp = len(border) and border.mean() > 255 * max(SHARP, 3 / min(grey.shape)) and len(border) < 0.4 * light.size
     rows, columns = np.flatnonzero(light.any(axis=1)), np.flatnonzero(light.any(axis=0))
     if (
         not is_sharp
@@ -82,11 +83,14 @@ def of_one_digit(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
     return levels
 
 
-def _difference_from_paper(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """How much each pixel differs from the paper in the direction of ink; uint8 (H, W)."""
+def _difference_from_paper(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:
+    """How much each pixel differs from the paper in the direction of ink, uint8 (H, W); a small picture's noise."""
     grey, is_brightness = _one_channel(pixels)
+    noise = 0.0
     if min(grey.shape) >= SMALL:
-        grey = ndimage.gaussian_filter(grey, 0.8, mode="nearest")
+        grey = cv2.GaussianBlur(grey, (0, 0), 0.8, borderType=cv2.BORDER_REPLICATE)
+    else:  # Immerkær, Fast noise variance estimation, 1996; 4.05 is 6 × the median of a normal distribution's |x|
+        noise = float(np.median(np.abs(cv2.filter2D(grey, -1, NO_SURFACE)))) / 4.05
     surface, is_paper = _smooth_light(grey)
     flat = grey - surface  # about 0 on paper
     is_light, size = _pen(flat)
@@ -97,7 +101,7 @@ def _difference_from_paper(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint
     ink = paper - grey
     if is_brightness:  # ink absorbs a share of the light, in shadows too
         ink *= (float(surface.mean()) + DARK_SHARE) / (np.maximum(paper, 0) + DARK_SHARE)
-    return np.asarray(np.clip(ink + 0.5, 0, 255), dtype=np.uint8)
+    return np.asarray(np.clip(ink + 0.5, 0, 255), dtype=np.uint8), noise
 
 
 def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:

@@ -16,7 +16,7 @@ from mnist_accel.pictures.strokes import Box, Mark
 
 PICTURES_AT_ONCE = 256
 """The digits of so many pictures go through the network together."""
-SURE = 0.8
+SURE = 0.9
 """An answer of lower probability is doubtful."""
 
 

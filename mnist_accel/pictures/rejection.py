@@ -14,6 +14,10 @@ from torch import nn
 
 WEIGHTS = Path(__file__).with_name("rejection.safetensors")
 
+USUAL = 3.0
+"""Added to the logit: the network was trained on as many other marks as digits, and most marks of a picture are digits.
+With it, the probabilities of answers are calibrated, and a mark of logit -0.8 is just doubtful."""
+
 
 def network() -> nn.Sequential:
     """Images (B, 1, 28, 28), 0 … 1 → the logit (B, 1) that each shows exactly one digit."""
@@ -35,4 +39,4 @@ def _trained() -> nn.Sequential:
 def digit_probability(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """The probability, float32 (N,), that each image, uint8 (N, 28, 28), white on black, shows exactly one digit."""
     parts = torch.from_numpy(images).unsqueeze(1).split(256)
-    return np.concatenate([(_trained()(part / 255).squeeze(1)).sigmoid().numpy() for part in parts])
+    return np.concatenate([(_trained()(part / 255).squeeze(1) + USUAL).sigmoid().numpy() for part in parts])
