@@ -3,7 +3,7 @@
 A picture is right if all its digits are, in order, and nothing else was read. A wrong answer without any doubt is
 silent. Of pictures without a digit, only an error or a doubt is right; of blank ones, only "blank".
 
-python scripts/accuracy_pictures.py --weights mnist_cnn_model.pth
+python -m scripts.accuracy_pictures --weights mnist_cnn_model.pth
 """
 
 import argparse

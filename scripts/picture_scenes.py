@@ -1,7 +1,7 @@
 """Draws pictures of digits, and of things that are no digits, as people photograph, scan and draw them.
 
-`KINDS` names the kinds of pictures. Each is a function of a `Source` that returns the picture and the text that a person
-would read, with a space for a wide gap and a new line for each row; "" where there is no digit.
+`KINDS` names the kinds of pictures. Each is a function of a `Source` that returns the picture and the text that a
+person would read, with a space for a wide gap and a new line for each row; "" where there is no digit.
 """
 
 import io
@@ -40,7 +40,7 @@ class Source:
         seed: of all random numbers.
     """
 
-    def __init__(self, images: Pixels, labels: npt.NDArray[np.int64], fonts: list[Path], seed: int) -> None:
+    def __init__(self, images: Pixels, labels: npt.NDArray[np.int64], fonts: list[Path], seed: int | list[int]) -> None:
         self.images, self.labels, self.fonts = images, labels, fonts
         self.random = np.random.default_rng(seed)
 
@@ -126,6 +126,7 @@ def put(canvas: Floats, ink: Floats, x: int, y: int) -> None:
 
 
 def coloured(ink: Floats, pen: Floats, paper: Floats) -> Floats:
+    """A canvas (H, W, 3) of ink on paper."""
     return paper + ink[..., None] * (pen - paper)
 
 
@@ -195,6 +196,7 @@ def enlarged(side: int) -> Scene:
 
 
 def resized(ink: Floats, scale: float) -> Floats:
+    """Ink in another size."""
     size = tuple(max(1, round(side * scale)) for side in reversed(ink.shape))
     image = Image.fromarray(ink.astype(np.float32)).resize((size[0], size[1]), Image.Resampling.BICUBIC)
     return np.asarray(image, dtype=np.float64).clip(0, 1)
@@ -355,10 +357,8 @@ def rows_of_numbers(source: Source) -> tuple[Pixels, str]:
 def wide_gaps(source: Source) -> tuple[Pixels, str]:
     """Numbers in one row, with gaps of more than a digit's height between them."""
     height = source.between(30, 90)
-    numbers = [
-        source.number(int(source.random.integers(1, 4)), height, (0.1, 0.35))
-        for _ in range(int(source.random.integers(2, 4)))
-    ]
+    count = int(source.random.integers(2, 4))
+    numbers = [source.number(int(source.random.integers(1, 4)), height, (0.1, 0.35)) for _ in range(count)]
     gaps = [round(height * source.between(1.2, 2.5)) for _ in numbers]
     tall = max(ink.shape[0] for ink, _ in numbers)
     ink = np.zeros((tall, sum(one.shape[1] for one, _ in numbers) + sum(gaps[1:])))
@@ -408,14 +408,16 @@ def rulings(source: Source) -> tuple[Pixels, str]:
     if kind == "line":
         image = Image.new("L", (wide, tall))
         ends = [(source.between(0, wide), source.between(0, tall)) for _ in range(2)]
-        if np.hypot(*np.subtract(*ends)) < 0.4 * min(tall, wide) or abs(ends[0][0] - ends[1][0]) < 0.4 * wide:
+        if (
+            np.hypot(ends[0][0] - ends[1][0], ends[0][1] - ends[1][1]) < 0.4 * min(tall, wide)
+            or abs(ends[0][0] - ends[1][0]) < 0.4 * wide
+        ):
             ends = [(0.1 * wide, 0.5 * tall), (0.9 * wide, 0.55 * tall)]
         ImageDraw.Draw(image).line(ends, fill=255, width=int(source.random.integers(2, 6)))
         lines = np.asarray(image, dtype=np.float64) / 255
     else:
-        lines = lines_of(
-            "squared" if kind == "boxes" else kind, (tall, wide), pitch, int(source.random.integers(1, 4)), source
-        )
+        paper_kind = "squared" if kind == "boxes" else kind
+        lines = lines_of(paper_kind, (tall, wide), pitch, int(source.random.integers(1, 4)), source)
         lines = np.pad(lines, 30) if kind == "boxes" else lines
     canvas = coloured(lines * source.between(0.3, 1), *source.pen_and_paper())
     canvas = ndimage.rotate(canvas, source.between(-3, 3), reshape=False, order=1, mode="nearest")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from mnist_accel.pictures.picture_file import PictureError
+from mnist_accel.pictures.picture_file import NothingFoundError
 
 Floats = npt.NDArray[np.float32]
 
@@ -42,7 +42,7 @@ def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         uint8 (H, W): 0 for paper, `USUAL` for the usual strength of ink and printed lines.
 
     Raises:
-        PictureError: no ink stands out from the paper.
+        NothingFoundError: no ink stands out from the paper.
     """
     levels, noise = _difference_from_paper(pixels)
     counts = np.bincount(levels.ravel(), minlength=256)
@@ -50,7 +50,7 @@ def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     noise = max(noise, 1.4826 * max(0, offset - quantile(counts, 0.16)) if offset else 0.0)
     counts[: int(offset + max(14.0, 6.0 * noise))] = 0  # a pixel that differs less from its surroundings is paper
     if counts.sum() < max(6, 2e-5 * levels.size):
-        raise PictureError("blank: no ink stands out from the paper")
+        raise NothingFoundError("blank: no ink stands out from the paper")
     usual = quantile(counts, 0.7)
     scale = np.clip((np.arange(256) - offset) * (USUAL / max(1, usual - offset)), 0, 255).astype(np.uint8)
     return np.take(scale, levels)
@@ -63,13 +63,13 @@ def of_one_digit(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
     """
     grey = _one_channel(pixels)[0]
     scale = min(1.0, max(FILLED / max(grey.shape), FILLED / 4 / min(grey.shape)))
-    grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
+    grey = np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.float32)
     low, high = np.quantile(grey, (0.02, 0.98))
     levels = ((grey - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8)
-    threshold, light = cv2.threshold(levels, 0, 1, cv2.THRESH_OTSU)
+    _, light = cv2.threshold(levels, 0, 1, cv2.THRESH_OTSU)
     edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
     if 2 * np.count_nonzero(edge) > len(edge):
-        levels, light = 255 - levels, 1 - light
+        levels, light = np.bitwise_not(levels), 1 - light
     steps = [np.abs(np.diff(levels.astype(np.float32), axis=axis))[np.diff(light, axis=axis) != 0] for axis in (0, 1)]
     border = np.concatenate(steps)
     is_sharp = len(border) and border.mean() > 255 * max(SHARP, 3 / min(grey.shape)) and len(border) < 0.4 * light.size
@@ -80,7 +80,7 @@ def of_one_digit(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
         or max(np.ptp(rows) / light.shape[0], np.ptp(columns) / light.shape[1]) < 0.5
     ):
         return None
-    return levels
+    return np.asarray(levels, dtype=np.uint8)
 
 
 def _difference_from_paper(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:
@@ -88,7 +88,7 @@ def _difference_from_paper(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[n
     grey, is_brightness = _one_channel(pixels)
     noise = 0.0
     if min(grey.shape) >= SMALL:
-        grey = cv2.GaussianBlur(grey, (0, 0), 0.8, borderType=cv2.BORDER_REPLICATE)
+        grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.8, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
     else:  # Immerkær, Fast noise variance estimation, 1996; 4.05 is 6 × the median of a normal distribution's |x|
         noise = float(np.median(np.abs(cv2.filter2D(grey, -1, NO_SURFACE)))) / 4.05
     surface, is_paper = _smooth_light(grey)
@@ -100,7 +100,9 @@ def _difference_from_paper(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[n
     paper = surface if is_paper else _closing(flat, size) + surface
     ink = paper - grey
     if is_brightness:  # ink absorbs a share of the light, in shadows too
-        ink *= (float(surface.mean()) + DARK_SHARE) / (np.maximum(paper, 0) + DARK_SHARE)
+        gain = (float(surface.mean()) + DARK_SHARE) / (np.maximum(paper, 0) + DARK_SHARE)
+        ink *= gain
+        noise *= float(gain.max())
     return np.asarray(np.clip(ink + 0.5, 0, 255), dtype=np.uint8), noise
 
 

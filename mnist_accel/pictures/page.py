@@ -68,6 +68,9 @@ def _hull(is_paper: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> npt.NDArra
     hull = cv2.convexHull(outline)
     area = cv2.contourArea(hull)
     share = area / is_paper.size
+    x, y, width, height = cv2.boundingRect(hull)
+    if sum((x == 0, y == 0, x + width == is_paper.shape[1], y + height == is_paper.shape[0])) > 1:  # lit, not a page
+        return None
     if not LEAST_SHARE <= share <= MOST_SHARE or cv2.contourArea(outline) < LEAST_SOLID * area:
         return None
     inside = cv2.fillConvexPoly(np.zeros(is_paper.shape, np.uint8), hull, 1)

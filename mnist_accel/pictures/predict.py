@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mnist_accel.pictures import ink, mnist_form, page, picture_file, rejection, strokes
-from mnist_accel.pictures.picture_file import Picture, PictureError
+from mnist_accel.pictures.picture_file import NothingFoundError, Picture, PictureError
 from mnist_accel.pictures.strokes import Box, Mark
 
 PICTURES_AT_ONCE = 256
@@ -20,6 +20,8 @@ SURE = 0.9
 """An answer of lower probability is doubtful."""
 
 
+GAP = 0.9
+"""Between two numbers in a row, of the digits' median height."""
 DIGITS = list("0123456789")
 """The classes of a model whose answers `rejection` checks."""
 
@@ -79,9 +81,23 @@ class PictureResult:
         """All labels in order."""
         return "".join(digit.label for digit in self.digits)
 
+    @property
+    def lines(self) -> list[str]:
+        """The labels of each row, with a space where the writer left a gap."""
+        lines: list[str] = []
+        gap = GAP * float(np.median([digit.box[3] - digit.box[1] for digit in self.digits])) if self.digits else 0.0
+        for before, digit in zip([None, *self.digits], self.digits, strict=False):
+            if before is None or digit.box[0] < before.box[0]:
+                lines.append("")
+            elif digit.box[0] - before.box[2] > gap:
+                lines[-1] += " "
+            lines[-1] += digit.label
+        return lines
+
     def as_json(self) -> dict[str, Any]:
         """The object of `--json`."""
-        return {"file": self.file, "digits": [digit.as_json() for digit in self.digits], "error": self.error}
+        digits = [digit.as_json() for digit in self.digits]
+        return {"file": self.file, "lines": self.lines, "digits": digits, "error": self.error}
 
 
 def read_files(names: Iterable[str], model: Model, top_k: int = 3) -> Iterator[PictureResult]:
@@ -104,9 +120,9 @@ def _read(
     """The results; a picture that is not read without doubt is tried as one digit that fills it."""
     found = [_find(source) for source in sources]
     results = _labelled([result for result, _ in found], model, top_k)
-    open_ones = [n for n, one in enumerate(results) if found[n][1] and (one.error or _doubts(one))]
-    seconds = _labelled([PictureResult(results[n].file, [found[n][1]]) for n in open_ones], model, top_k)
-    for n, second in zip(open_ones, seconds, strict=True):
+    again = {n: whole for n, (_, whole) in enumerate(found) if whole and (results[n].error or _doubts(results[n]))}
+    seconds = _labelled([PictureResult(results[n].file, [whole]) for n, whole in again.items()], model, top_k)
+    for n, second in zip(again, seconds, strict=True):
         if results[n].error or not _doubts(second):
             results[n] = second
     return results
@@ -124,21 +140,23 @@ def _find(source: str | npt.NDArray[np.uint8] | Image.Image) -> tuple[PictureRes
             picture = picture_file.read(source)
         else:
             picture = picture_file.from_image(source if isinstance(source, Image.Image) else Image.fromarray(source))
+        if mnist_form.is_conventional(picture.pixels):
+            return PictureResult(file, [Digit("", 0.0, [], (0, 0, *picture.size), picture.pixels)]), None
         if (filled := ink.of_one_digit(picture.pixels)) is not None:
             whole = Digit("", 0.0, [], (0, 0, *picture.size), mnist_form.to_mnist(filled))
         return PictureResult(file, _digits(picture)), whole
-    except PictureError as error:
+    except NothingFoundError as error:
         return PictureResult(file, error=str(error)), whole
+    except PictureError as error:
+        return PictureResult(file, error=str(error)), None
 
 
 def _digits(picture: Picture) -> list[Digit]:
     """The digits of a picture without labels; PictureError if there are none, or too many."""
-    if mnist_form.is_conventional(picture.pixels):
-        return [Digit("", 0.0, [], (0, 0, *picture.size), picture.pixels)]
     pixels, page_left, page_top = page.cut_out(picture.pixels)
     marks = strokes.find_marks(ink.strength(pixels))
     if not marks:
-        raise PictureError("no digit found: specks, lines or an edge at most")
+        raise NothingFoundError("no digit found: specks, lines or an edge at most")
     scale = np.tile(np.array(picture.size) / picture.pixels.shape[1::-1], 2)
     corner = (page_left, page_top) * 2
     boxes = [tuple(((np.array(mark.box) + corner) * scale).round().astype(int).tolist()) for mark in marks]

@@ -29,7 +29,8 @@ def network() -> nn.Sequential:
 
 
 @functools.cache
-def _trained() -> nn.Sequential:
+def trained() -> nn.Sequential:
+    """The network with the weights of the package."""
     model = network()
     model.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
     return model.eval()
@@ -39,4 +40,4 @@ def _trained() -> nn.Sequential:
 def digit_probability(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """The probability, float32 (N,), that each image, uint8 (N, 28, 28), white on black, shows exactly one digit."""
     parts = torch.from_numpy(images).unsqueeze(1).split(256)
-    return np.concatenate([(_trained()(part / 255).squeeze(1) + USUAL).sigmoid().numpy() for part in parts])
+    return np.concatenate([(trained()(part / 255).squeeze(1) + USUAL).sigmoid().numpy() for part in parts])

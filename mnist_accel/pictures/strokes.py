@@ -125,7 +125,7 @@ def _without_edges(pieces: _Pieces, shape: tuple[int, ...]) -> _Pieces:
     tallest = pieces.heights[~at_edge].max()
     odd = (pieces.sizes > 2.2 * tallest) | (pieces.heights < 0.6 * tallest)
     solid = pieces.areas > 0.6 * pieces.widths * pieces.heights
-    strip = (pieces.sizes > 0.5 * min(shape)) & (np.minimum(pieces.widths, pieces.heights) < 0.1 * pieces.sizes)
+    strip = (pieces.sizes > 0.3 * min(shape)) & (np.minimum(pieces.widths, pieces.heights) < 0.1 * pieces.sizes)
     return pieces.keep(~(at_edge & (odd | solid) & ((tallest > SPECK * min(shape)) | strip)))
 
 
