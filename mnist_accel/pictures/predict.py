@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mnist_accel.pictures import ink, mnist_form, page, picture_file, rejection, strokes
+from mnist_accel.pictures import ink, mnist_form, page, picture_file, strokes
 from mnist_accel.pictures.picture_file import NothingFoundError, Picture, PictureError
 from mnist_accel.pictures.strokes import Box, Mark
 
@@ -184,6 +184,8 @@ def _labelled(found: list[PictureResult], model: Model, top_k: int) -> list[Pict
     if not images:
         return found
     stacked, names = np.stack(images), model.class_names
+    from mnist_accel.pictures import rejection  # here, for the start-up time: it imports torch
+
     sure = rejection.digit_probability(stacked) if list(names) == DIGITS else np.ones(len(images), np.float32)
     rows = iter(zip(model.probabilities(stacked), sure.tolist(), strict=True))
 
