@@ -42,7 +42,7 @@ def answer(pixels: "npt.NDArray[np.uint8]", model: "Classifier") -> str:
     if len(result.digits) > 1:
         doubtful = sum(bool(digit.doubt) for digit in result.digits)
         text = f"{len(result.digits)} digits" + (f", {doubtful} of them doubtful (?)." if doubtful else ".")
-        return _verdict(result.text, text) + _seen(result.digits, "The network's input for each digit.")
+        return _verdict("\n".join(result.lines), text) + _seen(result.digits, "The network's input for each digit.")
     [digit] = result.digits
     sure = "over 99%" if digit.probability > 0.995 else f"{digit.probability:.0%}"
     verdict = _verdict(_reading(digit), sentence(digit.doubt or f"the network is {sure} sure"))

@@ -37,6 +37,10 @@ class PictureError(UserError):
     """A picture that is missing, damaged, too large, or not a picture."""
 
 
+class NothingFoundError(PictureError):
+    """A picture without a mark that may be a digit."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """An upright picture.

@@ -10,14 +10,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mnist_accel.pictures import ink, mnist_form, picture_file, strokes
-from mnist_accel.pictures.picture_file import Picture, PictureError
+from mnist_accel.pictures import ink, mnist_form, page, picture_file, strokes
+from mnist_accel.pictures.picture_file import NothingFoundError, Picture, PictureError
 from mnist_accel.pictures.strokes import Box, Mark
 
 PICTURES_AT_ONCE = 256
 """The digits of so many pictures go through the network together."""
-SURE = 0.8
+SURE = 0.9
 """An answer of lower probability is doubtful."""
+
+
+GAP = 0.9
+"""Between two numbers in a row, of the digits' median height."""
+DIGITS = list("0123456789")
+"""The classes of a model whose answers `rejection` checks."""
 
 
 class Model(Protocol):
@@ -36,7 +42,7 @@ class Digit:
 
     Attributes:
         label: the most probable class.
-        probability: the network's, of `label`.
+        probability: of `label`: the network's, times the probability that this is exactly one digit.
         top: the most probable labels with their probabilities, in descending order.
         box: left, top, right, bottom in pixels of the upright picture.
         image: uint8 (28, 28), the network's input.
@@ -75,53 +81,89 @@ class PictureResult:
         """All labels in order."""
         return "".join(digit.label for digit in self.digits)
 
+    @property
+    def lines(self) -> list[str]:
+        """The labels of each row, with a space where the writer left a gap."""
+        lines: list[str] = []
+        gap = GAP * float(np.median([digit.box[3] - digit.box[1] for digit in self.digits])) if self.digits else 0.0
+        for before, digit in zip([None, *self.digits], self.digits, strict=False):
+            if before is None or digit.box[0] < before.box[0]:
+                lines.append("")
+            elif digit.box[0] - before.box[2] > gap:
+                lines[-1] += " "
+            lines[-1] += digit.label
+        return lines
+
     def as_json(self) -> dict[str, Any]:
         """The object of `--json`."""
-        return {"file": self.file, "digits": [digit.as_json() for digit in self.digits], "error": self.error}
+        digits = [digit.as_json() for digit in self.digits]
+        return {"file": self.file, "lines": self.lines, "digits": digits, "error": self.error}
 
 
 def read_files(names: Iterable[str], model: Model, top_k: int = 3) -> Iterator[PictureResult]:
     """The results of picture files, in the order of their names."""
     remaining = iter(names)
     while batch := list(itertools.islice(remaining, PICTURES_AT_ONCE)):
-        yield from _labelled([_find(name) for name in batch], model, top_k)
+        yield from _read(batch, model, top_k)
 
 
 def read_pictures(
     sources: Sequence[npt.NDArray[np.uint8] | Image.Image], model: Model, top_k: int = 3
 ) -> list[PictureResult]:
     """The results of pictures in memory: uint8 (H, W), (H, W, 3) or (H, W, 4) each, or Pillow images."""
-    return _labelled([_find(source) for source in sources], model, top_k)
+    return _read(sources, model, top_k)
 
 
-def _find(source: str | npt.NDArray[np.uint8] | Image.Image) -> PictureResult:
-    """The digits of a picture, given as a file name or pixels, before the network labels them."""
-    file = source if isinstance(source, str) else ""
+def _read(
+    sources: Sequence[str | npt.NDArray[np.uint8] | Image.Image], model: Model, top_k: int
+) -> list[PictureResult]:
+    """The results; a picture that is not read without doubt is tried as one digit that fills it."""
+    found = [_find(source) for source in sources]
+    results = _labelled([result for result, _ in found], model, top_k)
+    again = {n: whole for n, (_, whole) in enumerate(found) if whole and (results[n].error or _doubts(results[n]))}
+    seconds = _labelled([PictureResult(results[n].file, [whole]) for n, whole in again.items()], model, top_k)
+    for n, second in zip(again, seconds, strict=True):
+        if results[n].error or not _doubts(second):
+            results[n] = second
+    return results
+
+
+def _doubts(result: PictureResult) -> bool:
+    return any(digit.doubt for digit in result.digits)
+
+
+def _find(source: str | npt.NDArray[np.uint8] | Image.Image) -> tuple[PictureResult, Digit | None]:
+    """The digits of a picture, before the network labels them; and the picture as one digit, if it may be one."""
+    file, whole = source if isinstance(source, str) else "", None
     try:
         if isinstance(source, str):
             picture = picture_file.read(source)
         else:
             picture = picture_file.from_image(source if isinstance(source, Image.Image) else Image.fromarray(source))
-        return PictureResult(file, _digits(picture))
+        if mnist_form.is_conventional(picture.pixels):
+            return PictureResult(file, [Digit("", 0.0, [], (0, 0, *picture.size), picture.pixels)]), None
+        if (filled := ink.of_one_digit(picture.pixels)) is not None:
+            whole = Digit("", 0.0, [], (0, 0, *picture.size), mnist_form.to_mnist(filled))
+        return PictureResult(file, _digits(picture)), whole
+    except NothingFoundError as error:
+        return PictureResult(file, error=str(error)), whole
     except PictureError as error:
-        return PictureResult(file, error=str(error))
+        return PictureResult(file, error=str(error)), None
 
 
 def _digits(picture: Picture) -> list[Digit]:
     """The digits of a picture without labels; PictureError if there are none, or too many."""
-    pixels = picture.pixels
-    if mnist_form.is_conventional(pixels):
-        return [Digit("", 0.0, [], (0, 0, *picture.size), pixels)]
+    pixels, page_left, page_top = page.cut_out(picture.pixels)
     marks = strokes.find_marks(ink.strength(pixels))
     if not marks:
-        raise PictureError("no digit found: specks, lines or an edge at most")
-    across, down = picture.size[0] / pixels.shape[1], picture.size[1] / pixels.shape[0]
-    digits = []
-    for mark in marks:
-        left, top, right, bottom = mark.box
-        box = round(left * across), round(top * down), round(right * across), round(bottom * down)
-        digits.append(Digit("", 0.0, [], box, mnist_form.to_mnist(mark.ink), _shape_doubt(mark)))
-    return digits
+        raise NothingFoundError("no digit found: specks, lines or an edge at most")
+    scale = np.tile(np.array(picture.size) / picture.pixels.shape[1::-1], 2)
+    corner = (page_left, page_top) * 2
+    boxes = [tuple(((np.array(mark.box) + corner) * scale).round().astype(int).tolist()) for mark in marks]
+    return [
+        Digit("", 0.0, [], (box[0], box[1], box[2], box[3]), mnist_form.to_mnist(mark.ink), _shape_doubt(mark))
+        for mark, box in zip(marks, boxes, strict=True)
+    ]
 
 
 def _shape_doubt(mark: Mark) -> str:
@@ -141,15 +183,21 @@ def _labelled(found: list[PictureResult], model: Model, top_k: int) -> list[Pict
     images = [digit.image for one in found for digit in one.digits]
     if not images:
         return found
-    rows = iter(model.probabilities(np.stack(images)))
-    names = model.class_names
+    stacked, names = np.stack(images), model.class_names
+    from mnist_accel.pictures import rejection  # here, for the start-up time: it imports torch
+
+    sure = rejection.digit_probability(stacked) if list(names) == DIGITS else np.ones(len(images), np.float32)
+    rows = iter(zip(model.probabilities(stacked), sure.tolist(), strict=True))
 
     def named(digit: Digit) -> Digit:
-        probabilities = next(rows)
+        probabilities, is_digit = next(rows)
         order = np.argsort(-probabilities, kind="stable")
-        top = [(names[index], float(probabilities[index])) for index in order[: max(1, top_k)]]
+        top = [(names[index], float(probabilities[index] * is_digit)) for index in order[: max(1, top_k)]]
         label, probability = top[0]
-        doubt = digit.doubt or (f"not sure: {label} or {names[order[1]]}" if probability < SURE else "")
+        doubt = digit.doubt
+        if not doubt and probability < SURE:
+            other = "no digit, or several" if is_digit < probabilities.max() else names[order[1]]
+            doubt = f"not sure: {label} or {other}"
         return replace(digit, label=label, probability=probability, top=top, doubt=doubt)
 
     return [replace(one, digits=[named(digit) for digit in one.digits]) for one in found]

@@ -125,7 +125,8 @@ def _without_edges(pieces: _Pieces, shape: tuple[int, ...]) -> _Pieces:
     tallest = pieces.heights[~at_edge].max()
     odd = (pieces.sizes > 2.2 * tallest) | (pieces.heights < 0.6 * tallest)
     solid = pieces.areas > 0.6 * pieces.widths * pieces.heights
-    return pieces.keep(~(at_edge & (odd | solid) & (tallest > SPECK * min(shape))))
+    strip = (pieces.sizes > 0.3 * min(shape)) & (np.minimum(pieces.widths, pieces.heights) < 0.1 * pieces.sizes)
+    return pieces.keep(~(at_edge & (odd | solid) & ((tallest > SPECK * min(shape)) | strip)))
 
 
 def _groups(pieces: _Pieces) -> list[Integers]:

@@ -35,7 +35,9 @@ class PredictionsTable:
             lowest = _floored(min(digit.probability for digit in result.digits))
             print("\t".join([file, printable(result.text), lowest, doubts]).rstrip(), flush=True)
             return
-        self.console.print(Text(file, style="bold"), Text(f"  {printable(result.text)}", style="bold green"), sep="")
+        self.console.print(
+            Text(file, style="bold"), Text(f"  {printable(' / '.join(result.lines))}", style="bold green"), sep=""
+        )
         is_coloured = self.console.color_system is not None and not self.console.no_color
         panels = [_panel(digit, is_coloured=is_coloured) for digit in result.digits]
         self.console.print(Columns([Padding(panel, (0, 0, 1, 0)) for panel in panels]))

@@ -214,7 +214,8 @@ def test_the_page_shows_probabilities_and_what_the_network_saw_until_it_is_clear
     one.settle()
     shown = one.page.locator("#answer .bars > span").all_inner_texts()
     assert shown[::3] == [str(digit) for digit in range(10)]
-    assert sum(float(text.strip("%")) for text in shown[2::3]) == pytest.approx(100, abs=5)
+    # The rest is the probability that the drawing is no digit.
+    assert 60 < sum(float(text.strip("%")) for text in shown[2::3]) < 102
     seen = one.page.locator("#answer .seen img")
     assert seen.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [28, 28]
     one.page.get_by_role("button", name="Clear").click()

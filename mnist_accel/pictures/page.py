@@ -1,0 +1,78 @@
+"""Finds a sheet of paper that lies on a darker table."""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Floats = npt.NDArray[np.float32]
+
+SIDE = 160
+"""The page is searched for in a picture reduced to this many pixels."""
+LEAST_RATIO = 1.5
+"""Of the brightness of paper to that of the table."""
+LEAST_SHARE, MOST_SHARE = 0.12, 0.97
+"""Of the picture's area."""
+LEAST_SOLID = 0.93
+"""Of the area of the page's convex hull, without holes."""
+
+
+def cut_out(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int, int]:
+    """The page in a picture, uint8 (H, W) or (H, W, 3), and its left and top; the whole picture if there is no page.
+
+    Corners that are not of the page get the colour of its nearest edge.
+    """
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
+    mask = _find(grey.astype(np.float32))
+    if mask is None:
+        return pixels, 0, 0
+    left, top, width, height = cv2.boundingRect(mask)
+    page, mask = (whole[top : top + height, left : left + width] for whole in (pixels, mask))
+    y, x = ndimage.distance_transform_edt(mask == 0, return_distances=False, return_indices=True)
+    return page[y, x], left, top
+
+
+def _find(grey: Floats) -> npt.NDArray[np.uint8] | None:
+    """1 for the pixels of the page (H, W), in a picture of brightness; None if there is no page.
+
+    The logarithm of brightness is the sum of two levels, paper and table, and of a smooth light: a quadratic surface.
+    Levels and light are fitted in turn with the pixels' assignment to paper and table.
+    """
+    scale = SIDE / max(grey.shape)
+    if scale > 1:
+        return None
+    small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = cv2.medianBlur(cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((5, 5))), 5)
+    values = np.log(small.astype(np.float64).ravel() + 4)
+    y, x = (axis.ravel() for axis in np.meshgrid(*(np.linspace(-1, 1, side) for side in small.shape), indexing="ij"))
+    light = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+    is_paper = values > (np.quantile(values, 0.03) + np.quantile(values, 0.97)) / 2
+    for _ in range(12):
+        terms = np.column_stack([light, is_paper])
+        ridge = np.diag([0, 0, 0, 1, 1, 1, 0]) * 0.003 * len(values)
+        fit = np.linalg.solve(terms.T @ terms + ridge + 1e-6 * np.eye(7), terms.T @ values)
+        if fit[6] < np.log(LEAST_RATIO):
+            return None
+        before, is_paper = is_paper, values - light @ fit[:6] > fit[6] / 2
+        if (before == is_paper).all():
+            break
+    return _hull(is_paper.reshape(small.shape), grey.shape)
+
+
+def _hull(is_paper: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
+    """The largest light part, in the picture's size, if it is large and convex."""
+    outlines, _ = cv2.findContours(is_paper.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not outlines:
+        return None
+    outline = max(outlines, key=cv2.contourArea)
+    hull = cv2.convexHull(outline)
+    area = cv2.contourArea(hull)
+    share = area / is_paper.size
+    x, y, width, height = cv2.boundingRect(hull)
+    if sum((x == 0, y == 0, x + width == is_paper.shape[1], y + height == is_paper.shape[0])) > 1:  # lit, not a page
+        return None
+    if not LEAST_SHARE <= share <= MOST_SHARE or cv2.contourArea(outline) < LEAST_SOLID * area:
+        return None
+    inside = cv2.fillConvexPoly(np.zeros(is_paper.shape, np.uint8), hull, 1)
+    inside = cv2.erode(inside, np.ones((5, 5)), borderValue=1)  # blurred edges belong to both
+    return np.asarray(cv2.resize(inside, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST))

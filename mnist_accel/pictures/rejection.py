@@ -1,0 +1,43 @@
+"""Tells digits from letters, fragments, lines and several digits in one; the weights of the answer know digits only.
+
+A small network of its own, trained by scripts/train_rejection.py on pictures that the script draws.
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+WEIGHTS = Path(__file__).with_name("rejection.safetensors")
+
+USUAL = 3.0
+"""Added to the logit: the network was trained on as many other marks as digits, and most marks of a picture are digits.
+With it, the probabilities of answers are calibrated, and a mark of logit -0.8 is just doubtful."""
+
+
+def network() -> nn.Sequential:
+    """Images (B, 1, 28, 28), 0 … 1 → the logit (B, 1) that each shows exactly one digit."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((1, 16), (16, 32), (32, 64)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 9, 1))
+
+
+@functools.cache
+def trained() -> nn.Sequential:
+    """The network with the weights of the package."""
+    model = network()
+    model.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
+    return model.eval()
+
+
+@torch.inference_mode()
+def digit_probability(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """The probability, float32 (N,), that each image, uint8 (N, 28, 28), white on black, shows exactly one digit."""
+    parts = torch.from_numpy(images).unsqueeze(1).split(256)
+    return np.concatenate([(trained()(part / 255).squeeze(1) + USUAL).sigmoid().numpy() for part in parts])
