@@ -106,7 +106,7 @@ def certify(
 def certificate(sections: list[Section]) -> dict[str, Any]:
     """The certificate as JSON values, with the SHA-256 of its other values."""
     device = accelerator_type()
-    content = {
+    content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "passed": all(section.passed is not False for section in sections),
         "sections": [asdict(section) for section in sections],
@@ -115,7 +115,8 @@ def certificate(sections: list[Section]) -> dict[str, Any]:
         "git_commit": run_record.git_commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return content | {"sha256": _sha256(content)}
+    content = json.loads(json.dumps(content), parse_constant=str)  # JSON has no NaN
+    return {**content, "sha256": _sha256(content)}
 
 
 def write(content: dict[str, Any], folder: Path) -> list[Path]:

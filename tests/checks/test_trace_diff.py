@@ -147,7 +147,7 @@ def test_the_commands_write_and_compare_traces(run: Run, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (("--seeds", 2), "leave --seeds out"),
+        (("--seeds", 2), "leave --seeds, --folds and --lr-find out"),
         (("--trace", "/proc/x/y"), "cannot write"),
         (("--trace-steps", 0), "greater than or equal to 1"),
     ],

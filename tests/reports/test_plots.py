@@ -76,7 +76,7 @@ def test_step_losses_are_a_pale_line_in_the_left_half_only() -> None:
 
 def legend_and_title(monkeypatch: pytest.MonkeyPatch, epochs: int, train_figures: str) -> str:
     drawn: list[Figure] = []
-    monkeypatch.setattr(plots, "_png", drawn.append)
+    monkeypatch.setattr(plots, "png", drawn.append)
     plots.training_history([record(epoch + 1) for epoch in range(epochs)], "mnist", 0.99, train_figures)
     legend = drawn[0].axes[0].get_legend()
     assert legend is not None
