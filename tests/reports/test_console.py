@@ -67,7 +67,7 @@ def test_a_notice_shows_no_control_characters_of_a_file() -> None:
 def test_plain_progress_lines_name_the_epoch_and_the_time_left_in_the_run(
     screen: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([100.0, 110.0])
+    clock = iter([99.0, 100.0, 110.0])
     monkeypatch.setattr("mnist_accel.reports.console.time.perf_counter", lambda: next(clock))
     console = TrainingConsole(screen)
     console.run_started(facts(epochs=4))
