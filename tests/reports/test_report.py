@@ -5,13 +5,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from mnist_accel import Run, TrainConfig, compare, report, train
 from mnist_accel.cli import app
+from mnist_accel.data import datasets
 from mnist_accel.errors import UserError
 from tests.conftest import SMALL_MNIST
 
@@ -32,11 +32,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for number, name in enumerate(("first", "second")):
         train(TrainConfig(**SMALL, seed=number, epochs=2, train_samples=600, output_dir=folder / name))
-    rng = np.random.default_rng(0)
-    for name in HOSTILE:
+    digits = datasets.load(SMALL_MNIST, Path(), print).test
+    for label, name in enumerate(HOSTILE):
         (folder / "data" / name).mkdir(parents=True)
-        for number in range(30):
-            pixels = rng.integers(0, 256, (28, 28), dtype=np.uint8)
+        for number, pixels in enumerate(digits.images[digits.labels == label][:30]):
             Image.fromarray(pixels).save(folder / "data" / name / f"{number}.png")
     hostile = SMALL | {"dataset": f"folder:{folder / 'data'}", "epochs": 1, "output_dir": folder / "<i>"}
     train(TrainConfig(**hostile))
