@@ -74,7 +74,7 @@ class TrainingConsole(Observer):
 
     def notice(self, text: str) -> None:
         """Show `text`, which may contain text from a file."""
-        self.console.print(Text(f"NOTICE: {printable(text, longest=1000)}", style="bold yellow"))
+        self.console.print(Text(f"NOTICE: {printable(text, longest=1000)}", style="bold yellow"), soft_wrap=True)
 
     def pictures_read(self, done: int, total: int) -> None:
         now = time.perf_counter()

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from mnist_accel.reports import console as console_module
 from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
-from mnist_accel.reports.run_summary import summary
+from mnist_accel.reports.run_summary import headline, summary
+from mnist_accel.training.train import TrainResult
 from tests.reports.examples import LOSSES, facts, record, shown, sums, terminal
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -51,6 +52,13 @@ def test_reading_pictures_shows_a_bar_on_a_terminal_and_lines_elsewhere(monkeypa
         console.pictures_read(70_000, 70_000)
         assert console.bar is None
         assert re.search(expected, shown(screen))
+
+
+def test_a_notice_is_not_wrapped_so_that_its_command_can_be_copied() -> None:
+    for width in range(60, 90):
+        screen = terminal(width)
+        TrainingConsole(screen).notice("an unfinished run is in out/checkpoints: --resume auto continues it")
+        assert "--resume auto continues" in ESCAPES.sub("", shown(screen))
 
 
 def test_a_notice_shows_no_control_characters_of_a_file() -> None:
@@ -128,6 +136,29 @@ def test_quiet_shows_notices_alone() -> None:
     assert shown(screen) == ""
     console.notice("read this")
     assert shown(screen) == "NOTICE: read this\n"
+
+
+@pytest.mark.parametrize(
+    ("train_seconds", "expected"),
+    [(9.4, "9.4 s of training, 12.0 s in total"), (943.5, "943.5 s of training, 12.0 s for this call, after a resume")],
+)
+def test_the_times_of_a_resumed_run_do_not_contradict_each_other(train_seconds: float, expected: str) -> None:
+    result = TrainResult(
+        **vars(facts()),
+        steps=1,
+        train_loss=0.1,
+        train_accuracy=0.9,
+        test_loss=0.1,
+        test_accuracy=0.9,
+        train_seconds=train_seconds,
+        images_per_second=1.0,
+        wall_seconds=12.0,
+        weights_sha256="",
+        chosen_epoch=1,
+        history=(),
+        step_losses=(),
+    )
+    assert headline(result).endswith(expected)
 
 
 def test_the_summary_states_recipe_batch_and_precision() -> None:

@@ -1,12 +1,15 @@
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from mnist_accel import EvaluateConfig, TrainConfig, UserError, evaluate, train
-from mnist_accel.errors import WeightsError
+from mnist_accel.cli import main
+from mnist_accel.errors import DataError, WeightsError
 from mnist_accel.training.evaluate import data_folder
 from tests.conftest import SMALL_MNIST
 
@@ -115,6 +118,47 @@ def test_a_damaged_record_is_named(weights: Path, content: str, expected: str) -
     weights.with_suffix(".json").write_text(content)
     with pytest.raises(WeightsError, match=expected):
         evaluate(config(weights))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "sparse file", "folder"])
+def test_a_special_or_huge_file_in_place_of_the_record_is_refused_at_once(weights: Path, kind: str) -> None:
+    path = weights.with_suffix(".json")
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.touch()
+        os.truncate(path, 8 * 2**30)
+    with pytest.raises(WeightsError, match="not a record of this version"):
+        evaluate(config(weights))
+
+
+@pytest.mark.parametrize("form", ["idx", "folder", "csv"])
+def test_a_data_set_in_the_record_with_a_name_too_long_for_a_file_is_refused(weights: Path, form: str) -> None:
+    path = weights.with_suffix(".json")
+    record = json.loads(path.read_text())
+    record["dataset"]["name"] = f"{form}:{'x' * 290}"
+    path.write_text(json.dumps(record))
+    with pytest.raises(DataError, match=f"{form}:xxx"):
+        evaluate(config(weights))
+
+
+def test_results_go_to_stdout(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--weights", str(weights), "--output-dir", str(weights.parent / "out"), "--cpu"]
+    monkeypatch.setattr(sys, "argv", ["mnist-accel", "evaluate", *arguments])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    said = capsys.readouterr()
+    assert "of 1,000 images correct" in said.out
+    assert "Confusion matrix" in said.out
+    assert "mistakes.png" in said.out
+    assert said.err == ""
 
 
 def test_prefixed_weights_evaluate_the_same(weights: Path) -> None:

@@ -181,6 +181,26 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, keep: int) -> None
 TENSORS = {"numbers": torch.arange(3)}
 
 
+def test_a_save_reads_back_only_its_own_checkpoint_and_a_resume_reads_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    original = checkpoint.read_limited
+
+    def counted(path: Path, limit: int) -> bytes:
+        read.append(path.name)
+        return original(path, limit)
+
+    monkeypatch.setattr(checkpoint, "read_limited", counted)
+    unplugged_after(5, tmp_path, checkpoint_every=1, keep=50)
+    names = [path.name for _, path in CheckpointFolder(tmp_path / "checkpoints").numbered()]
+    assert len(names) >= 4
+    assert read == names
+    read.clear()
+    unplugged_after(1, tmp_path, checkpoint_every=100, keep=50, resume="auto")
+    assert read == names[-1:]
+
+
 @pytest.mark.parametrize("kind", ["text", "fifo", "endless", "sparse", "loop", "many digits"])
 def test_entries_that_only_look_like_checkpoints_are_passed_over(tmp_path: Path, kind: str) -> None:
     folder = CheckpointFolder(tmp_path / "c", keep=1)

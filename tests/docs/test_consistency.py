@@ -1,4 +1,4 @@
-"""The documents are checked against the code: options, files, recipes, exit codes, commands."""
+"""The documents agree with the code and with each other: options, files, recipes, exit codes, commands, links."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from mnist_accel import errors
+from mnist_accel import api, errors
 from mnist_accel.cli import app
 from mnist_accel.config.settings import TrainConfig, option_name, settings
+from mnist_accel.reports.run_report import REPORT_FILE
+from tests.docs.blocks import ROOT
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
@@ -36,11 +37,9 @@ def test_the_readme_names_every_command() -> None:
     assert set(re.findall(r"^ {4}mnist-accel ([a-z]\w*)", README, re.MULTILINE)) <= set(COMMANDS)
 
 
-def test_the_readme_names_every_result_file() -> None:
-    from mnist_accel import api
-
-    for name in (*api.TRAIN_FILES, *api.EVALUATE_FILES):
-        assert f"`{name}`" in README, name
+def test_every_result_file_is_explained() -> None:
+    for name in (*api.TRAIN_FILES, *api.EVALUATE_FILES, REPORT_FILE):
+        assert f"`{name}`" in DOCUMENTS["results.md"], name
 
 
 def test_the_readme_names_every_recipe_with_its_expected_accuracy() -> None:
@@ -79,9 +78,18 @@ def test_a_document_names_only_files_that_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
 def test_links_of_a_document_lead_somewhere(name: str) -> None:
-    folder = ROOT if (ROOT / name).exists() else ROOT / "docs"
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", DOCUMENTS[name]):
-        assert (folder / target).exists(), target
+    path = ROOT / name if (ROOT / name).exists() else ROOT / "docs" / name
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", DOCUMENTS[name]):
+        found = path.parent / target if target else path
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found.read_text(encoding="utf-8")), f"{target}#{anchor}"
+
+
+def anchors(text: str) -> set[str]:
+    """The names of the headings of a document, as GitHub makes them."""
+    return {
+        re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in re.findall(r"^#+ (.*)", text, re.M)
+    }
 
 
 def test_every_exit_code_is_documented() -> None:
