@@ -141,7 +141,7 @@ class EvaluateConfig(RunConfig):
     """One evaluation of saved weights. Raises ConfigError with all problems of all settings."""
 
     weights: Path = setting(
-        Path("mnist_cnn_model.pth"), "Weights file (.pth), or an exported one (.onnx, .safetensors, .pt2)."
+        Path("mnist_cnn_model.pth"), "Weights file (.pth), or an exported one (.onnx, .safetensors)."
     )
     dataset: str | None = setting(
         None, "Data set. Default: the one that the JSON beside the weights names.", choices=DATASET_CHOICES

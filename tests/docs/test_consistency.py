@@ -1,6 +1,7 @@
 """The documents agree with the code and with each other: options, files, recipes, exit codes, commands, links."""
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from typer.main import get_command
 
 from mnist_accel import api, errors
 from mnist_accel.cli import app
+from mnist_accel.commands.common import CLOSED_OUTPUT
 from mnist_accel.config.settings import TrainConfig, option_name, settings
 from mnist_accel.reports.run_report import REPORT_FILE
 from tests.docs.blocks import ROOT
@@ -93,9 +95,12 @@ def anchors(text: str) -> set[str]:
 
 
 def test_every_exit_code_is_documented() -> None:
-    text = OPTIONS[OPTIONS.index("## Exit codes") :].split("\n\n")[1]
-    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")} | {129, 143}
-    assert {int(code) for code in re.findall(r"(?<![\w.])\d+(?=\s\w)", text)} >= codes
+    known = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    known |= {0, CLOSED_OUTPUT} | {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
+    section = OPTIONS[OPTIONS.index("## Exit codes") :].split("\n## ")[0]
+    rows = re.findall(r"^\| ([\d, ]+) \|", section, re.MULTILINE)
+    assert {int(code) for row in rows for code in row.split(", ")} == known
+    assert set(map(int, re.findall(r"(?<=[ ;,])\d+(?= )", str(app.info.epilog)))) == known
 
 
 def test_the_two_commands_are_those_that_ci_runs() -> None:

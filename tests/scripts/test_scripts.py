@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -26,13 +27,14 @@ def run(name: str, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in SCRIPTS.glob("[!_]*.py") if path.name not in LIBRARIES))
-def test_help_is_printed_and_nothing_is_started(name: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPTS / name), "--help"]
-    done = subprocess.run(
-        command, env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().lower().startswith(f"usage: {name}")
+def test_help_is_printed_and_nothing_is_started(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPTS / name), "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+    assert capsys.readouterr().out.strip().lower().startswith(f"usage: {name}")
     assert not list(tmp_path.iterdir())
 
 
