@@ -1,10 +1,12 @@
+set positional-arguments
+
 # Show the recipes.
 default:
     @just --list
 
 # Run the tests. Arguments go to pytest: just test tests/reports -k notice
 test *arguments:
-    pytest {{arguments}}
+    pytest "$@"
 
 # Check style, types, imports and sizes.
 lint:
@@ -21,4 +23,4 @@ docs:
 
 # Measure how fast this machine trains.
 bench *arguments:
-    mnist-accel bench {{arguments}}
+    mnist-accel bench "$@"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,19 @@ def unplugged_after(steps: int, folder: Path, **settings: object) -> None:
         run(folder, Listener(steps), **settings)
 
 
+@pytest.fixture(scope="module")
+def unfinished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unfinished")
+    unplugged_after(8, folder, checkpoint_every=4)
+    return folder
+
+
+@pytest.fixture
+def unfinished(unfinished_run: Path, tmp_path: Path) -> Path:
+    """The folder of a run that ended after 8 of 18 steps, in its second epoch, with checkpoints after steps 4 and 8."""
+    return shutil.copytree(unfinished_run, tmp_path / "unfinished")
+
+
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize(("every", "steps"), [(None, 7), (4, 9), (1, 6), (5, 17)])
 def test_a_resumed_run_ends_with_the_same_weights_and_figures(
@@ -101,10 +115,9 @@ def test_auto_starts_anew_where_there_is_nothing(tmp_path: Path) -> None:
     assert run(tmp_path / "new", resume="auto").weights_sha256 == run(tmp_path / "whole").weights_sha256
 
 
-def test_never_starts_anew_and_points_at_the_unfinished_run(tmp_path: Path) -> None:
-    unplugged_after(8, tmp_path)
+def test_never_starts_anew_and_points_at_the_unfinished_run(unfinished: Path, tmp_path: Path) -> None:
     listener = Listener()
-    assert run(tmp_path, listener).weights_sha256 == run(tmp_path / "whole").weights_sha256
+    assert run(unfinished, listener).weights_sha256 == run(tmp_path / "whole").weights_sha256
     assert any("unfinished run" in text and "--resume auto" in text for text in listener.notices)
 
 
@@ -154,21 +167,20 @@ def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
         run(tmp_path, resume=str(tmp_path / "nowhere"))
 
 
-def test_a_checkpoint_of_another_run_is_refused_with_the_differences(tmp_path: Path) -> None:
-    unplugged_after(8, tmp_path)
+def test_a_checkpoint_of_another_run_is_refused_with_the_differences(unfinished: Path) -> None:
     with pytest.raises(CheckpointError, match="another run") as caught:
-        run(tmp_path, resume="auto", lr=0.002, train_samples=400)
+        run(unfinished, resume="auto", lr=0.002, train_samples=400)
     for part in ("lr was 0.001, is 0.002", "train_samples was 300, is 400"):
         assert part in str(caught.value)
     with pytest.raises(CheckpointError, match="mixed_precision"):
-        run(tmp_path, resume="auto", mixed_precision="no")
+        run(unfinished, resume="auto", mixed_precision="no")
 
 
-def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
-    unplugged_after(8, tmp_path)
+def test_what_may_change_the_last_bits_is_told_at_a_resume(unfinished: Path) -> None:
     listener = Listener()
-    run(tmp_path, listener, resume="auto", threads=2)
-    assert any("threads was 1, is 2" in text for text in listener.notices)
+    run(unfinished, listener, resume="auto", threads=2, speedups=False)
+    for part in ("threads was 1, is 2", "speedups was True, is False"):
+        assert any(part in text for text in listener.notices)
 
 
 @pytest.mark.parametrize("keep", [1, 3])
@@ -281,16 +293,16 @@ def rewritten(path: Path, **changes: object) -> None:
         {"step": True},
         {"step": 10**30},
         {"history": [None]},
+        {"history": [{"epoch": 10**400}]},
         {"history": []},
         {"identity": []},
         {"something": "else"},
     ],
 )
-def test_values_that_no_run_writes_are_a_clear_error(tmp_path: Path, changes: dict[str, object]) -> None:
-    unplugged_after(8, tmp_path)
-    rewritten(CheckpointFolder(tmp_path / "checkpoints").numbered()[-1][1], **changes)
+def test_values_that_no_run_writes_are_a_clear_error(unfinished: Path, changes: dict[str, object]) -> None:
+    rewritten(CheckpointFolder(unfinished / "checkpoints").numbered()[-1][1], **changes)
     with pytest.raises(CheckpointError, match="--resume never"):
-        run(tmp_path, resume="auto")
+        run(unfinished, resume="auto")
 
 
 @pytest.mark.parametrize(
@@ -304,10 +316,9 @@ def test_values_that_no_run_writes_are_a_clear_error(tmp_path: Path, changes: di
     ],
 )
 def test_tensors_of_other_shapes_or_types_are_a_clear_error(
-    tmp_path: Path, name: str, tensor: torch.Tensor | None
+    unfinished: Path, name: str, tensor: torch.Tensor | None
 ) -> None:
-    unplugged_after(8, tmp_path, checkpoint_every=4)
-    path = CheckpointFolder(tmp_path / "checkpoints").numbered()[-1][1]
+    path = CheckpointFolder(unfinished / "checkpoints").numbered()[-1][1]
     found = checkpoint.read(path)
     tensors = dict(found.tensors)
     if tensor is None:
@@ -316,7 +327,7 @@ def test_tensors_of_other_shapes_or_types_are_a_clear_error(
         tensors[name] = tensor
     CheckpointFolder(path.parent, keep=9).save(tensors, found.state)
     with pytest.raises(CheckpointError, match="does not fit"):
-        run(tmp_path, resume="auto", checkpoint_every=4)
+        run(unfinished, resume="auto")
 
 
 def test_more_epochs_continue_a_run_with_a_constant_learning_rate(tmp_path: Path) -> None:
@@ -344,13 +355,6 @@ def test_a_name_that_is_no_file_is_refused(tmp_path: Path) -> None:
     for name in ("missing", "x" * 300):
         with pytest.raises(CheckpointError, match="no such checkpoint"):
             run(tmp_path, epochs=1, resume=name)
-
-
-def test_another_way_to_compute_is_told_at_a_resume(tmp_path: Path) -> None:
-    unplugged_after(8, tmp_path)
-    listener = Listener()
-    run(tmp_path, listener, resume="auto", speedups=False)
-    assert any("speedups was True, is False" in text for text in listener.notices)
 
 
 def test_epoch_figures_appear_while_the_run_goes_on_and_survive_a_crash(tmp_path: Path) -> None:
@@ -404,8 +408,6 @@ def test_a_learning_rate_that_blows_up_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_the_folder_deleted_under_the_run_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
-
     original = Guard.after_epoch
 
     def pull(self: Guard, setup: Setup, progress: Progress) -> None:

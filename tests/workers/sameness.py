@@ -1,6 +1,6 @@
 """Run by torchrun in several processes: trains a few steps and writes down what every process computed.
 
-Usage: sameness.py OUTPUT.json
+Usage: sameness.py OUTPUT.json DATASET
 """
 
 import json
@@ -122,11 +122,11 @@ def evaluations(dataset: DataSet) -> list[dict[str, int]]:
 def main() -> None:
     """Everything in turn, in one process group."""
     output = Path(sys.argv[1])
-    dataset = datasets.load("mnist", Path("data"), print)
+    dataset = datasets.load(sys.argv[2], Path("data"), print)
     found = {
-        "float64": curve("float64", 30, 1, dataset),
-        "float64 accumulated": curve("float64", 30, 3, dataset),
-        "float64 distorted": curve("float64", 30, 1, dataset, **DISTORTED),
+        "float64": curve("float64", 16, 1, dataset),
+        "float64 accumulated": curve("float64", 16, 3, dataset),
+        "float64 distorted": curve("float64", 16, 1, dataset, **DISTORTED),
         "float32": curve("float32", 10, 1, dataset),
         "evaluations": evaluations(dataset),
     }
