@@ -19,7 +19,7 @@ def test_a_sound_machine_has_no_warnings(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert warnings(monkeypatch, tmp_path) == []
 
 
-def test_the_facts_are_there(run: Run) -> None:
+def test_json_holds_the_facts_that_people_read(run: Run) -> None:
     done = run("doctor", "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)["facts"]

@@ -220,6 +220,10 @@ def test_limits_are_printed_as_plain_numbers() -> None:
     ]
 
 
+def test_the_help_of_accumulation_excepts_batch_normalisation() -> None:
+    assert "only batch normalisation sees" in settings(TrainConfig)["gradient_accumulation_steps"].meaning
+
+
 def test_more_threads_than_cores_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = available_cores()
     assert TrainConfig(threads=cores).warnings() == []

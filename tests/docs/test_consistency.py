@@ -34,6 +34,10 @@ def test_every_option_of_train_is_documented_and_no_unknown_one() -> None:
     assert mentioned <= options_of_commands() | LAUNCHERS | OTHERS
 
 
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) < 1050
+
+
 def test_the_readme_names_every_command() -> None:
     assert {name for name in COMMANDS if f"mnist-accel {name}" not in README} == set()
     assert set(re.findall(r"^ {4}mnist-accel ([a-z]\w*)", README, re.MULTILINE)) <= set(COMMANDS)

@@ -119,7 +119,7 @@ def test_exports_are_inspected_like_weights(exports: Exports, suffix: str) -> No
     assert found.parameters == pytest.approx(original.parameters, abs=100)  # a graph has some constants
 
 
-def test_onnx_has_one_precision(exports: Exports, tmp_path: Path) -> None:
+def test_another_precision_is_refused_for_an_onnx_file(exports: Exports, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="computes in float32"):
         evaluate(EvaluateConfig(weights=exports.of(".onnx"), mixed_precision="bf16", output_dir=tmp_path))
 
@@ -236,7 +236,7 @@ def test_an_unknown_element_type_of_onnx_is_refused(exports: Exports, tmp_path: 
         classifier.load(tmp_path / "odd.onnx")
 
 
-def test_files_of_other_programs(exports: Exports) -> None:
+def test_files_of_other_programs_are_recognised_by_their_tensors_or_refused(exports: Exports) -> None:
     """Tensors are recognised by their shapes; a graph must have the metadata of an export."""
     import safetensors.torch
 

@@ -40,13 +40,13 @@ def test_auto_takes_native_bf16_and_says_why() -> None:
     assert hardware.threads == torch.get_num_threads() == available_cores()
 
 
-def test_the_no_that_accelerate_launch_exports_is_not_a_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_precision_no_that_accelerate_launch_exports_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
     assert on_cpu().mixed_precision == NATIVE
     assert on_cpu("no").mixed_precision == "no"
 
 
-def test_a_precision_that_accelerate_was_launched_with_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_precision_that_accelerate_was_launched_with_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "native_bf16", lambda _: None)
     assert choose_precision("auto", "cpu")[0] == "no"
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
@@ -54,9 +54,7 @@ def test_a_precision_that_accelerate_was_launched_with_is_taken(monkeypatch: pyt
     assert choose_precision("no", "cpu")[0] == "no"
 
 
-def test_a_precision_in_accelerates_configuration_file_is_taken(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_precision_in_accelerates_configuration_file_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from accelerate.commands.config import config_args
 
     file = tmp_path / "default_config.yaml"

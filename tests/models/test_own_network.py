@@ -91,12 +91,12 @@ def test_two_processes_compute_what_one_computes(name: str, tmp_path: Path) -> N
     assert losses[1] == pytest.approx(losses[0], rel=1e-12)
 
 
-def test_a_class_is_passed_from_python(tmp_path: Path) -> None:
+def test_a_class_can_be_passed_from_python(tmp_path: Path) -> None:
     result = train(settings("cnn", epochs=1, output_dir=tmp_path), model=Grouped)
     assert result.model == "tests.models.own_networks:Grouped"
 
 
-def test_a_changed_file_is_another_run(tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_changed_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(settings("my_net.py:Residual", checkpoint_every=2, output_dir=tmp_path), StopAfter(5))
     changed = tmp_path / "my_net.py"

@@ -117,7 +117,7 @@ def test_a_tracker_that_is_not_installed_names_its_package(monkeypatch: pytest.M
         Tracking(["comet_ml"], print)
 
 
-def test_a_tracker_that_fails_is_told_of_once_and_ends_nothing(
+def test_a_failing_tracker_gives_one_notice_and_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Broken:

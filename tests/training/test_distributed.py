@@ -99,7 +99,7 @@ def test_all_processes_test_with_the_batch_norm_statistics_that_are_saved(run: R
     assert json.loads(saved.stdout)["loss"] == pytest.approx(json.loads(trained.stdout)["test_loss"], rel=1e-5)
 
 
-def test_processes_starts_them_and_gives_the_result_of_torchrun(run: Run, tmp_path: Path) -> None:
+def test_the_option_processes_gives_the_result_of_torchrun(run: Run, tmp_path: Path) -> None:
     done = run(*SMALL, "--processes", 2, "--threads", 1, "--json", "--output-dir", "a")
     result = check_one_voice(done, tmp_path / "a")
     other = run(*SMALL, "--threads", 1, "--json", "--output-dir", "b", launcher=torchrun(2))

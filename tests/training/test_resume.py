@@ -14,6 +14,7 @@ from mnist_accel import TrainConfig, TrainResult, train
 from mnist_accel.errors import DataError, OutputError
 from mnist_accel.files import checkpoint
 from mnist_accel.files.checkpoint import CheckpointError, CheckpointFolder
+from mnist_accel.files.untrusted import read_limited
 from mnist_accel.training import loop
 from mnist_accel.training.bad_numbers import NumbersError
 from mnist_accel.training.events import Observer
@@ -111,11 +112,11 @@ def test_a_run_that_was_done_but_for_its_files_is_finished(tmp_path: Path, monke
     assert resumed.test_accuracy == whole.test_accuracy
 
 
-def test_auto_starts_anew_where_there_is_nothing(tmp_path: Path) -> None:
+def test_auto_starts_a_new_run_where_there_is_no_checkpoint(tmp_path: Path) -> None:
     assert run(tmp_path / "new", resume="auto").weights_sha256 == run(tmp_path / "whole").weights_sha256
 
 
-def test_never_starts_anew_and_points_at_the_unfinished_run(unfinished: Path, tmp_path: Path) -> None:
+def test_never_starts_a_new_run_and_names_the_unfinished_one(unfinished: Path, tmp_path: Path) -> None:
     listener = Listener()
     assert run(unfinished, listener).weights_sha256 == run(tmp_path / "whole").weights_sha256
     assert any("unfinished run" in text and "--resume auto" in text for text in listener.notices)
@@ -176,7 +177,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_differences(unfinished:
         run(unfinished, resume="auto", mixed_precision="no")
 
 
-def test_what_may_change_the_last_bits_is_told_at_a_resume(unfinished: Path) -> None:
+def test_a_resume_names_the_changes_that_may_alter_the_last_bits(unfinished: Path) -> None:
     listener = Listener()
     run(unfinished, listener, resume="auto", threads=2, speedups=False)
     for part in ("threads was 1, is 2", "speedups was True, is False"):
@@ -197,13 +198,12 @@ def test_a_save_reads_back_only_its_own_checkpoint_and_a_resume_reads_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    original = checkpoint.read_limited
 
     def counted(path: Path, limit: int) -> bytes:
         read.append(path.name)
-        return original(path, limit)
+        return read_limited(path, limit)
 
-    monkeypatch.setattr(checkpoint, "read_limited", counted)
+    monkeypatch.setattr("mnist_accel.files.checkpoint.read_limited", counted)
     unplugged_after(5, tmp_path, checkpoint_every=1, keep=50)
     names = [path.name for _, path in CheckpointFolder(tmp_path / "checkpoints").numbered()]
     assert len(names) >= 4
@@ -255,7 +255,7 @@ def test_a_save_that_fails_leaves_the_earlier_checkpoint(tmp_path: Path, monkeyp
     assert checkpoint.read(folder.folder / "checkpoint-000001.safetensors").state == b"first"
 
 
-def test_a_checkpoint_holds_all_that_was_promised(tmp_path: Path) -> None:
+def test_a_checkpoint_holds_position_history_environment_and_tensors(tmp_path: Path) -> None:
     unplugged_after(8, tmp_path, checkpoint_every=4, validation_samples=100)
     found = checkpoint.read(CheckpointFolder(tmp_path / "checkpoints").numbered()[-1][1])
     state = SavedState.model_validate_json(found.state)

@@ -119,7 +119,7 @@ def resumed(run: Run, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
-def test_a_signal_saves_and_leaves_and_nothing_is_lost(
+def test_a_signal_stops_the_run_after_a_checkpoint_and_nothing_is_lost(
     live: Callable[..., Live],
     run: Run,
     expected: Callable[[int], str],
@@ -140,7 +140,7 @@ def test_a_signal_saves_and_leaves_and_nothing_is_lost(
     assert resumed(run)["weights_sha256"] == expected(1)
 
 
-def test_a_second_ctrl_c_leaves_at_once(live: Callable[..., Live]) -> None:
+def test_a_second_ctrl_c_ends_the_run_at_once(live: Callable[..., Live]) -> None:
     """The first one cannot be answered: the process is stuck in a save to a disk that hangs."""
     program = (
         "import sys, time; from mnist_accel import cli; from mnist_accel.files.checkpoint import CheckpointFolder\n"
@@ -160,7 +160,7 @@ def test_a_second_ctrl_c_leaves_at_once(live: Callable[..., Live]) -> None:
     assert time.monotonic() - began < 1
 
 
-def test_ctrl_c_before_training_leaves_at_once(live: Callable[..., Live]) -> None:
+def test_ctrl_c_before_training_ends_the_run_at_once(live: Callable[..., Live]) -> None:
     program = (
         "import sys, time; from mnist_accel import cli; from mnist_accel.data import datasets\n"
         "def slow(*_):\n    print('loading', file=sys.stderr, flush=True)\n    time.sleep(100)\n"
@@ -260,7 +260,7 @@ def test_a_stopped_rank_is_given_up_after_the_timeout(live: Callable[..., Live])
     assert not stopped.is_running()
 
 
-def test_sigusr1_says_where_the_run_is(live: Callable[..., Live]) -> None:
+def test_sigusr1_prints_the_position_of_the_run(live: Callable[..., Live]) -> None:
     one = live(*RUN)
     one.wait_for_epoch(1)
     one.process.send_signal(signal.SIGUSR1)

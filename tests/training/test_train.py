@@ -98,7 +98,9 @@ def test_pictures_that_cannot_be_drawn_are_a_notice_and_the_weights_are_there(
         ({"batch_size": 100_000, "epochs": 1}, "larger than the 500 training samples"),
     ],
 )
-def test_settings_that_cannot_have_been_meant_are_told(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+def test_settings_that_cannot_have_been_meant_give_a_notice(
+    tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
     recorder = Recorder()
     train(small(tmp_path, **settings), recorder)
     assert any(words in text for text in recorder.notices)
@@ -112,7 +114,7 @@ def test_accumulation_gives_the_same_curve(tmp_path: Path) -> None:
     assert parts.test_loss == pytest.approx(whole.test_loss, rel=1e-12)
 
 
-def test_a_python_caller_sees_nothing_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_python_api_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     train(small(tmp_path, epochs=1))
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
