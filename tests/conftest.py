@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,17 @@ def _small_mnist(train: int = 4000, test: int = 1000) -> str:
 
 SMALL_MNIST = _small_mnist()
 """For `--dataset`: 4,000 training and 1,000 test digits of MNIST."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Train and predict on one thread in this process: tests run in as many processes as there are cores."""
+    import torch  # here, because the controlling process of pytest-xdist does not need it
+
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mnist_accel.hardware.accelerator.available_cores", lambda: 1)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 from mnist_accel.config.settings import EvaluateConfig, TrainConfig, option_name, settings
 from tests.conftest import SMALL_MNIST, Run
 
-SMALL = ("train", "--dataset", SMALL_MNIST, "--epochs", 1, "--train-samples", 300)
+SMALL = ("train", "--dataset", SMALL_MNIST, "--epochs", 1, "--train-samples", 300, "--threads", 1)
 
 
 @pytest.mark.parametrize(

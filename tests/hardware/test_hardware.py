@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState, GradientState
 from mnist_accel.errors import UserError
 from mnist_accel.hardware import accelerator, precision
 from mnist_accel.hardware.accelerator import Hardware, start_hardware
-from mnist_accel.hardware.cores import available_cores, has_compiler
+from mnist_accel.hardware.cores import has_compiler
 from mnist_accel.hardware.precision import choose_precision, native_bf16
 
 NATIVE = "bf16" if native_bf16("cpu") else "no"
@@ -37,7 +37,13 @@ def test_auto_takes_native_bf16_and_says_why() -> None:
     hardware = on_cpu()
     assert hardware.mixed_precision == NATIVE
     assert "native" in hardware.precision_reason
-    assert hardware.threads == torch.get_num_threads() == available_cores()
+
+
+def test_the_cores_are_divided_among_the_local_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerator, "available_cores", lambda: 5)
+    for processes, threads in ((1, 5), (2, 2), (8, 1)):
+        monkeypatch.setattr(accelerator, "local_world_size", lambda processes=processes: processes)
+        assert on_cpu().threads == torch.get_num_threads() == threads
 
 
 def test_the_precision_no_that_accelerate_launch_exports_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
