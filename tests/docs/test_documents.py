@@ -4,6 +4,7 @@ Commands run one after another in a folder of their own for each document, with 
 """
 
 import dataclasses
+import functools
 import os
 import re
 import shlex
@@ -12,7 +13,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
@@ -27,9 +27,17 @@ from tests.docs.blocks import PROGRAMS, ROOT, parser
 SMALLER = {"--train-samples": "200", "--epochs": "1", "--seeds": "2"}
 """Options of `train` that replace those of the document. `--seeds` only where the document has it."""
 TEST_SAMPLES = 500
-"""Of each data set, in commands that run in this process."""
+"""Of MNIST, in commands that run in this process."""
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+
+
+@functools.cache
+def mnist() -> DataSet:
+    """MNIST with TEST_SAMPLES test samples. It is read once for all documents."""
+    whole = datasets.load("mnist", Path(), print)
+    test = Digits(whole.test.images[:TEST_SAMPLES], whole.test.labels[:TEST_SAMPLES])
+    return dataclasses.replace(whole, test=test)
 
 
 class Shell:
@@ -110,14 +118,8 @@ def test_commands_and_python_blocks_of_a_document_run(
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.syspath_prepend(str(folder))
-    load = datasets.load
-
-    def load_less(*arguments: Any) -> DataSet:
-        found = load(*arguments)
-        test = Digits(found.test.images[:TEST_SAMPLES], found.test.labels[:TEST_SAMPLES])
-        return dataclasses.replace(found, test=test)
-
-    monkeypatch.setattr(datasets, "load", load_less)
+    small, load = mnist(), datasets.load
+    monkeypatch.setattr(datasets, "load", lambda name, *rest: small if name == "mnist" else load(name, *rest))
     for example in Sybil([parser(Shell(folder, monkeypatch).run, folder)]).parse(document).examples():
         example.evaluate()
 
