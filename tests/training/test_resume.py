@@ -1,4 +1,4 @@
-"""Checkpoints and resuming within one process: whole or refused, and exact."""
+"""Checkpoints and resuming in one process: a checkpoint is complete or refused, and a resumed run ends the same."""
 
 import json
 import os

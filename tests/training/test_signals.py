@@ -1,4 +1,4 @@
-"""Real signals to real processes: what a cluster, a keyboard and a full disk do to a run."""
+"""How real runs react to signals, to processes that are killed or stopped, and to a full disk."""
 
 import json
 import os
@@ -26,7 +26,7 @@ TWO = pytest.mark.skipif(available_cores() < 2, reason="two processes need two c
 
 
 class Live:
-    """A command that is running, in a session of its own, and what it says."""
+    """A running command, in a session of its own, and its log."""
 
     def __init__(self, folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> None:
         self.log = folder / "stderr.log"
