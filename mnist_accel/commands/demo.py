@@ -20,7 +20,7 @@ def demo(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 7860,
 ) -> int:
-    """Draw digits in the browser and see how the network reads them. Needs pip install "mnist-accel[demo]".
+    """Draw digits in the browser and see how the network reads them.
 
     For example:
       mnist-accel demo

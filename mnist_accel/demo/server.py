@@ -1,36 +1,37 @@
-"""Serves the demo's page with Gradio. Everything in Gradio that contacts other servers is turned off."""
+"""Serves the page to draw on, and reads the pictures that it sends. The page uses nothing from other servers."""
 
-import base64
 import contextlib
 import errno
-import importlib.util
+import json
 import os
 import signal
 import socket
-import tempfile
+import sys
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jinja2
 from PIL import Image
 
-from mnist_accel.demo import page
 from mnist_accel.errors import UserError
 from mnist_accel.pictures import picture_file
-from mnist_accel.pictures.picture_file import PictureError
+from mnist_accel.pictures.predict import read_pictures
 
 if TYPE_CHECKING:
     from mnist_accel.models.classifier import Classifier
 
-FILES = Path(__file__).parent
-SIDE = 560
-"""The side of the drawing area in pixels; an opened picture is reduced to it."""
-INVITATION = "Draw, and the answer appears here."
+FILES = {"/page.css": "text/css; charset=utf-8", "/page.js": "text/javascript; charset=utf-8"}
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there, so that no other program takes the port while the model is loaded."""
-    if importlib.util.find_spec("gradio") is None:
-        raise UserError("the demo needs Gradio, which is not installed", 'pip install "mnist-accel[demo]"')
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
@@ -43,75 +44,75 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(model: "Classifier", listener: socket.socket) -> None:
     """Show the page to everyone who connects to `listener`, until Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is removed
-    with tempfile.TemporaryDirectory(prefix="mnist-accel-demo-") as folder:
-        # Gradio and huggingface_hub read these when they are imported. Opened pictures are deleted with the folder.
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
-        os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
-        import uvicorn
-
-        # An open page keeps a connection open; it is closed after a second.
-        config = uvicorn.Config(_app(model), log_level="critical", timeout_graceful_shutdown=1)
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        _Server(model, listener).serve_forever()
 
 
-def _app(model: "Classifier") -> Any:
-    import gradio
-    from fastapi import FastAPI
+def reading(content: bytes, model: "Classifier") -> dict[str, Any]:
+    """The network's reading of a picture file: the object of `predict --json`, with the picture's width and height.
 
-    # Gradio's launch() would request the page's own address through a proxy, and might take another port.
-    return gradio.mount_gradio_app(
-        FastAPI(),
-        _build(model),
-        path="/",
-        footer_links=[],
-        **dict.fromkeys(("run_history", "enable_monitoring", "mcp_server", "ssr_mode", "pwa", "show_error"), False),
-        max_file_size=picture_file.LARGEST_FILE,
-        # The default theme's fonts may come from Google.
-        theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-        css_paths=FILES / "page.css",
-    )
-
-
-def _build(model: "Classifier") -> Any:
-    import gradio
-
-    title, heading = page.heading(model)
-    with gradio.Blocks(title=title) as blocks:
-        gradio.HTML(heading)
-        with gradio.Row():
-            with gradio.Column():
-                drawing = gradio.HTML(
-                    html_template=f"<canvas width={SIDE} height={SIDE} role=img aria-label='Drawing area'></canvas>",
-                    js_on_load=(FILES / "drawing.js").read_text(encoding="utf-8"),
-                    elem_id="drawing",
-                )
-                with gradio.Row():
-                    size: dict[str, Any] = {"size": "md", "min_width": 100}
-                    clear = gradio.Button("Clear", **size)
-                    upload = gradio.UploadButton("Open a picture", type="binary", file_types=["image"], **size)
-            with gradio.Column():
-                output = gradio.HTML(page.message(model, INVITATION), elem_id="answer")
-        how: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
-        # Of the drawings that arrive while one is read, only the newest is read next.
-        drawing.input(lambda url: _read_drawing(url, model), drawing, output, trigger_mode="always_last", **how)
-        upload.upload(lambda content: _read_upload(content, model), upload, [drawing, output], **how)
-        clear.click(None, js="() => document.querySelector('#drawing canvas').dispatchEvent(new Event('clear'))")
-    return blocks
-
-
-def _read_drawing(url: str | None, model: "Classifier") -> str:
-    if not url:
-        return page.message(model, INVITATION)
-    return page.answer(picture_file.decode(base64.b64decode(url.removeprefix(page.PNG_URL))).pixels, model)
-
-
-def _read_upload(content: bytes, model: "Classifier") -> tuple[str, str]:
+    Each digit also has its `image`, the network's input as a data URL. An error is a sentence.
+    """
     try:
         pixels = picture_file.decode(content).pixels
-    except PictureError as error:
-        return "", page.message(model, page.sentence(f"this file: {error}"))
-    shown = Image.fromarray(pixels)
-    shown.thumbnail((SIDE, SIDE))
-    return page.png_url(shown), page.answer(pixels, model)
+        [result] = read_pictures([pixels], model, top_k=len(model.class_names))
+    except UserError as error:
+        return {"error": f"{str(error)[0].upper()}{str(error)[1:]}.", "digits": []}
+    answer = result.as_json() | {"size": pixels.shape[1::-1]}
+    if result.error:
+        answer["error"] = f"Nothing found: {result.error.removeprefix('blank: ')}."
+    for shown, digit in zip(answer["digits"], result.digits, strict=True):
+        shown["image"] = picture_file.png_url(Image.fromarray(digit.image))
+    return answer
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, model: "Classifier", listener: socket.socket) -> None:
+        super().__init__(listener.getsockname()[:2], _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.model = model
+        templates = jinja2.Environment(loader=jinja2.PackageLoader("mnist_accel.demo", "."), autoescape=True)
+        digits = all(name.isdigit() for name in model.class_names)
+        title = "Draw a digit" if digits else "Draw a picture"
+        page = templates.get_template("page.html").render(title=title, model=model)
+        self.pages = {"/": ("text/html; charset=utf-8", page.encode())}
+        for path, kind in FILES.items():
+            self.pages[path] = (kind, Path(__file__).with_name(path[1:]).read_bytes())
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a browser may leave early
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        if self.path not in self.server.pages:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        self._answer(*self.server.pages[self.path])
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if self.path != "/read" or not length.isdecimal():
+            self.send_error(HTTPStatus.BAD_REQUEST)
+        elif int(length) > picture_file.LARGEST_FILE:
+            self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        else:
+            answer = reading(self.rfile.read(int(length)), self.server.model)
+            self._answer("application/json", json.dumps(answer).encode())
+
+    def _answer(self, kind: str, content: bytes) -> None:
+        self.send_response(HTTPStatus.OK)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **HEADERS}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 the name of the standard library
+        """Nothing is printed for a request."""

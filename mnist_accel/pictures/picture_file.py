@@ -1,6 +1,8 @@
 """Reads picture files of any kind safely, as upright arrays of 8 bits."""
 
+import base64
 import contextlib
+import functools
 import glob
 import io
 import os
@@ -87,7 +89,7 @@ def read(name: str) -> Picture:
         PictureError: it cannot be read, or is too large.
     """
     if name == STDIN:
-        return decode(sys.stdin.buffer.read(LARGEST_FILE + 1))
+        return decode(_stdin())
     try:
         if os.path.isdir(name) and not _in_folder(name):  # noqa: PTH112 as above
             raise PictureError("a folder without pictures", f"pictures end in {', '.join(sorted(SUFFIXES))}")
@@ -99,6 +101,12 @@ def read(name: str) -> Picture:
             raise PictureError("no file matches this pattern", "check the folder and the spelling") from error
         reason = printable(error.strerror or error)
         raise PictureError(f"cannot be read: {reason[0].lower()}{reason[1:]}") from error
+
+
+@functools.cache
+def _stdin() -> bytes:
+    """What stdin holds; it can be read only once."""
+    return sys.stdin.buffer.read(LARGEST_FILE + 1)
 
 
 def decode(content: bytes) -> Picture:
@@ -163,6 +171,11 @@ def png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
+
+
+def png_url(image: Image.Image) -> str:
+    """The image as a data URL."""
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
