@@ -1,5 +1,6 @@
 """`mnist-accel predict`."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,13 @@ import typer
 
 from mnist_accel.commands.common import ModelOption, print_errors, print_json
 from mnist_accel.errors import EXIT_FAILED, printable
+
+
+class Shown(StrEnum):
+    """Values of `--show`."""
+
+    DOUBTFUL = "doubtful"
+    ALL = "all"
 
 
 def predict(
@@ -20,6 +28,13 @@ def predict(
         Path | None,
         typer.Option(metavar="DIR", help="Save the network's inputs in this folder: a 28×28 PNG for each digit."),
     ] = None,
+    save_picture: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Save each picture in this folder, with boxes and labels drawn on it."),
+    ] = None,
+    show: Annotated[
+        Shown, typer.Option(help="Digits to draw on the terminal, with their probabilities.")
+    ] = Shown.DOUBTFUL,
     json: Annotated[
         bool, typer.Option("--json", help="Print a JSON list with an object for each picture as the last line.")
     ] = False,
@@ -29,29 +44,31 @@ def predict(
     For example:
       mnist-accel predict photo.jpg
       mnist-accel predict scans/ '*.png' --top-k 1 --json
-      cat form.png | mnist-accel predict - --save-input seen
+      cat form.png | mnist-accel predict - --save-picture answers
     """
     from mnist_accel.files.atomic import require_writable
     from mnist_accel.models import classifier
     from mnist_accel.pictures import picture_file
     from mnist_accel.pictures.predict import read_files
-    from mnist_accel.pictures.saved_inputs import SavedInputs
+    from mnist_accel.pictures.saved import SavedPictures
     from mnist_accel.reports.predictions_table import PredictionsTable
 
     names = picture_file.find(images)
-    if save_input:
-        require_writable(save_input, "--save-input")
-    inputs = SavedInputs(save_input) if save_input else None
-    table = None if json else PredictionsTable(pictures=len(names))
+    for folder, option in ((save_input, "--save-input"), (save_picture, "--save-picture")):
+        if folder:
+            require_writable(folder, option)
+    saved = SavedPictures(save_input, save_picture)
+    table = PredictionsTable(show_all=show is Shown.ALL)
     results = []
     for result in read_files(names, classifier.load(weights, model=model), top_k):
         results.append(result)
         if result.error is not None:
             print_errors([f"{printable(result.file, 150)}: {result.error}"])
-        elif table:
+        elif not json:
             table.show(result)
-        if inputs:
-            inputs.save(result)
+        saved.save(result)
     if json:
         print_json([result.as_json() for result in results])
+    else:
+        table.summarise(results)
     return EXIT_FAILED if any(result.error is not None for result in results) else 0

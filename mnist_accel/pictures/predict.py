@@ -4,36 +4,29 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from mnist_accel.pictures import ink, mnist_form, page, picture_file, strokes
-from mnist_accel.pictures.picture_file import NothingFoundError, Picture, PictureError
+from mnist_accel.pictures.picture_file import NothingFoundError, PictureError
 from mnist_accel.pictures.strokes import Box, Mark
+
+if TYPE_CHECKING:
+    from mnist_accel.models.classifier import Classifier
+
+Source = str | npt.NDArray[np.uint8] | Image.Image
 
 PICTURES_AT_ONCE = 256
 """The digits of so many pictures go through the network together."""
 SURE = 0.9
 """An answer of lower probability is doubtful."""
-
-
 GAP = 0.9
 """Between two numbers in a row, of the digits' median height."""
 DIGITS = list("0123456789")
 """The classes of a model whose answers `rejection` checks."""
-
-
-class Model(Protocol):
-    """A trained classifier."""
-
-    @property
-    def class_names(self) -> Sequence[str]: ...
-
-    def probabilities(self, images: npt.NDArray[np.uint8], /) -> npt.NDArray[np.float32]:
-        """Of uint8 images (N, 28, 28), white on black; float32 (N, classes)."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +75,16 @@ class PictureResult:
         return "".join(digit.label for digit in self.digits)
 
     @property
+    def is_doubtful(self) -> bool:
+        """Whether any digit has a doubt."""
+        return any(digit.doubt for digit in self.digits)
+
+    @property
+    def probability(self) -> float:
+        """That of the least certain digit; 0 if there is none."""
+        return min((digit.probability for digit in self.digits), default=0.0)
+
+    @property
     def lines(self) -> list[str]:
         """The labels of each row, with a space where the writer left a gap."""
         lines: list[str] = []
@@ -100,39 +103,34 @@ class PictureResult:
         return {"file": self.file, "lines": self.lines, "digits": digits, "error": self.error}
 
 
-def read_files(names: Iterable[str], model: Model, top_k: int = 3) -> Iterator[PictureResult]:
+def read_files(names: Iterable[str], model: "Classifier", top_k: int = 3) -> Iterator[PictureResult]:
     """The results of picture files, in the order of their names."""
     remaining = iter(names)
     while batch := list(itertools.islice(remaining, PICTURES_AT_ONCE)):
-        yield from _read(batch, model, top_k)
+        yield from read_pictures(batch, model, top_k)
 
 
-def read_pictures(
-    sources: Sequence[npt.NDArray[np.uint8] | Image.Image], model: Model, top_k: int = 3
-) -> list[PictureResult]:
-    """The results of pictures in memory: uint8 (H, W), (H, W, 3) or (H, W, 4) each, or Pillow images."""
-    return _read(sources, model, top_k)
+def read_pictures(sources: Sequence[Source], model: "Classifier", top_k: int = 3) -> list[PictureResult]:
+    """The results of pictures: names of files, uint8 (H, W), (H, W, 3) or (H, W, 4), or Pillow images.
 
-
-def _read(
-    sources: Sequence[str | npt.NDArray[np.uint8] | Image.Image], model: Model, top_k: int
-) -> list[PictureResult]:
-    """The results; a picture that is not read without doubt is tried as one digit that fills it."""
+    A picture that one digit may fill is read both ways, unless the first leaves no doubt.
+    """
     found = [_find(source) for source in sources]
     results = _labelled([result for result, _ in found], model, top_k)
-    again = {n: whole for n, (_, whole) in enumerate(found) if whole and (results[n].error or _doubts(results[n]))}
-    seconds = _labelled([PictureResult(results[n].file, [whole]) for n, whole in again.items()], model, top_k)
-    for n, second in zip(again, seconds, strict=True):
-        if results[n].error or not _doubts(second):
-            results[n] = second
+    wholes = {
+        number: PictureResult(result.file, [whole])
+        for number, (result, (_, whole)) in enumerate(zip(results, found, strict=True))
+        if whole and (result.is_doubtful or len(result.digits) != 1)
+    }
+    for number, whole in zip(wholes, _labelled(list(wholes.values()), model, top_k), strict=True):
+        first = results[number]
+        is_better = not whole.is_doubtful and (first.is_doubtful or whole.probability > first.probability)
+        if first.error or is_better:
+            results[number] = whole
     return results
 
 
-def _doubts(result: PictureResult) -> bool:
-    return any(digit.doubt for digit in result.digits)
-
-
-def _find(source: str | npt.NDArray[np.uint8] | Image.Image) -> tuple[PictureResult, Digit | None]:
+def _find(source: Source) -> tuple[PictureResult, Digit | None]:
     """The digits of a picture, before the network labels them; and the picture as one digit, if it may be one."""
     file, whole = source if isinstance(source, str) else "", None
     try:
@@ -140,30 +138,24 @@ def _find(source: str | npt.NDArray[np.uint8] | Image.Image) -> tuple[PictureRes
             picture = picture_file.read(source)
         else:
             picture = picture_file.from_image(source if isinstance(source, Image.Image) else Image.fromarray(source))
-        if mnist_form.is_conventional(picture.pixels):
-            return PictureResult(file, [Digit("", 0.0, [], (0, 0, *picture.size), picture.pixels)]), None
-        if (filled := ink.of_one_digit(picture.pixels)) is not None:
-            whole = Digit("", 0.0, [], (0, 0, *picture.size), mnist_form.to_mnist(filled))
-        return PictureResult(file, _digits(picture)), whole
-    except NothingFoundError as error:
-        return PictureResult(file, error=str(error)), whole
+        pixels, everything = picture.pixels, (0, 0, *picture.size)
+        if mnist_form.is_conventional(pixels):
+            return PictureResult(file, [Digit("", 0.0, [], everything, pixels)]), None
+        if (filled := ink.of_one_digit(pixels)) is not None:
+            whole = Digit("", 0.0, [], everything, mnist_form.to_mnist(filled))
+        pixels, page_left, page_top = page.cut_out(pixels)
+        marks = strokes.find_marks(ink.strength(pixels))
+        if not marks:
+            raise NothingFoundError("no digit found: specks, lines or an edge at most")
     except PictureError as error:
-        return PictureResult(file, error=str(error)), None
-
-
-def _digits(picture: Picture) -> list[Digit]:
-    """The digits of a picture without labels; PictureError if there are none, or too many."""
-    pixels, page_left, page_top = page.cut_out(picture.pixels)
-    marks = strokes.find_marks(ink.strength(pixels))
-    if not marks:
-        raise NothingFoundError("no digit found: specks, lines or an edge at most")
-    scale = np.tile(np.array(picture.size) / picture.pixels.shape[1::-1], 2)
-    corner = (page_left, page_top) * 2
-    boxes = [tuple(((np.array(mark.box) + corner) * scale).round().astype(int).tolist()) for mark in marks]
-    return [
-        Digit("", 0.0, [], (box[0], box[1], box[2], box[3]), mnist_form.to_mnist(mark.ink), _shape_doubt(mark))
-        for mark, box in zip(marks, boxes, strict=True)
-    ]
+        return PictureResult(file, error=str(error)), whole if isinstance(error, NothingFoundError) else None
+    digits = []
+    for mark in marks:
+        box = (np.array(mark.box) + (page_left, page_top) * 2) * (picture.size[0] / picture.pixels.shape[1])
+        left, top, right, bottom = box.round().astype(int).tolist()
+        image = mnist_form.to_mnist(mark.ink)
+        digits.append(Digit("", 0.0, [], (left, top, right, bottom), image, _shape_doubt(mark)))
+    return PictureResult(file, digits), whole
 
 
 def _shape_doubt(mark: Mark) -> str:
@@ -179,7 +171,7 @@ def _shape_doubt(mark: Mark) -> str:
     return ""
 
 
-def _labelled(found: list[PictureResult], model: Model, top_k: int) -> list[PictureResult]:
+def _labelled(found: list[PictureResult], model: "Classifier", top_k: int) -> list[PictureResult]:
     images = [digit.image for one in found for digit in one.digits]
     if not images:
         return found

@@ -14,33 +14,40 @@ from rich.text import Text
 from mnist_accel.errors import printable
 from mnist_accel.pictures.predict import Digit, PictureResult
 
-MOST_DRAWN = 12
-"""If there are more pictures, each gets one line."""
 BAR = 12
 """Characters for a probability of 1."""
 
 
 class PredictionsTable:
-    """Shows each picture's result on stdout as soon as it is known."""
+    """Shows each picture's result on stdout as soon as it is known; doubtful digits are drawn, or all."""
 
-    def __init__(self, pictures: int, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, show_all: bool = False) -> None:
         self.console = console or Console(highlight=False)
-        self.is_drawn = self.console.is_terminal and pictures <= MOST_DRAWN
+        self.show_all = show_all
 
     def show(self, result: PictureResult) -> None:
         """Show the labels of one picture, which has at least one digit."""
         file = result.file if result.file.isprintable() else printable(result.file)
-        if not self.is_drawn:
+        number = printable(" / ".join(result.lines))
+        if not self.console.is_terminal:
             doubts = "; ".join(printable(f"{digit.label}: {digit.doubt}") for digit in result.digits if digit.doubt)
-            lowest = _floored(min(digit.probability for digit in result.digits))
-            print("\t".join([file, printable(result.text), lowest, doubts]).rstrip(), flush=True)
+            print("\t".join([file, number, _floored(result.probability), doubts]).rstrip(), flush=True)
             return
-        self.console.print(
-            Text(file, style="bold"), Text(f"  {printable(' / '.join(result.lines))}", style="bold green"), sep=""
-        )
+        shown = Text(number, style="bold yellow" if result.is_doubtful else "bold green")
+        self.console.print(shown, Text(f" {file}"))
         is_coloured = self.console.color_system is not None and not self.console.no_color
-        panels = [_panel(digit, is_coloured=is_coloured) for digit in result.digits]
-        self.console.print(Columns([Padding(panel, (0, 0, 1, 0)) for panel in panels]))
+        panels = [_panel(digit, is_coloured=is_coloured) for digit in result.digits if digit.doubt or self.show_all]
+        if panels:
+            self.console.print(Columns([Padding(panel, (1, 0, 0, 0)) for panel in panels]))
+            self.console.print(shown)
+
+    def summarise(self, results: list[PictureResult]) -> None:
+        """On a terminal, count several pictures by their outcome."""
+        if self.console.is_terminal and len(results) > 1:
+            failed = sum(result.error is not None for result in results)
+            doubtful = sum(result.is_doubtful for result in results)
+            counts = f"{len(results) - failed - doubtful} read, {doubtful} doubtful, {failed} not read"
+            self.console.print(f"{len(results)} pictures: {counts}", style="bold")
 
 
 def _panel(digit: Digit, *, is_coloured: bool) -> Table:

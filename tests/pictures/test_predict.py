@@ -78,7 +78,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def read_picture(source: Pixels | Image.Image, model: prediction.Model) -> prediction.PictureResult:
+def read_picture(source: Pixels | Image.Image, model: Classifier) -> prediction.PictureResult:
     [result] = prediction.read_pictures([source], model)
     return result
 
@@ -277,6 +277,7 @@ def test_the_command_reads_on_after_bad_pictures_and_exits_with_1(weights: Path,
     command = [
         *(sys.executable, "-m", "mnist_accel", "predict", "zero.png", "a.png", "folder", "b*.jpg", "missing.png"),
         *("empty folder", "-", "--weights", str(weights), "--json", "--save-input", "seen", "--top-k", "2"),
+        *("--save-picture", "answers"),
     ]
     done = subprocess.run(
         command, cwd=tmp_path, env=clean_environment(), input=encoded(write("41")), capture_output=True, check=False
@@ -300,6 +301,12 @@ def test_the_command_reads_on_after_bad_pictures_and_exits_with_1(weights: Path,
     }
     with Image.open(tmp_path / "seen" / "a_digit1_7.png") as seen:
         assert seen.size == (28, 28)
+    answers = {path.name for path in (tmp_path / "answers").iterdir()}
+    assert answers == {"a_answer.png", "a-2_answer.png", "b 1_answer.png", "stdin_answer.png"}
+    with Image.open(tmp_path / "answers" / "stdin_answer.png") as answer:
+        left, top, right, _ = found[-1]["digits"][0]["box"]
+        assert answer.size == write("41").size
+        assert all(answer.getpixel((x, top)) in {(10, 125, 51), (194, 84, 0)} for x in (left, right - 1))
 
 
 def test_off_a_terminal_each_picture_gives_one_line(weights: Path, tmp_path: Path) -> None:
@@ -317,11 +324,29 @@ def test_the_terminal_shows_the_input_of_the_network_without_colours_too(options
     image[4:24, 13:15] = 255
     digit = prediction.Digit("1", 0.62, [("1", 0.62), ("7", 0.3)], (0, 0, 28, 28), image, "not sure: 1 or 7")
     console = Console(file=io.StringIO(), width=100, record=True, force_terminal=True, **options)
-    PredictionsTable(1, console).show(prediction.PictureResult("one.png", [digit]))
+    PredictionsTable(console).show(prediction.PictureResult("one.png", [digit]))
     text = console.export_text()
     assert sum(" ██ " in line for line in text.splitlines()) == 10
     for expected in ("one.png", "62.0%", "30.0%", "not sure: 1 or 7"):
         assert expected in text
+    assert text.splitlines()[0].split() == ["1", "one.png"]
+    assert text.splitlines()[-1].split() == ["1"]
+
+
+@pytest.mark.parametrize(("show_all", "drawn"), [(False, 1), (True, 2)])
+def test_the_terminal_draws_doubtful_digits_or_all_and_counts_the_pictures(show_all: bool, drawn: int) -> None:
+    image = np.full((28, 28), 255, np.uint8)
+    sure = prediction.Digit("1", 0.99, [("1", 0.99)], (0, 0, 28, 28), image)
+    doubtful = prediction.Digit("7", 0.6, [("7", 0.6)], (60, 0, 88, 28), image, "not sure: 7 or 1")
+    console = Console(file=io.StringIO(), width=100, record=True, force_terminal=True)
+    table = PredictionsTable(console, show_all=show_all)
+    results = [prediction.PictureResult(f"{len(digits)}.png", digits) for digits in ([sure, doubtful], [sure])]
+    table.show(results[0])
+    text = console.export_text()
+    assert text.splitlines()[0].split() == ["1", "7", "2.png"]  # with the writer's gap
+    assert text.count(" at ") == drawn
+    table.summarise([*results, prediction.PictureResult("3.png", error="blank")])
+    assert console.export_text().strip() == "3 pictures: 1 read, 1 doubtful, 1 not read"
 
 
 def test_the_function_takes_one_file_or_several(weights: Path, tmp_path: Path) -> None:
@@ -335,22 +360,13 @@ def test_the_function_takes_one_file_or_several(weights: Path, tmp_path: Path) -
         predict_function(tmp_path / "a.png", tmp_path / "nowhere.pth")
 
 
-class FixedModel:
-    """Answers 0 to every image."""
-
-    class_names = ("zero", "one")
-
-    def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return np.tile(np.array([1, 0], dtype=np.float32), (len(images), 1))
-
-
-def test_a_page_of_3000_marks_is_recognised_as_text_quickly() -> None:
+def test_a_page_of_3000_marks_is_recognised_as_text_quickly(model: Classifier) -> None:
     page = np.full((1500, 1600), 230, np.uint8)
     for number in range(3000):
         y, x = divmod(number, 60)
         page[20 + 29 * y : 32 + 29 * y, 20 + 26 * x : 24 + 26 * x] = 20
     began = time.perf_counter()
-    result = read_picture(page, FixedModel())
+    result = read_picture(page, model)
     assert "looks like text" in (result.error or "")
     assert time.perf_counter() - began < 2
 
@@ -371,23 +387,25 @@ def test_a_page_of_3000_marks_is_recognised_as_text_quickly() -> None:
     ids=["long name", "below a file", "loop", "NUL", "pattern", "long pattern", "URL", "FIFO", "device"],
 )
 def test_names_that_cannot_be_read_are_reported_like_bad_pictures(
-    name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, reason: str, model: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     Path("loop").symlink_to("loop")
     os.mkfifo("fifo")
-    [result] = prediction.read_files(picture_file.find([name]), FixedModel())
+    [result] = prediction.read_files(picture_file.find([name]), model)
     assert (result.error or "").startswith(reason)
     assert "\n" not in (result.error or "")
 
 
-def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_reported(
+    model: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(path: Path) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    [result] = prediction.read_files(picture_file.find([str(tmp_path)]), FixedModel())
+    [result] = prediction.read_files(picture_file.find([str(tmp_path)]), model)
     assert result.error == "cannot be read: permission denied"
 
 
@@ -401,8 +419,8 @@ def test_the_command_refuses_a_long_name_in_one_short_line(weights: Path, run: R
 def test_control_characters_in_class_names_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     digit = prediction.Digit("\x1b[2J", 0.5, [("\x1b[2J", 0.5)], (0, 0, 28, 28), np.zeros((28, 28), np.uint8), "\x1b?")
     result = prediction.PictureResult("\x1b.png", [digit])
-    PredictionsTable(1, Console(force_terminal=True, width=100)).show(result)
-    PredictionsTable(1, Console(force_terminal=False)).show(result)
+    PredictionsTable(Console(force_terminal=True, width=100)).show(result)
+    PredictionsTable(Console(force_terminal=False)).show(result)
     shown = capsys.readouterr().out
     assert "[2J" in shown
     assert "\x1b[2J" not in shown
@@ -417,7 +435,7 @@ def test_a_closed_pipe_is_not_hidden_from_the_caller(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("builtins.print", closed)
     digit = prediction.Digit("1", 0.9, [("1", 0.9)], (0, 0, 28, 28), np.zeros((28, 28), np.uint8))
     with pytest.raises(BrokenPipeError):
-        PredictionsTable(1, Console(force_terminal=False)).show(prediction.PictureResult("one.png", [digit]))
+        PredictionsTable(Console(force_terminal=False)).show(prediction.PictureResult("one.png", [digit]))
 
 
 def test_a_character_of_a_data_set_is_read_with_all_its_strokes(tmp_path: Path) -> None:

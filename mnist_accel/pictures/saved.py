@@ -1,0 +1,61 @@
+"""Saves the network's inputs, and pictures with the answers drawn on them, as PNG files."""
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from mnist_accel.errors import printable
+from mnist_accel.files import atomic
+from mnist_accel.pictures import picture_file
+from mnist_accel.pictures.predict import PictureResult
+
+SURE, DOUBTFUL = "#0a7d33", "#c25400"
+
+
+class SavedPictures:
+    """Files named after their pictures, and numbered where names repeat.
+
+    In the folder `inputs` a PNG of 28×28 pixels for each digit, in `answers` one for each picture; None for neither.
+    """
+
+    def __init__(self, inputs: Path | None, answers: Path | None) -> None:
+        self.inputs, self.answers = inputs, answers
+        self._taken: set[str] = set()
+
+    def save(self, result: PictureResult) -> None:
+        """Save the digits of one picture.
+
+        Raises:
+            OutputError: a folder is gone, read-only or full.
+            PictureError: the picture has been changed or deleted.
+        """
+        stem = "stdin" if result.file == picture_file.STDIN else Path(result.file).stem
+        name, number = stem, 1
+        while name in self._taken:
+            number += 1
+            name = f"{stem}-{number}"
+        self._taken.add(name)
+        contents = {}
+        for position, digit in enumerate(result.digits if self.inputs else [], start=1):
+            label = printable(digit.label, 40).replace("/", " ")
+            contents[f"{self.inputs}/{name}_digit{position}_{label}.png"] = Image.fromarray(digit.image)
+        if self.answers and result.digits:
+            contents[f"{self.answers}/{name}_answer.png"] = answer_picture(result)
+        atomic.publish({Path(path): picture_file.png(image) for path, image in contents.items()})
+
+
+def answer_picture(result: PictureResult) -> Image.Image:
+    """The picture of a result with a box and a label for each digit; doubtful ones have another colour and a "?"."""
+    picture = picture_file.read(result.file)
+    image = Image.fromarray(picture.pixels).convert("RGB")
+    scale = image.width / picture.size[0]
+    draw = ImageDraw.Draw(image)
+    for digit in result.digits:
+        left, top, right, bottom = (edge * scale for edge in digit.box)
+        colour, mark = (DOUBTFUL, "?") if digit.doubt else (SURE, "")
+        size = max(10.0, 0.3 * (bottom - top))
+        draw.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=max(1, round(size / 12)))
+        place, text = (left, max(top, 1.2 * size)), printable(digit.label, 20) + mark
+        font = ImageFont.load_default(size)
+        draw.text(place, text, colour, font, anchor="lb", stroke_width=max(1, round(size / 12)), stroke_fill="white")
+    return image
