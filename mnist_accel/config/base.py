@@ -19,6 +19,9 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     data_dir: Path = setting(Path("data"), "Folder of the data sets, in torchvision's layout (MNIST/raw/…).")
+    skip_damaged: bool = setting(
+        False, "Leave out all pictures of folder:DIR that cannot be read. Default: leave out at most 1% of them."
+    )
     batch_size: int = setting(
         128, "Samples in one optimizer step, over all processes and accumulation steps.", ge=1, decides_result=True
     )

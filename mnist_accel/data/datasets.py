@@ -14,6 +14,8 @@ def load(
     data_dir: Path,
     notice: Callable[[str], None],
     progress: Callable[[int, int], None] = lambda *_: None,
+    *,
+    skip_damaged: bool = False,
 ) -> DataSet:
     """Read a data set; download it if it is neither packaged nor in `data_dir`.
 
@@ -23,6 +25,7 @@ def load(
         data_dir: a folder in torchvision's layout (FashionMNIST/raw/…).
         notice: called with one line about a download or a damaged file.
         progress: called with the numbers of finished and of all pictures while a folder of pictures is read.
+        skip_damaged: leave out all pictures of a folder that cannot be read, not only a few.
 
     Raises:
         DataError: the data set is unknown, missing, damaged or unreadable, and cannot be downloaded.
@@ -42,6 +45,6 @@ def load(
             return idx_folder.load(name, Path(place))
         from mnist_accel.data import picture_folder  # here, for the start-up time: it imports SciPy
 
-        return picture_folder.load(name, Path(place), notice, progress)
+        return picture_folder.load(name, Path(place), notice, progress, skip_damaged=skip_damaged)
     except OSError as error:  # such as a folder that may not be listed
         raise DataError(f"{name}: cannot read {error.filename}: {error.strerror or error}") from error

@@ -16,7 +16,14 @@ LARGEST_DAMAGED_SHARE = 0.01
 """Pictures that cannot be read are left out up to this share of all pictures."""
 
 
-def load(name: str, folder: Path, notice: Callable[[str], None], progress: Callable[[int, int], None]) -> DataSet:
+def load(
+    name: str,
+    folder: Path,
+    notice: Callable[[str], None],
+    progress: Callable[[int, int], None],
+    *,
+    skip_damaged: bool = False,
+) -> DataSet:
     """Read pictures from DIR/CLASS, or from DIR/train/CLASS and DIR/test/CLASS, as torchvision's ImageFolder does.
 
     Each picture shows one character and is converted to the form of MNIST's images, as `predict` does it. Without
@@ -40,12 +47,14 @@ def load(name: str, folder: Path, notice: Callable[[str], None], progress: Calla
     listed = [_pictures(folder, class_folder) for class_folder in class_folders]
     files = [file for inside in listed for file in inside]
     images, errors = picture_reader.read(folder, files, progress)
-    _require_few(name, [f"{files[index]}: {text}" for index, text in errors.items()], len(files), notice)
+    problems = [f"{files[index]}: {text}" for index, text in errors.items()]
+    _report(name, problems, len(files), notice, are_all_skipped=skip_damaged)
     places = np.repeat(np.arange(len(listed)), [len(inside) for inside in listed])  # the class folder of each picture
     sound = np.delete(np.arange(len(files)), list(errors))
     images, places = images[sound], places[sound]
     if missing := set(range(len(listed))) - set(places.tolist()):
-        raise DataError(f"{name}: no picture in {folder / class_folders[min(missing)]}", "give each class pictures")
+        empty = folder / class_folders[min(missing)]
+        raise DataError(f"{name}: no picture in {empty}", "give each class pictures, or delete its folder")
     digest = hashlib.sha256()
     for index, image in zip(sound, images, strict=True):
         digest.update(os.fsencode(files[index]) + image.tobytes())
@@ -69,12 +78,14 @@ def _pictures(folder: Path, class_folder: Path) -> list[str]:
     return [str(class_folder / file.name) for file in files if file.suffix.lower() in SUFFIXES]
 
 
-def _require_few(name: str, problems: list[str], pictures: int, notice: Callable[[str], None]) -> None:
+def _report(
+    name: str, problems: list[str], pictures: int, notice: Callable[[str], None], *, are_all_skipped: bool
+) -> None:
     """Tell the user about damaged pictures; raise DataError if they are too many."""
     if not problems:
         return
     more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
     text = f"{name}: {len(problems)} of {pictures:,} pictures cannot be read: {'; '.join(problems[:3])}{more}"
-    if len(problems) > LARGEST_DAMAGED_SHARE * pictures:
-        raise DataError(text, f"replace or delete them; up to {LARGEST_DAMAGED_SHARE:.0%} would be left out")
+    if len(problems) > LARGEST_DAMAGED_SHARE * pictures and not are_all_skipped:
+        raise DataError(text, "replace or delete them, or leave them out by --skip-damaged")
     notice(f"{text}. They are left out")

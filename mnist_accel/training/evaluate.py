@@ -60,7 +60,8 @@ def run_evaluation(config: EvaluateConfig, observer: Observer) -> tuple[Evaluate
             "leave the option out",
         )
     hardware = start(config)
-    dataset = load_data(name, data_folder(config), hardware, observer)
+    skip_damaged = config.skip_damaged or recorded(config).get("skip_damaged") is True
+    dataset = load_data(name, data_folder(config), hardware, observer, skip_damaged=skip_damaged)
     if (part := TrainConfig(fold=recorded(config).get("fold")).fold) and name == model.trained_on:
         dataset = fold(dataset, part)  # tests on the samples that these weights were not trained on
     require_same_classes(model, dataset)

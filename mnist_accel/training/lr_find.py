@@ -47,7 +47,8 @@ def find_learning_rate(config: TrainConfig, observer: Observer) -> tuple[Learnin
     """
     hardware = start(config)
     with hardware.watching():
-        dataset, _ = split(config, load_data(config.dataset, config.data_dir, hardware, observer))
+        dataset = load_data(config.dataset, config.data_dir, hardware, observer, skip_damaged=config.skip_damaged)
+        dataset, _ = split(config, dataset)
         batches = len(dataset.train) // config.batch_size
         steps = min(MOST_STEPS, batches // len(RATES))
         if steps < LEAST_STEPS:

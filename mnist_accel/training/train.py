@@ -81,7 +81,8 @@ def run_training(
     hardware = start(config)
     with hardware.watching():
         observer.part_started("data")
-        dataset, validation = split(config, load_data(config.dataset, config.data_dir, hardware, observer))
+        dataset = load_data(config.dataset, config.data_dir, hardware, observer, skip_damaged=config.skip_damaged)
+        dataset, validation = split(config, dataset)
         observer.part_started("start-up")
         who = identity(config, hardware, dataset)
         same = {"resume": config.resume, "checkpoint_every": config.checkpoint_every, "compile": config.compile}
@@ -121,7 +122,7 @@ def start(config: RunConfig) -> Hardware:
     return hardware
 
 
-def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer) -> DataSet:
+def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer, *, skip_damaged: bool) -> DataSet:
     """The data set `name`, the same on every process.
 
     Raises:
@@ -129,7 +130,7 @@ def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer)
     """
 
     def load() -> DataSet:
-        return datasets.load(name, data_dir, observer.notice, observer.pictures_read)
+        return datasets.load(name, data_dir, observer.notice, observer.pictures_read, skip_damaged=skip_damaged)
 
     # One process of each machine reads a folder of pictures; the others find them in its cache.
     is_first = hardware.accelerator.is_local_main_process or not name.startswith("folder:")

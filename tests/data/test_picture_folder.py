@@ -120,8 +120,10 @@ def test_a_few_damaged_pictures_are_named_and_left_out(tmp_path: Path) -> None:
     assert (len(found.train) + len(found.test), len(told)) == (119, 1)
     assert "1 of 120 pictures cannot be read: circle/7.png: not a picture" in told[0]
     (tmp_path / "bar" / "9.png").write_bytes(b"rubbish")
-    with pytest.raises(DataError, match=r"2 of 120 .*bar/9\.png.*replace or delete them; up to 1% would be left out"):
+    with pytest.raises(DataError, match=r"2 of 120 .*bar/9\.png.*replace or delete them, or .*--skip-damaged"):
         load(tmp_path)
+    found = datasets.load(f"folder:{tmp_path}", tmp_path, told.append, skip_damaged=True)
+    assert (len(found.train) + len(found.test), len(told)) == (118, 2)
 
 
 @pytest.fixture
