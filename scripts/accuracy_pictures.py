@@ -1,7 +1,8 @@
 """Measures how `mnist-accel predict` reads drawn pictures of many kinds (scripts/picture_scenes.py).
 
 A picture is right if all its digits are, in order, and nothing else was read. A wrong answer without any doubt is
-silent. Of pictures without a digit, only an error or a doubt is right; of blank ones, only "blank".
+silent. Of pictures without a digit, only an error or a doubt is right; of blank ones, only "blank". A digit is right
+if its picture gave the right number of digits, and this one at its place.
 
 python -m scripts.accuracy_pictures --weights mnist_cnn_model.pth
 """
@@ -24,6 +25,7 @@ from scripts import picture_scenes as scenes
 
 WITHOUT_DIGITS = ("letters", "rulings", "blots")
 OUTCOMES = ("right", "silent wrong", "doubted wrong", "error")
+COLUMNS = ("pictures", *OUTCOMES, "false doubt", "digits", "digits right")
 
 
 def main() -> None:
@@ -45,9 +47,7 @@ def main() -> None:
         figures[kind], found = trial(kind, source(options, kind), model, options.pictures, options.save)
         sure += found
         print(f"{kind}: {figures[kind]}", file=sys.stderr)
-    figures["all"] = {
-        name: sum(one[name] for one in figures.values()) for name in ("pictures", *OUTCOMES, "false doubt")
-    }
+    figures["all"] = {name: sum(one[name] for one in figures.values()) for name in COLUMNS}
     error = round(calibration_error(sure), 4)
     if options.json:
         print(json.dumps({"weights": str(options.weights), "kinds": figures, "calibration_error": error}))
@@ -65,11 +65,11 @@ def source(options: argparse.Namespace, kind: str) -> scenes.Source:
 
 
 def trial(
-    kind: str, source: scenes.Source, model: prediction.Model, pictures: int, folder: Path | None
+    kind: str, source: scenes.Source, model: classifier.Classifier, pictures: int, folder: Path | None
 ) -> tuple[dict[str, int], list[tuple[float, bool]]]:
     """The number of pictures with each outcome; and each digit's probability with whether it is right."""
     drawn = [scenes.KINDS[kind](source) for _ in range(pictures)]
-    figures = dict.fromkeys(("pictures", *OUTCOMES, "false doubt"), 0) | {"pictures": pictures}
+    figures = dict.fromkeys(COLUMNS, 0) | {"pictures": pictures}
     sure: list[tuple[float, bool]] = []
     results = prediction.read_pictures([pixels for pixels, _ in drawn], model)
     for number, (result, (pixels, text)) in enumerate(zip(results, drawn, strict=True)):
@@ -78,7 +78,9 @@ def trial(
         digits = "".join(text.split())
         if digits:
             figures["false doubt"] += outcome == "right" and any(digit.doubt for digit in result.digits)
+            figures["digits"] += len(digits)
             if len(digits) == len(result.digits):
+                figures["digits right"] += sum(a.label == b for a, b in zip(result.digits, digits, strict=True))
                 sure += [(a.probability, a.label == b) for a, b in zip(result.digits, digits, strict=True)]
         if folder and outcome != "right":
             folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +113,7 @@ def calibration_error(sure: list[tuple[float, bool]], bins: int = 15) -> float:
 
 def show(figures: dict[str, dict[str, int]], error: float) -> None:
     """The table on stdout."""
-    table = Table("kind", *("pictures", *OUTCOMES, "false doubt"), title="Whole pictures")
+    table = Table("kind", *COLUMNS, title="Whole pictures")
     for kind, one in figures.items():
         table.add_row(kind, *map(str, one.values()))
     console = Console(width=110)

@@ -408,10 +408,8 @@ def rulings(source: Source) -> tuple[Pixels, str]:
     if kind == "line":
         image = Image.new("L", (wide, tall))
         ends = [(source.between(0, wide), source.between(0, tall)) for _ in range(2)]
-        if (
-            np.hypot(ends[0][0] - ends[1][0], ends[0][1] - ends[1][1]) < 0.4 * min(tall, wide)
-            or abs(ends[0][0] - ends[1][0]) < 0.4 * wide
-        ):
+        across, down = abs(ends[0][0] - ends[1][0]), abs(ends[0][1] - ends[1][1])
+        if across < max(0.4 * wide, down):  # short, or so steep that it may be a 1
             ends = [(0.1 * wide, 0.5 * tall), (0.9 * wide, 0.55 * tall)]
         ImageDraw.Draw(image).line(ends, fill=255, width=int(source.random.integers(2, 6)))
         lines = np.asarray(image, dtype=np.float64) / 255

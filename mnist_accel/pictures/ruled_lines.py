@@ -1,12 +1,13 @@
 """Erases the straight lines of ruled paper, squared paper and forms from a map of ink."""
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from mnist_accel.pictures.ink import quantile
 
 Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
 SMALLEST_SIDE = 100
 """Pixels. In smaller pictures, lines and strokes cannot be told apart."""
@@ -15,7 +16,7 @@ THICKEST = 0.02
 SHORTEST = 0.5
 """Of the picture's width (height)."""
 STEEPEST = 0.1
-"""The largest slope of lines, in pixels down for each pixel across."""
+"""The largest slope of lines, in radians."""
 MANY = 4
 """Parallel lines; a digit has up to three."""
 BEYOND, BEYOND_AT_EDGE = 0.25, 0.1
@@ -27,19 +28,19 @@ def erase(mask: Mask) -> Mask:
     """The mask of ink (H, W) without long straight lines; strokes that cross a line stay complete."""
     thickest = max(4, round(THICKEST * min(mask.shape)))
     across, rows = _lines(mask, thickest, SHORTEST)
-    down, columns = _lines(mask.T, thickest, SHORTEST)
+    down, columns = _lines(np.ascontiguousarray(mask.T), thickest, SHORTEST)
     lines = across | down.T
     if not lines.any():
         return mask
-    rest = mask & ~ndimage.binary_dilation(lines, structure=np.ones((3, 3)), iterations=3)  # without crossings
+    rest = mask & (cv2.dilate(lines.view(np.uint8), np.ones((7, 7))) == 0)  # without crossings
     if not rest.any():
         return mask
-    result = mask
+    result, is_paper = mask, max(rows, columns) >= MANY
     # A line under a number is longer than the number is tall.
-    if rows and (rows >= MANY or _goes_beyond(across, rest) or _extent(across)[2] >= 1.6 * _extent(rest.T)[2]):
+    if rows and (is_paper or _goes_beyond(across, rest) or _extent(across)[2] >= 1.6 * _extent(rest.T)[2]):
         result = result & ~across
         result &= ~_sides(mask, across, thickest)
-    if columns and (columns >= MANY or _goes_beyond(down, rest.T)):
+    if columns and (is_paper or _goes_beyond(down, rest.T)):
         result = result & ~down.T
     return result
 
@@ -52,7 +53,9 @@ def _sides(mask: Mask, across: Mask, thickest: int) -> Mask:
     height = float(np.median(last - first))
     if height > 2 * THICKEST * max(mask.shape):
         strip = slice(int(first.min()), int(last.max()) + 1)
-        sides[strip] = _lines(mask[strip].T, thickest, 0.85 * height / (strip.stop - strip.start))[0].T
+        sides[strip] = _lines(
+            np.ascontiguousarray(mask[strip].T), thickest, 0.85 * height / (strip.stop - strip.start)
+        )[0].T
     return sides
 
 
@@ -75,59 +78,52 @@ def _goes_beyond(lines: Mask, rest: Mask) -> bool:
 
 
 def _lines(mask: Mask, thickest: int, shortest: float) -> tuple[Mask, int]:
-    """The pixels of roughly horizontal lines: vertical runs of ink that are short, and aligned with many others.
-
-    Also the number of lines.
+    """The pixels of roughly horizontal lines, without strokes that cross them; and the number of lines.
 
     `thickest` is in pixels, `shortest` a share of the width.
     """
-    height = len(mask)
-    change = np.diff(np.pad(mask.T.astype(np.int8), ((0, 0), (0, 1))).ravel(), prepend=0)
-    starts, ends = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
-    lengths = ends - starts
-    if (short := lengths <= thickest).any():
-        thickest = min(thickest, max(4, 3 * int(np.median(lengths[short]))))
-    thin = lengths <= thickest
-    starts, ends = starts[thin], ends[thin]
-    x, top = np.divmod(starts, height + 1)
-    bottom = top + ends - starts
-    middle = (top + bottom - 1) / 2
-    found = np.zeros(mask.shape, dtype=np.bool_)
-    left = np.ones(len(x), dtype=np.bool_)
-    number = 0
-    for _ in range(3):
-        on_line, lines = _aligned(x[left], middle[left], mask.shape, thickest, shortest)
-        if not on_line.any():
-            break
-        number += lines
-        chosen = np.flatnonzero(left)[on_line]
-        left[chosen] = False
-        lengths = bottom[chosen] - top[chosen]
-        chosen = chosen[lengths <= np.median(lengths) * 1.5 + 1]  # strokes on the line are thicker and stay
-        for offset in range(thickest):
-            rows = top[chosen] + offset
-            inside = rows < bottom[chosen]
-            found[rows[inside], x[chosen][inside]] = True
-    return found, number
+    thin = _thin(mask, thickest)
+    edges = np.diff(thin, axis=0, prepend=False) & thin  # one pixel for each vertical run of ink
+    if not edges.any():
+        return edges, 0
+    thickest = min(thickest, max(4, round(3 * float(thin.sum() / edges.sum()))))
+    starts, ends = _aligned(edges, max(2, thickest // 2), shortest)
+    drawn = np.zeros(mask.shape, np.uint8)
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        cv2.line(drawn, (0, round(start)), (mask.shape[1], round(end)), 1, 2 * thickest)
+    near = drawn > 0
+    mean = float((thin & near).sum() / max(1, (edges & near).sum()))
+    gaps = np.diff(np.sort(starts + ends)) / 2
+    return _thin(mask, min(thickest, round(1.5 * mean + 1))) & near, min(1, len(starts)) + int((gaps > thickest).sum())
 
 
-def _aligned(
-    x: npt.NDArray[np.int64], y: npt.NDArray[np.float64], shape: tuple[int, ...], tolerance: int, shortest: float
-) -> tuple[npt.NDArray[np.bool_], int]:
-    """Which points lie on long lines, and the number of lines, by a Hough transform. All lines have one slope."""
-    (height, width), step = shape, max(2, tolerance // 2)
-    best, number, best_score = np.zeros(len(x), dtype=np.bool_), 0, 0.0
-    three = np.ones(3, dtype=np.int64)  # neighbouring bins are counted together
-    for slope in np.linspace(-STEEPEST, STEEPEST, 61):
-        bins = np.floor((y - slope * x + STEEPEST * width) / step).astype(np.int64) + 2
-        counts = np.convolve(np.bincount(bins, minlength=int(bins.max(initial=0)) + 3), three, "valid")
-        is_line = counts >= shortest * width
-        if np.count_nonzero(is_line) >= MANY:  # then also lines that cut off a corner of the picture
-            start = (np.arange(len(counts)) - 0.5) * step - STEEPEST * width  # at x = 0
-            ends = np.sort(np.stack([-start, height - start]) / (slope or 1e-9), axis=0).clip(0, width)
-            is_line |= counts >= np.maximum(0.6 * (ends[1] - ends[0]), max(3 * tolerance, 0.05 * width))
-        score = float((counts[is_line].astype(np.float64) ** 2).sum())
-        if score > best_score:
-            number = int(np.count_nonzero(np.diff(is_line.astype(np.int8), prepend=0) == 1))
-            best, best_score = (np.convolve(is_line, three) > 0)[bins], score
-    return best, number
+def _thin(mask: Mask, thickest: int) -> Mask:
+    """The vertical runs of at most `thickest` pixels."""
+    thick = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((thickest + 1, 1), np.uint8))
+    return mask & (thick == 0)
+
+
+def _aligned(points: Mask, step: int, shortest: float) -> tuple[Floats, Floats]:
+    """The heights at the left and at the right edge of lines on which many points lie, by a Hough transform.
+
+    Points in three strips of `step` rows belong to one line.
+    """
+    height, width = points.shape
+    strips = np.logical_or.reduceat(points, np.arange(0, height, step), axis=0).astype(np.uint8)
+    strips = np.asarray(cv2.dilate(strips, np.ones((3, 1))))
+    least, level, steepest = max(6 * step, 0.05 * width), np.pi / 2, STEEPEST / step
+    found = cv2.HoughLinesWithAccumulator(
+        strips, 1, steepest / 30, round(least), min_theta=level - steepest, max_theta=level + steepest
+    )
+    if found is None:
+        return np.empty(0), np.empty(0)
+    distances, angles, counts = found.reshape(-1, 3).T.astype(np.float64)
+    starts, ends = (step * ((distances - x * np.cos(angles)) / np.sin(angles) + 0.5) for x in (0, width))
+    slopes = (ends - starts) / width
+    is_line = counts >= shortest * width
+    if np.count_nonzero(is_line) >= MANY:  # then also lines that cut off a corner of the picture
+        edges = np.sort(np.stack([-starts, height - starts]) / np.where(slopes == 0, 1e-9, slopes), axis=0)
+        inside = np.diff(edges.clip(0, width), axis=0)[0]
+        alike = np.abs(slopes - np.median(slopes[is_line])) < STEEPEST / 10
+        is_line |= alike & (counts >= np.maximum(0.6 * inside, least))
+    return starts[is_line], ends[is_line]
