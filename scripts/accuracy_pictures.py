@@ -24,6 +24,8 @@ from mnist_accel.pictures.predict import PictureResult
 from scripts import picture_scenes as scenes
 
 WITHOUT_DIGITS = ("letters", "rulings", "blots")
+WITH_GAPS = ("rows", "wide gaps")
+"""Here the rows and the writer's gaps have to be right, too."""
 OUTCOMES = ("right", "silent wrong", "doubted wrong", "error")
 COLUMNS = ("pictures", *OUTCOMES, "false doubt", "digits", "digits right")
 
@@ -98,7 +100,8 @@ def outcome_of(kind: str, result: PictureResult, text: str) -> str:
         return "right" if result.error or doubted else "silent wrong"
     if result.error:
         return "error"
-    if result.text == "".join(text.split()):
+    is_right = "\n".join(result.lines) == text if kind in WITH_GAPS else result.text == "".join(text.split())
+    if is_right:
         return "right"
     return "doubted wrong" if doubted else "silent wrong"
 

@@ -104,7 +104,7 @@ def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:
 
 
 @functools.lru_cache(maxsize=16)
-def _quadratic(height: int, width: int) -> Floats:
+def quadratic(height: int, width: int) -> Floats:
     """The terms 1, y, x, y², xy, x² at each pixel of a picture of this size, (H · W, 6)."""
     sides = (np.linspace(-1, 1, side, dtype=np.float32) for side in (height, width))
     y, x = (axis.ravel() for axis in np.meshgrid(*sides, indexing="ij"))
@@ -119,7 +119,7 @@ def _paper(grey: Floats) -> Floats:
     """
     scale = min(1.0, LIGHT_SIDE / max(grey.shape))
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    terms = _quadratic(*small.shape)
+    terms = quadratic(*small.shape)
     some = slice(None, None, len(terms) // 256 | 1)
     points, values = terms[some], small.ravel()[some]
     near = np.abs(values - np.median(values)) < 60
@@ -147,9 +147,3 @@ def _local_median(flat: Floats) -> Floats:
     while number < 3 and areas[number + 1] > 1.3 * areas[number]:  # so far only ends and corners of thick strokes
         number += 1
     return (medians[min(number + 1, 3)].astype(np.float32) - 128) * 2
-
-
-def quantile(counts: npt.NDArray[np.int64], share: float) -> int:
-    """The lowest index up to which there is at least this share of all that is counted."""
-    total = np.cumsum(counts)
-    return int(np.searchsorted(total, share * total[-1]))

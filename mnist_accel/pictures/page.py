@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-Floats = npt.NDArray[np.float32]
+from mnist_accel.pictures import ink
 
 SIDE = 160
 """The page is searched for in a picture reduced to this many pixels."""
@@ -23,7 +23,7 @@ def cut_out(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int, 
     Corners that are not of the page get the colour of its nearest edge.
     """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
-    mask = _find(grey.astype(np.float32))
+    mask = _find(grey)
     if mask is None:
         return pixels, 0, 0
     left, top, width, height = cv2.boundingRect(mask)
@@ -32,7 +32,7 @@ def cut_out(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int, 
     return page[y, x], left, top
 
 
-def _find(grey: Floats) -> npt.NDArray[np.uint8] | None:
+def _find(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
     """1 for the pixels of the page (H, W), in a picture of brightness; None if there is no page.
 
     The logarithm of brightness is the sum of two levels, paper and table, and of a smooth light: a quadratic surface.
@@ -44,8 +44,7 @@ def _find(grey: Floats) -> npt.NDArray[np.uint8] | None:
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     small = cv2.medianBlur(cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((5, 5))), 5)
     values = np.log(small.astype(np.float64).ravel() + 4)
-    y, x = (axis.ravel() for axis in np.meshgrid(*(np.linspace(-1, 1, side) for side in small.shape), indexing="ij"))
-    light = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+    light = ink.quadratic(*small.shape)
     is_paper = values > (np.quantile(values, 0.03) + np.quantile(values, 0.97)) / 2
     for _ in range(12):
         terms = np.column_stack([light, is_paper])

@@ -304,9 +304,9 @@ def test_the_command_reads_on_after_bad_pictures_and_exits_with_1(weights: Path,
     answers = {path.name for path in (tmp_path / "answers").iterdir()}
     assert answers == {"a_answer.png", "a-2_answer.png", "b 1_answer.png", "stdin_answer.png"}
     with Image.open(tmp_path / "answers" / "stdin_answer.png") as answer:
-        left, top, right, _ = found[-1]["digits"][0]["box"]
+        left, _, right, bottom = found[-1]["digits"][0]["box"]
         assert answer.size == write("41").size
-        assert all(answer.getpixel((x, top)) in {(10, 125, 51), (194, 84, 0)} for x in (left, right - 1))
+        assert all(answer.getpixel((x, bottom - 1)) in {(10, 125, 51), (194, 84, 0)} for x in (left, right - 1))
 
 
 def test_off_a_terminal_each_picture_gives_one_line(weights: Path, tmp_path: Path) -> None:
