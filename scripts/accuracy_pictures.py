@@ -27,7 +27,7 @@ WITHOUT_DIGITS = ("letters", "rulings", "blots")
 WITH_GAPS = ("rows", "wide gaps")
 """Here the rows and the writer's gaps have to be right, too."""
 OUTCOMES = ("right", "silent wrong", "doubted wrong", "error")
-COLUMNS = ("pictures", *OUTCOMES, "false doubt", "digits", "digits right")
+COLUMNS = ("pictures", *OUTCOMES, "false doubt", "digits", "digits right", "of these doubted")
 
 
 def main() -> None:
@@ -82,8 +82,10 @@ def trial(
             figures["false doubt"] += outcome == "right" and any(digit.doubt for digit in result.digits)
             figures["digits"] += len(digits)
             if len(digits) == len(result.digits):
-                figures["digits right"] += sum(a.label == b for a, b in zip(result.digits, digits, strict=True))
-                sure += [(a.probability, a.label == b) for a, b in zip(result.digits, digits, strict=True)]
+                pairs = [(digit, digit.label == label) for digit, label in zip(result.digits, digits, strict=True)]
+                figures["digits right"] += sum(is_right for _, is_right in pairs)
+                figures["of these doubted"] += sum(is_right and bool(digit.doubt) for digit, is_right in pairs)
+                sure += [(digit.probability, is_right) for digit, is_right in pairs]
         if folder and outcome != "right":
             folder.mkdir(parents=True, exist_ok=True)
             name = f"{kind}-{number:03d} {outcome} {digits[:12] or 'none'} as {result.text[:12] or 'none'}.png"
