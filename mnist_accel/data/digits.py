@@ -15,10 +15,11 @@ TEST_SHARE = 6
 
 @dataclass(frozen=True)
 class Digits:
-    """Images uint8 (N, 28, 28) and their labels int64 (N,)."""
+    """Images uint8 (N, 28, 28), their labels int64 (N,), and the names of their files (N,) if each has its own."""
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
+    files: npt.NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,7 +58,8 @@ def occurrence(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def select(digits: Digits, indices: npt.NDArray[np.int64]) -> Digits:
     """A copy of the digits at `indices`."""
-    return Digits(digits.images[indices], digits.labels[indices])
+    files = None if digits.files is None else digits.files[indices]
+    return Digits(digits.images[indices], digits.labels[indices], files)
 
 
 def split_off(digits: Digits, size: int, seed: int, option: str) -> tuple[Digits, Digits]:

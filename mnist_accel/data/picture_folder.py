@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mnist_accel.data import picture_reader
-from mnist_accel.data.digits import DataSet, Digits, hold_out
+from mnist_accel.data.digits import DataSet, Digits, hold_out, select
 from mnist_accel.errors import DataError
 from mnist_accel.pictures.picture_file import SUFFIXES
 
@@ -59,10 +59,11 @@ def load(
     for index, image in zip(sound, images, strict=True):
         digest.update(os.fsencode(files[index]) + image.tobytes())
     is_test, labels = places >= len(classes), places % len(classes)
+    everything = Digits(images, labels, np.array(files, dtype=np.object_)[sound])
     if len(parts) == 2:
-        train, test = (Digits(images[here], labels[here]) for here in (~is_test, is_test))
+        train, test = (select(everything, np.flatnonzero(here)) for here in (~is_test, is_test))
     else:
-        train, test = hold_out(name, Digits(images, labels))
+        train, test = hold_out(name, everything)
     checksums = {"pictures": f"sha256:{digest.hexdigest()}"}
     return DataSet(name, train, test, tuple(classes), str(folder), checksums, has_test_part=len(parts) == 2)
 

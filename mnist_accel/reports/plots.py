@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mnist_accel.config.base import count
 from mnist_accel.data.digits import Digits
+from mnist_accel.errors import printable
 
 if TYPE_CHECKING:
     from mnist_accel.training.events import EpochRecord
@@ -150,7 +152,10 @@ def _image_grid(
     for axes, index in zip(grid, indices, strict=False):
         true, predicted = predictions.labels[index], predictions.predicted[index]
         answer = f"{class_names[predicted]} ({predictions.probability[index]:.1%})"
-        text = axes.set_title(f"true {class_names[true]}\npredicted {answer}", fontsize=11)
+        shown = f"true {class_names[true]}\npredicted {answer}"
+        if digits.files is not None:
+            shown += f"\n{printable(Path(digits.files[index]).name, 24)}"
+        text = axes.set_title(shown, fontsize=11, parse_math=False)
         axes.imshow(digits.images[index], cmap="gray", vmin=0, vmax=255)
         if true != predicted:
             text.set(color="tab:red", weight="bold")

@@ -106,6 +106,15 @@ def test_a_special_file_among_the_pictures_is_named(tmp_path: Path, kind: str) -
         load(tmp_path)
 
 
+def test_each_picture_keeps_the_name_of_its_file(tmp_path: Path) -> None:
+    draw(tmp_path, 12)
+    found = load(tmp_path)
+    assert found.test.files is not None
+    assert [Path(name).parent.name for name in found.test.files] == [found.class_names[n] for n in found.test.labels]
+    for image, name in zip(found.test.images, found.test.files, strict=True):
+        assert np.array_equal(image, read_character(tmp_path / name))
+
+
 def test_file_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
     draw(tmp_path, 7)
     os.rename(tmp_path / "bar" / "0.png", os.fsencode(tmp_path / "bar") + b"/\xff.png")  # noqa: PTH104

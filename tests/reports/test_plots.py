@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -6,6 +7,7 @@ import matplotlib.image
 import numpy as np
 import numpy.typing as npt
 import pytest
+from matplotlib.text import Text
 
 from mnist_accel.data.digits import Digits
 from mnist_accel.data.named_sets import DIGITS
@@ -55,6 +57,15 @@ def test_wrong_predictions_stand_out_and_right_ones_do_not() -> None:
 @pytest.mark.parametrize("wrong", [0, 1, 20, N])
 def test_mistakes_can_be_drawn_whatever_their_number(wrong: int) -> None:
     assert (count(pixels(plots.worst_mistakes(*data(wrong), DIGITS, "mnist")), RED) > 0) == (wrong > 0)
+
+
+def test_mistakes_are_shown_with_the_names_of_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.set_title", lambda _, text, **__: shown.append(text) or Text())
+    digits, predictions = data(1)
+    named = replace(digits, files=np.array([f"class/{index}.png" for index in range(N)], dtype=np.object_))
+    plots.worst_mistakes(named, predictions, DIGITS, "mine")
+    assert shown == ["true 0\npredicted 1 (50.0%)\n0.png"]
 
 
 def test_a_perfect_confusion_matrix_has_no_colour() -> None:
