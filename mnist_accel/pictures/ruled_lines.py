@@ -97,7 +97,7 @@ def _lines(mask: Mask, thickest: int, shortest: float) -> tuple[Mask, int]:
 def _thin(mask: Mask, thickest: int) -> Mask:
     """The vertical runs of at most `thickest` pixels."""
     thick = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((thickest + 1, 1), np.uint8))
-    return mask & (thick == 0)
+    return np.asarray(mask & (thick == 0))
 
 
 def _aligned(points: Mask, step: int, shortest: float) -> tuple[Floats, Floats]:
