@@ -98,6 +98,11 @@ def anchors(text: str) -> set[str]:
     }
 
 
+def test_the_index_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", DOCUMENTS["index.md"]))
+    assert linked == {path.name for path in ROOT.glob("docs/*.md")} - {"index.md"}
+
+
 def test_every_exit_code_is_documented() -> None:
     known = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
     known |= {0, CLOSED_OUTPUT} | {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
