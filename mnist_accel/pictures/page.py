@@ -23,7 +23,7 @@ def cut_out(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int, 
     Corners that are not of the page get the colour of its nearest edge.
     """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
-    mask = _find(grey)
+    mask = _find(np.asarray(grey, np.uint8))
     if mask is None:
         return pixels, 0, 0
     left, top, width, height = cv2.boundingRect(mask)

@@ -105,7 +105,8 @@ def _without_frames(pieces: Pieces) -> Pieces:
     is_part = (heights >= 0.3 * heights[:, None]) | (sizes >= 0.5 * sizes[:, None])
     several = (inside & (sizes >= 0.08 * sizes[:, None])).sum(axis=1) >= 3
     is_open = pieces[:, AREA] < 0.5 * widths * heights
-    return pieces[~(((inside & is_part).any(axis=1) | several) & is_open)]
+    kept: Pieces = pieces[~(((inside & is_part).any(axis=1) | several) & is_open)]
+    return kept
 
 
 def _without_edges(pieces: Pieces, shape: tuple[int, ...]) -> Pieces:
@@ -119,7 +120,8 @@ def _without_edges(pieces: Pieces, shape: tuple[int, ...]) -> Pieces:
     odd = (sizes > 2.2 * tallest) | (heights < 0.6 * tallest)
     solid = pieces[:, AREA] > 0.6 * widths * heights
     strip = np.minimum(widths, heights) < 0.1 * sizes
-    return pieces[~(at_edge & (odd | solid) & ((tallest > SPECK * min(shape)) | strip))]
+    kept: Pieces = pieces[~(at_edge & (odd | solid) & ((tallest > SPECK * min(shape)) | strip))]
+    return kept
 
 
 def _groups(pieces: Pieces) -> list[Pieces]:

@@ -61,7 +61,12 @@ def test_mistakes_can_be_drawn_whatever_their_number(wrong: int) -> None:
 
 def test_mistakes_are_shown_with_the_names_of_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
-    monkeypatch.setattr("matplotlib.axes.Axes.set_title", lambda _, text, **__: shown.append(text) or Text())
+
+    def set_title(_: object, text: str, **__: object) -> Text:
+        shown.append(text)
+        return Text()
+
+    monkeypatch.setattr("matplotlib.axes.Axes.set_title", set_title)
     digits, predictions = data(1)
     named = replace(digits, files=np.array([f"class/{index}.png" for index in range(N)], dtype=np.object_))
     plots.worst_mistakes(named, predictions, DIGITS, "mine")
