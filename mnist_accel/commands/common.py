@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from mnist_accel.config import recipe
-from mnist_accel.config.fields import Setting
+from mnist_accel.config.base import Setting
 from mnist_accel.config.settings import RunConfig, TrainConfig, option_name, settings
 from mnist_accel.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, UserError, printable
 from mnist_accel.hardware.cores import launched_rank, launched_world_size

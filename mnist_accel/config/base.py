@@ -1,16 +1,95 @@
-"""The settings that training and evaluation share, and how a configuration merges and checks its values."""
+"""How settings are described, merged with a recipe and checked; and the settings that training and evaluation share."""
 
+import functools
 import os
+import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from mnist_accel.config import recipe
-from mnist_accel.config.fields import MISTAKEN, Setting, describe, setting
 from mnist_accel.errors import ConfigError, Problem, did_you_mean, printable
 from mnist_accel.hardware.cores import available_cores, launched_world_size, local_world_size
+
+MEANINGS = Path(__file__).with_name("settings.toml")
+LARGEST_NUMBER = 10**12
+"""Larger whole numbers make no sense for any setting, and some libraries overflow."""
+LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
+OWN_NETWORK = "FILE.py:CLASS"
+SYNONYMS = {"fp32": "no"}
+"""Values that other programs use, and the choices that they stand for."""
+
+
+def setting(
+    default: Any,
+    *,
+    choices: tuple[str, ...] = (),
+    on_command_line: bool = True,
+    decides_result: bool = False,
+    **limits: Any,
+) -> Any:
+    """A field of a configuration; see `Setting`. `limits` are pydantic's ge, gt, le and lt; each number has some."""
+    words = " and ".join(f"{LIMITS[key]} {limit}" for key, limit in limits.items())
+    extra: dict[str, Any] = {"choices": choices, "limits": words}
+    extra |= {"on_command_line": on_command_line, "decides_result": decides_result}
+    return Field(default, json_schema_extra=extra, **({"le": LARGEST_NUMBER} | limits if limits else {}))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The description of a setting.
+
+    Attributes:
+        kind: the type of a value that is not None.
+        choices: the allowed names, in lower case; "idx:DIR" allows any folder after "idx:", "csv:FILE" any file after
+            "csv:", `OWN_NETWORK` any text with a colon. Empty: any name.
+        limits: for people, for example "of at least 1"; empty if there are none.
+        decides_result: whether a checkpoint with another value belongs to another run.
+    """
+
+    default: Any
+    meaning: str
+    kind: type
+    choices: tuple[str, ...]
+    limits: str
+    on_command_line: bool
+    decides_result: bool
+
+    @property
+    def metavar(self) -> str:
+        """The values for help texts: the choices, or the kind of value."""
+        return "|".join(self.choices) or {int: "N", float: "X", Path: "PATH"}.get(self.kind, "NAME")
+
+    def prepared(self, value: Any) -> Any:
+        """`value` for pydantic, which reads numbers from text; a choice in its canonical form."""
+        if self.kind is bool and not isinstance(value, bool):
+            raise ValueError("give true or false")
+        if self.kind in (int, float) and isinstance(value, bool):
+            raise ValueError("not a number; give one")
+        if self.kind not in (str, Path):
+            return value
+        if not isinstance(value, (str, os.PathLike)) or not str(value) or "\0" in str(value):
+            raise ValueError("not a name; give a text that is not empty")
+        head, colon, rest = str(value).partition(":")
+        if not self.choices or (rest and OWN_NETWORK in self.choices):
+            return str(value)
+        name = SYNONYMS.get(head.lower(), head.lower()) + colon
+        if not {name + end for end in (("DIR", "FILE") if rest else ("",))} & {*self.choices}:
+            raise ValueError(f"unknown; {did_you_mean(name + rest, self.choices)}")
+        return name + rest
+
+    def reason(self, error: Mapping[str, Any]) -> str:
+        """One error of pydantic in words: the value, what is wrong with it, and what to give."""
+        text = printable(error["input"], 100)
+        if error["type"] == "value_error":
+            return f"{text}: {error['ctx']['error']}"
+        number = "whole number" if self.kind is int else "number"
+        is_outside = LIMITS.keys() & error.get("ctx", {}).keys()
+        wrong = f"out of range; give a {number}" if is_outside else f"not a {number}; give one"
+        return f"{text}: {wrong} {self.limits}"
 
 
 class RunConfig(BaseModel):
@@ -18,38 +97,25 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    data_dir: Path = setting(Path("data"), "Folder of the data sets, in torchvision's layout (MNIST/raw/…).")
-    skip_damaged: bool = setting(
-        False, "Leave out all pictures of folder:DIR that cannot be read. Default: leave out at most 1% of them."
-    )
-    batch_size: int = setting(
-        128, "Samples in one optimizer step, over all processes and accumulation steps.", ge=1, decides_result=True
-    )
-    mixed_precision: str = setting(
-        "auto",
-        "Precision of the forward pass. no or fp32: float32. auto: the precision that Accelerate was configured with, "
-        "else bf16 if the device supports it natively, else no.",
-        choices=("auto", "no", "bf16", "fp16"),
-    )
-    cpu: bool = setting(False, "Use the CPU even if there is a GPU.")
-    threads: int | None = setting(
-        None, "CPU threads of each process. Default: the cores divided by the local processes.", ge=1, le=4096
-    )
-    processes: int | None = setting(None, "Start this many processes on this machine.", ge=1)
-    timeout: int = setting(
-        300, "Seconds to wait for a process that does not answer, before the run fails.", ge=1, le=10**7
-    )
-    output_dir: Path = setting(Path(), "Folder for the results.")
+    data_dir: Path = setting(Path("data"))
+    skip_damaged: bool = setting(False)
+    batch_size: int = setting(128, ge=1, decides_result=True)
+    mixed_precision: str = setting("auto", choices=("auto", "no", "bf16", "fp16"))
+    cpu: bool = setting(False)
+    threads: int | None = setting(None, ge=1, le=4096)
+    processes: int | None = setting(None, ge=1)
+    timeout: int = setting(300, ge=1, le=10**7)
+    output_dir: Path = setting(Path())
 
     @field_validator("*", mode="before")
     @classmethod
     def _prepared(cls, value: Any, info: ValidationInfo) -> Any:
-        return describe(cls.model_fields[info.field_name or ""]).prepared(value)
+        return settings(cls)[info.field_name or ""].prepared(value)
 
     def __init__(self, **given: Any) -> None:
         known = settings(type(self))
         problems = [
-            Problem(printable(name, 50), f"is not a setting; {did_you_mean(MISTAKEN.get(name, name), known)}")
+            Problem(printable(name, 50), f"is not a setting; {did_you_mean(recipe.MISTAKEN.get(name, name), known)}")
             for name in given
             if name not in known
         ]
@@ -57,7 +123,8 @@ class RunConfig(BaseModel):
         values = given
         if isinstance(given.get("recipe"), (str, os.PathLike)):
             given["recipe"] = recipe.canonical(str(given["recipe"]))
-            from_recipe, found = recipe.load(given["recipe"], known)
+            numbers = {name for name, found in known.items() if found.kind in (int, float)}
+            from_recipe, found = recipe.load(given["recipe"], known.keys() - {"recipe"}, numbers)
             values = {**from_recipe, **given}
             problems += found
         try:
@@ -123,10 +190,17 @@ def count(number: int, noun: str, plural: str = "s") -> str:
     return f"{number} {noun}{plural if number != 1 else ''}"
 
 
+@functools.cache
 def settings(config: type[RunConfig]) -> dict[str, Setting]:
     """The settings of a configuration class by name: its own first, then those of `RunConfig`."""
-    fields = sorted(config.model_fields.items(), key=lambda item: item[0] in RunConfig.model_fields)
-    return {name: describe(field) for name, field in fields}
+    tables = tomllib.loads(MEANINGS.read_text("utf-8"))
+    meanings = tables["RunConfig"] | tables.get(config.__name__, {})
+    found = {}
+    for name, field in sorted(config.model_fields.items(), key=lambda item: item[0] in RunConfig.model_fields):
+        kind = next(part for part in get_args(field.annotation) or (field.annotation,) if part is not type(None))
+        extra: Any = field.json_schema_extra
+        found[name] = Setting(default=field.default, meaning=meanings[name], kind=kind, **extra)
+    return found
 
 
 def option_name(name: str) -> str:
