@@ -1,8 +1,8 @@
-"""Measure the seconds until the first optimizer step of `mnist-accel train`, and those of `mnist-accel --help`.
+"""Measure the seconds until the first optimizer step of `mnist-accel train`, beside `import torch` and `--help`.
 
     python scripts/benchmark_startup.py
 
-Each run is a new process. The first one fills the file cache and is not counted.
+Each run is a new process, and the three take turns. The first round fills the file cache and is not counted.
 """
 
 import argparse
@@ -34,17 +34,19 @@ def main() -> None:
     parser.add_argument("--dataset", default="mnist")
     options = parser.parse_args()
     arguments = ["train", "--data-dir", options.data_dir, "--dataset", options.dataset]
-    first_step, help_text = [], []
+    first_step, help_text, torch_alone = [], [], []
     for _ in range(RUNS + 1):
         with tempfile.TemporaryDirectory() as folder:
             began = time.time()
             command = [sys.executable, "-c", FIRST_STEP, *arguments, "--output-dir", folder]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             first_step.append(float(done.stdout) - began)
-        began = time.time()
-        subprocess.run([sys.executable, "-m", "mnist_accel", "--help"], capture_output=True, check=True)
-        help_text.append(time.time() - began)
-    print(json.dumps({"runs": RUNS, "first_step_seconds": summary(first_step), "help_seconds": summary(help_text)}))
+        for found, command in ((torch_alone, ["-c", "import torch"]), (help_text, ["-m", "mnist_accel", "--help"])):
+            began = time.time()
+            subprocess.run([sys.executable, *command], capture_output=True, check=True)
+            found.append(time.time() - began)
+    seconds = {"first step": first_step, "import torch": torch_alone, "--help": help_text}
+    print(json.dumps({"runs": RUNS} | {name: summary(found) for name, found in seconds.items()}))
 
 
 def summary(seconds: list[float]) -> dict[str, float]:

@@ -66,10 +66,12 @@ def train(
         raise UserError("--seeds, --folds and --lr-find cannot be combined", "give one of them")
     if trace and (seeds or folds or lr_find):
         raise UserError(f"--trace {trace}: a trace is of one run", "leave --seeds, --folds and --lr-find out")
+    from mnist_accel.data import datasets
     from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
 
     is_main = launched_rank() == 0
     console = TrainingConsole(stderr_console(), results=result_console(to_stderr=json), quiet=quiet)
+    datasets.read_ahead(config.dataset, config.data_dir, console.notice if is_main else lambda _: None)
     observer = _observers([console] if is_main else [], track, (trace, trace_steps) if trace else None)
     for text in config.warnings() if is_main else ():
         console.notice(text)

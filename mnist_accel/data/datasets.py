@@ -2,11 +2,22 @@
 
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from mnist_accel.data import array_files, idx_folder, named_sets
 from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import DataError, did_you_mean
+
+_read_ahead: "dict[tuple[str, Path], Future[DataSet]]" = {}
+
+
+def read_ahead(name: str, data_dir: Path, notice: Callable[[str], None]) -> None:
+    """Begin to read MNIST in a thread, for the next `load`. The import of torch meanwhile takes longer."""
+    if name == "mnist":
+        reader = ThreadPoolExecutor(1)
+        _read_ahead[name, data_dir] = reader.submit(named_sets.load, name, data_dir, notice)
+        reader.shutdown(wait=False)
 
 
 def load(
@@ -33,7 +44,8 @@ def load(
     form, _, place = name.partition(":")
     try:
         if name in named_sets.IDX_SOURCES:
-            return named_sets.load(name, data_dir, notice)
+            ahead = _read_ahead.pop((name, data_dir), None)
+            return ahead.result() if ahead else named_sets.load(name, data_dir, notice)
         if form in ("csv", "npz"):
             return (array_files.load_csv if form == "csv" else array_files.load_npz)(name, Path(place))
         if form not in ("idx", "folder"):
