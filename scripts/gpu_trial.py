@@ -22,29 +22,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PACKAGES: tuple[str, ...] = (
-    "accelerate",
-    "filelock",
-    "jinja2",
-    "matplotlib",
-    "numpy",
-    "packaging",
-    "PIL",
-    "pooch",
-    "psutil",
-    "pydantic",
+PACKAGES = (
+    *("accelerate", "cv2", "filelock", "jinja2", "matplotlib", "numpy", "packaging", "PIL", "platformdirs", "pooch"),
+    *("psutil", "pydantic", "rich", "safetensors", "scipy", "torch", "torchvision", "typer"),
+    *("onnx", "onnxruntime", "pytest"),
 )
-PACKAGES += ("rich", "safetensors", "scipy", "torch", "torchvision", "typer", "onnx", "onnxruntime", "pytest")
 RECIPES, PRECISIONS = ("classic", "speedrun", "accurate"), ("bf16", "fp16", "no")
-KEPT = (
-    "test_accuracy",
-    "test_loss",
-    "train_seconds",
-    "images_per_second",
-    "wall_seconds",
-    "mixed_precision",
-    "device_name",
-)
+FIGURES = ("test_accuracy", "test_loss", "train_seconds", "images_per_second", "wall_seconds")
+KEPT = (*FIGURES, "mixed_precision", "device_name", "weights_sha256")
 Result = dict[str, Any]
 Variables = Mapping[str, str]
 NONE: Variables = {}
@@ -94,7 +79,7 @@ class Trials:
         """The main figures of a training run."""
         output = self.command("train", *arguments, *self.short, "--json", "--quiet")
         found = json.loads(output.splitlines()[-1])
-        return {key: found[key] for key in KEPT} | {"weights_sha256": found["weights_sha256"]}
+        return {key: found[key] for key in KEPT}
 
     def json(self, *arguments: object) -> Result:
         """The JSON object that a command prints."""
@@ -145,7 +130,7 @@ def terminated(trials: Trials) -> Result:
     return {"exit_code": code, "seconds_to_leave": time.monotonic() - began, "has_saved": bool(saved)}
 
 
-def steps_alone(small: bool) -> Result:
+def steps_alone(small: bool, cuda_graph: bool) -> Result:
     """Waits for the device inside the training steps, seconds of a warm epoch, peak memory, and a profile."""
     import torch
 
@@ -158,7 +143,7 @@ def steps_alone(small: bool) -> Result:
     from mnist_accel.training.setup import Progress, prepare
     from mnist_accel.training.train import split, start
 
-    config = TrainConfig(train_samples=2000 if small else None, epochs=1)
+    config = TrainConfig(train_samples=2000 if small else None, epochs=1, cuda_graph=cuda_graph)
     hardware = start(config)
     dataset, _ = split(config, datasets.load("mnist", Path(), print))
     setup = prepare(config, hardware, dataset)
@@ -173,7 +158,7 @@ def steps_alone(small: bool) -> Result:
         found["peak_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
         torch.cuda.set_sync_debug_mode("error")
         batch = torch.arange(config.batch_size, device=hardware.device)
-        sums = setup.empty_sums()
+        sums = setup.empty_sums(5)
         for step in range(5):
             loop.train_step(setup, batch, 0, step, sums)  # raises where it waits for the device
         torch.cuda.set_sync_debug_mode("default")
@@ -181,7 +166,9 @@ def steps_alone(small: bool) -> Result:
     with torch.profiler.profile() as profile:
         loop.train_epoch(setup, Progress(), Observer(), guard)
     key = "self_cuda_time_total" if is_cuda else "self_cpu_time_total"
-    Path("profile.txt").write_text(profile.key_averages().table(sort_by=key, row_limit=40))
+    Path("profile of graphs.txt" if cuda_graph else "profile.txt").write_text(
+        profile.key_averages().table(sort_by=key, row_limit=40)
+    )
     return found
 
 
@@ -191,8 +178,12 @@ def all_trials(trials: Trials) -> None:
     trials.run("environment", environment)
     trials.run("speedrun", lambda: trials.train("--recipe", "speedrun", "--output-dir", "speedrun"), 90)
     trials.run("classic", lambda: trials.train("--output-dir", "classic"), 90)
+    for recipe in ("speedrun", "classic"):
+        arguments = ("--recipe", recipe, "--cuda-graph", "--output-dir", f"{recipe}-graph")
+        trials.run(f"{recipe}, CUDA graph", lambda arguments=arguments: trials.train(*arguments), 90)  # type: ignore[misc]
     worker = [sys.executable, __file__, "--worker", *small]
-    trials.run("steps alone", lambda: json.loads(output(worker, trials).splitlines()[-1]), 90)
+    trials.run("steps alone", lambda: output(worker, trials), 90)
+    trials.run("steps alone, CUDA graph", lambda: output([*worker, "--cuda-graph"], trials), 90)
     for recipe in RECIPES:
         for precision in PRECISIONS:
             arguments = ("--recipe", recipe, "--mixed-precision", precision, "--epochs", 1, "--output-dir", "matrix")
@@ -221,15 +212,15 @@ def all_trials(trials: Trials) -> None:
     trials.run("tests", lambda: {"output": trials.command(*tests, module="pytest")[-500:]}, 300)
 
 
-def output(words: list[str], trials: Trials) -> str:
-    """The stdout of a worker."""
+def output(words: list[str], trials: Trials) -> Result:
+    """The JSON object that a worker prints."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         words, cwd=trials.folder, env=environment, capture_output=True, text=True, timeout=trials.limit, check=False
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-1500:])
-    return done.stdout
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def main() -> None:
@@ -239,9 +230,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--cuda-graph", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(json.dumps(steps_alone(options.small)))
+        print(json.dumps(steps_alone(options.small, options.cuda_graph)))
         return
     all_trials(Trials(options.folder.absolute(), 60 * options.minutes, small=options.small))
 

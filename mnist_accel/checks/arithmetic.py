@@ -123,7 +123,7 @@ def missed_bad_numbers(trials: Trials, dataset: DataSet, model: str, precision: 
         before = parameter.detach().clone()
         with torch.no_grad():
             parameter[(0,) * parameter.ndim] = torch.nan
-        train_step(setup, batch, 0, 0, setup.empty_sums())
+        train_step(setup, batch, 0, 0, setup.empty_sums(1))
         if not setup.bad_numbers.found:
             missed.append(f"{model} {name} ({precision})")
         parameter.data.copy_(before)

@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 MAX_PROCESSES = 4
 """Each process adds the gradients of all, so the work grows with their number; a backend's does not."""
 CACHE_LINE = 64
-"""Bytes. Each counter has a cache line of its own, and gradients begin at a multiple of it."""
+"""Bytes. Each process' counter has a cache line of its own."""
 
 
 def prepare_exchange(model: nn.Module, images: Tensor, timeout: float, enabled: bool) -> str:
@@ -37,7 +37,7 @@ def prepare_exchange(model: nn.Module, images: Tensor, timeout: float, enabled: 
     are passed through it, so its gradients must be set to zero afterwards. `timeout` is in seconds.
     """
     wrapper = next(module for module in model.modules() if isinstance(module, DistributedDataParallel))
-    size = sum(_rounded_up(parameter.nbytes) for parameter in model.parameters() if parameter.requires_grad)
+    size = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
     shared = _share_memory(size, timeout) if enabled and images.device.type == "cpu" else None
     if shared is not None:
         wrapper.register_comm_hook(shared, SharedMemory.average)
@@ -67,7 +67,7 @@ class SharedMemory:
         self.rank, self.world_size, self.timeout = distributed.get_rank(), len(process_ids), timeout
         memory = mmap.mmap(descriptor, 0)
         counters = self.world_size * CACHE_LINE
-        self._counters = memoryview(memory)[:counters].cast("q")
+        self._counters = memoryview(memory)[:counters].cast("q")[:: CACHE_LINE // 8]  # by rank
         self._halves = torch.frombuffer(memory, dtype=torch.uint8)[counters:].view(2, self.world_size, -1)
         self._exchanges = 0
         self._buckets: list[tuple[Tensor, Future[Tensor]]] = []
@@ -87,29 +87,26 @@ class SharedMemory:
 
     def _exchange(self) -> None:
         self._exchanges += 1
-        half, begin = self._halves[self._exchanges % 2], 0
-        written: list[list[Tensor]] = []  # by bucket and rank
-        for gradients, _ in self._buckets:
-            end = begin + gradients.nbytes
-            written.append([part[begin:end].view(gradients.dtype) for part in half])
-            torch.div(gradients, self.world_size, out=written[-1][self.rank])
-            begin = _rounded_up(end)
+        sizes = [gradients.nbytes for gradients, _ in self._buckets]
+        written = self._halves[self._exchanges % 2, :, : sum(sizes)].split(sizes, dim=1)  # by bucket (ranks, bytes)
+        for (gradients, _), parts in zip(self._buckets, written, strict=True):
+            torch.div(gradients, self.world_size, out=parts[self.rank].view(gradients.dtype))
         self._wait_for_all()
         for (gradients, future), parts in zip(self._buckets, written, strict=True):
-            torch.add(parts[0], parts[1], out=gradients)
-            for part in parts[2:]:
-                gradients.add_(part)
+            first, second, *others = parts.view(gradients.dtype)
+            torch.add(first, second, out=gradients)
+            for other in others:
+                gradients.add_(other)
             future.set_result(gradients)
         self._buckets.clear()
 
     def _wait_for_all(self) -> None:
         """Wait until all processes have written. Raise DistError if one has ended, or exceeds the time-out."""
-        line = CACHE_LINE // self._counters.itemsize
-        self._counters[self.rank * line] = self._exchanges
+        self._counters[self.rank] = self._exchanges
         began = time.monotonic()
         for other in range(self.world_size):
             ended: object = False
-            while self._counters[other * line] < self._exchanges:
+            while self._counters[other] < self._exchanges:
                 waited = time.monotonic() - began
                 if ended:
                     raise distributed.DistError("it has ended before sending its gradients")
@@ -147,7 +144,3 @@ def _gather(value: Any) -> list[Any]:
     values = [value] * distributed.get_world_size()
     distributed.all_gather_object(values, value)
     return values
-
-
-def _rounded_up(size: int) -> int:
-    return -(-size // CACHE_LINE) * CACHE_LINE

@@ -44,13 +44,9 @@ class EvaluateResult:
 
 
 def run_evaluation(config: EvaluateConfig, observer: Observer) -> tuple[EvaluateResult, Hardware, DataSet, Predictions]:
-    """Evaluate saved weights on a test set. Every process of a distributed run calls this.
+    """Evaluate saved weights on a test set; see `api.evaluate`. Every process of a distributed run calls this.
 
-    Returns:
-        The result, and what its pictures need: the hardware, the data set, and the predictions.
-
-    Raises:
-        UserError: the weights, the data or the machine do not allow it.
+    The result comes with what its pictures need: the hardware, the data set, and the predictions.
     """
     model = classifier.load(config.weights, torch.device("cpu"), config.model)  # Accelerate moves it
     name = dataset_name(config, model.trained_on)
@@ -88,10 +84,8 @@ def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
     """The data set to test on: the one asked for, else the one that the weights were trained on."""
     if name := config.dataset or trained_on:
         return name
-    raise UserError(
-        f"there is no {record_path(config.weights)} that names the data set of these weights",
-        f"give --dataset {'|'.join(DATASETS)}",
-    )
+    text = f"there is no {record_path(config.weights)} that names the data set of these weights"
+    raise UserError(text, f"give --dataset {'|'.join(DATASETS)}")
 
 
 def data_folder(config: EvaluateConfig) -> Path:

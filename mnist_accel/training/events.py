@@ -21,75 +21,51 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """The figures of one finished epoch: one line of metrics.jsonl.
+    """The figures of one finished epoch: one line of metrics.jsonl. Losses are mean cross entropies in nats.
 
-    Attributes:
-        epoch: counted from 1.
-        train_loss: mean cross entropy in nats over the epoch. Each sample counts with the loss of the step that
-            trained on it, with dropout and augmentation.
-        train_accuracy: likewise.
-        test_loss: mean cross entropy in nats on the test set after the epoch; None with held-out validation samples,
-            because the test set is then used once, after the last epoch.
-        test_accuracy: share of correct predictions on the test set after the epoch, or None.
-        lr: learning rate of the last step of the epoch.
-        images_per_second: training samples divided by `train_seconds`.
-        train_seconds: time of the training steps, without evaluation.
-        validation_loss: on the held-out samples after the epoch, or None without them.
-        validation_accuracy: likewise.
+    Test figures are None with held-out samples, because the test set is then used once, after the last epoch.
     """
 
     __pydantic_config__ = ConfigDict(strict=True, allow_inf_nan=False)
 
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    test_loss: float | None
+    epoch: int  # counted from 1
+    train_loss: float  # each sample counts with the loss of the step that trained on it, with dropout and augmentation
+    train_accuracy: float  # likewise
+    test_loss: float | None  # after the epoch
     test_accuracy: float | None
-    lr: float
+    lr: float  # of the last step
     images_per_second: float
-    train_seconds: float
-    validation_loss: float | None = None
+    train_seconds: float  # time of the training steps, without evaluation
+    validation_loss: float | None = None  # on the held-out samples after the epoch
     validation_accuracy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """The facts of a run that are known before its first step. The panel, the result and the record show them.
-
-    Attributes:
-        settings: the whole configuration as JSON values.
-        class_names: names of the labels, in the order of the model's outputs.
-        source: folder or package that the data set was read from.
-        checksums: of the data files, by name.
-        parameters: number of trained parameters.
-        steps_per_epoch: optimizer steps.
-        exchange: how processes exchange gradients; empty for one process.
-        threads: CPU threads of each process.
-        precision_reason: why this precision, in words.
-    """
+    """The facts of a run that are known before its first step. The panel, the result and the record show them."""
 
     model: str
     recipe: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any]  # the whole configuration as JSON values
     dataset: str
-    class_names: tuple[str, ...]
-    source: str
-    checksums: Mapping[str, str]
+    class_names: tuple[str, ...]  # in the order of the model's outputs
+    source: str  # folder or package that the data set was read from
+    checksums: Mapping[str, str]  # of the data files, by name
     train_samples: int
     validation_samples: int
     test_samples: int
-    parameters: int
+    parameters: int  # number of trained parameters
     epochs: int
-    steps_per_epoch: int
+    steps_per_epoch: int  # optimizer steps
     batch_size: int
     world_size: int
-    exchange: str
+    exchange: str  # how processes exchange gradients; empty for one process
     device: str
     device_name: str
     cpu: str
-    threads: int
+    threads: int  # of each process
     mixed_precision: str
-    precision_reason: str
+    precision_reason: str  # in words
     output_dir: str
 
 

@@ -16,8 +16,8 @@ from mnist_accel.files.run_record import (
     record_path,
 )
 from mnist_accel.hardware.signals import StoppedError, StopRequests
-from mnist_accel.training.bad_numbers import NumbersError
 from mnist_accel.training.events import Observer
+from mnist_accel.training.optimizer import NumbersError
 from mnist_accel.training.setup import Progress, Setup
 from mnist_accel.training.state import Facts, capture, restore
 

@@ -1,5 +1,6 @@
 """The training loop: fit → train_epoch → train_step. Files, terminal and pictures are behind `observer` and `guard`."""
 
+import functools
 import time
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,7 +10,6 @@ from torch import Tensor, distributed
 from torch.nn.functional import cross_entropy
 
 from mnist_accel.data.sample_order import epoch_order, local_slices
-from mnist_accel.training.bad_numbers import mean_for_all_processes
 from mnist_accel.training.events import EpochRecord, Observer
 from mnist_accel.training.guard import Guard
 from mnist_accel.training.metrics import Predictions, predict_dataset
@@ -41,8 +41,7 @@ def train_epoch(setup: Setup, progress: Progress, observer: Observer, guard: Gua
     """Train the steps that are left of the current epoch; the sums of all its steps over all processes, (3, steps)."""
     config, steps = setup.config, setup.steps_per_epoch
     order = torch.from_numpy(epoch_order(len(setup.train_data), config.seed, progress.epoch)).to(setup.hardware.device)
-    sums = progress.sums = setup.empty_sums() if progress.sums is None else progress.sums
-    setup.model.train()
+    sums = progress.sums = setup.empty_sums(steps) if progress.sums is None else progress.sums
     seconds_before, began = progress.epoch_seconds, time.perf_counter()
     for step in range(progress.step, steps):
         batch = order[step * config.batch_size : (step + 1) * config.batch_size]
@@ -58,42 +57,53 @@ def train_epoch(setup: Setup, progress: Progress, observer: Observer, guard: Gua
 
 
 def train_step(setup: Setup, batch: Tensor, epoch: int, step: int, sums: Tensor) -> None:
-    """Make one optimizer step on a global batch of sample indices (B,), of which this process computes its parts."""
-    accelerator, config = setup.hardware.accelerator, setup.config
-    total_step, total_steps = epoch * setup.steps_per_epoch + step, config.epochs * setup.steps_per_epoch
-    set_learning_rate(setup.optimizer, learning_rate(config, total_step, total_steps))
-    loss_sum, correct, not_finite = sums[:, step]  # scalars on the device
-    parts = local_slices(len(batch), setup.hardware.rank, setup.hardware.world_size, config.gradient_accumulation_steps)
+    """Make one optimizer step on a global batch of sample indices (B,), and enter its figures into `sums`."""
+    total_step, total_steps = epoch * setup.steps_per_epoch + step, setup.config.epochs * setup.steps_per_epoch
+    set_learning_rate(setup.optimizer, learning_rate(setup.config, total_step, total_steps))
+    setup.augment.start_epoch(epoch)
+    sums[:, step] = setup.replay(functools.partial(update_weights, setup), batch)
+    if setup.weight_average:
+        setup.weight_average.update(setup.module, total_step)
+
+
+def update_weights(setup: Setup, batch: Tensor) -> Tensor:
+    """Update the weights by a global batch, of which this process computes its parts; its column of `Progress.sums`.
+
+    With `cuda_graph` a recording is replayed, so whatever changes from step to step must lie in tensors.
+    """
+    hardware, config = setup.hardware, setup.config
+    loss_sum, correct, not_finite = sums = setup.empty_sums(1)[:, 0]  # scalars on the device
+    parts = local_slices(len(batch), hardware.rank, hardware.world_size, config.gradient_accumulation_steps)
     for part in parts:
         images, labels = setup.train_data.batch(batch[part])
-        set_mode(setup, labels)
+        # Not in training mode for the empty part that a process may get of a short batch: the exchange needs every
+        # process, but batch normalisation has no statistics of an empty batch.
+        setup.model.train(len(labels) > 0)
         with exchange_gradients(setup, is_last=part is parts[-1]):
-            logits = setup.model(setup.augment(images, batch[part], epoch))
+            logits = setup.model(setup.augment(images, batch[part]))
             loss = cross_entropy(logits, labels, reduction="sum")
-            accelerator.backward(mean_for_all_processes(loss, len(batch), setup.hardware.world_size))
+            hardware.accelerator.backward(mean_for_all_processes(loss, len(batch), hardware.world_size))
         loss_sum += loss.detach()
         correct += (logits.argmax(dim=1) == labels).sum()
     not_finite.copy_(setup.bad_numbers.check(loss_sum))
     setup.optimizer.step()
     setup.optimizer.zero_grad()
-    if setup.weight_average:
-        setup.weight_average.update(setup.module, total_step)
+    return sums
+
+
+def mean_for_all_processes(loss: Tensor, batch_size: int, world_size: int) -> Tensor:
+    """The summed loss () of one part of a global batch, scaled for the backward pass.
+
+    The exchange averages gradients over the processes. With this factor the result is the mean over the global batch.
+    The factor is NaN where the loss is not finite, so that every process sees it in its gradients.
+    """
+    return loss * (world_size / batch_size + 0 * loss.detach())
 
 
 def exchange_gradients(setup: Setup, *, is_last: bool) -> AbstractContextManager[None]:
     """Exchange gradients once per step, after the last part; an earlier part only accumulates them."""
     context: AbstractContextManager[None] = setup.hardware.accelerator.no_sync(setup.model)
     return nullcontext() if is_last else context
-
-
-def set_mode(setup: Setup, labels: Tensor) -> None:
-    """Training mode, but for the empty part that a process may get of a short batch.
-
-    That process computes all the same, because the exchange of gradients needs every process; but batch normalisation
-    has no statistics of an empty batch.
-    """
-    if setup.model.training != (len(labels) > 0):
-        setup.model.train(len(labels) > 0)
 
 
 def share_running_statistics(setup: Setup) -> None:
@@ -108,15 +118,12 @@ def share_running_statistics(setup: Setup) -> None:
 def finish_epoch(setup: Setup, progress: Progress, totals: Tensor, predictions: Predictions) -> None:
     """Record the figures of the epoch, and move to the next one.
 
-    Args:
-        totals: (3, steps), as `train_epoch` returns them.
-        predictions: on the held-out samples, or on the test set where there are none.
+    `totals` (3, steps) are those of `train_epoch`; `predictions` are of the held-out samples, or else of the test set.
     """
     config, samples, steps = setup.config, len(setup.train_data), setup.steps_per_epoch
     totals = totals.double()
     train_loss, train_accuracy, _ = (totals.sum(dim=1) / samples).tolist()
-    batch_sizes = np.full(steps, config.batch_size)
-    batch_sizes[-1] = samples - (steps - 1) * config.batch_size
+    batch_sizes = np.diff(range(0, samples, config.batch_size), append=samples)
     held_out = setup.validation_data is not None
     record = EpochRecord(
         epoch=progress.epoch + 1,

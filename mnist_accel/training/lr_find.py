@@ -64,8 +64,7 @@ def find_learning_rate(config: TrainConfig, observer: Observer) -> tuple[Learnin
 def _loss(config: TrainConfig, hardware: Hardware, dataset: DataSet) -> float:
     """The mean loss of the last quarter of the steps of an epoch of whole batches; infinite after a bad number."""
     setup = prepare(config, hardware, dataset)
-    setup.model.train()
-    sums = setup.empty_sums()
+    sums = setup.empty_sums(setup.steps_per_epoch)
     for step, batch in enumerate(torch.arange(len(dataset.train), device=hardware.device).split(config.batch_size)):
         train_step(setup, batch, 0, step, sums)
     totals = hardware.accelerator.reduce(sums, "sum")[:, -max(2, setup.steps_per_epoch // 4) :].cpu()

@@ -18,19 +18,12 @@ EVALUATION_BATCH_SIZE = 1000
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of a model for a whole data set, in its order.
+    """The predictions of a model for a whole data set of N samples, in its order."""
 
-    Attributes:
-        labels: true classes, int64 (N,).
-        predicted: most probable classes, int64 (N,).
-        probability: of the predicted classes, float64 (N,).
-        losses: cross entropy of each sample in nats, float64 (N,).
-    """
-
-    labels: npt.NDArray[np.int64]
-    predicted: npt.NDArray[np.int64]
-    probability: npt.NDArray[np.float64]
-    losses: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]  # true classes (N,)
+    predicted: npt.NDArray[np.int64]  # most probable classes (N,)
+    probability: npt.NDArray[np.float64]  # of the predicted classes (N,)
+    losses: npt.NDArray[np.float64]  # cross entropy of each sample in nats (N,)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,27 +42,25 @@ class Predictions:
         return math.fsum(self.losses) / len(self)
 
 
+def exact_type(device: torch.device) -> torch.dtype:
+    """The type for sums: float64, which keeps the last digits of float64 models; Apple's GPUs do not have it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @torch.inference_mode()
 def predict_dataset(
     model: nn.Module, data: InputPipeline, hardware: Hardware, batch_size: int = EVALUATION_BATCH_SIZE
 ) -> Predictions:
     """Predict every sample of a data set. Each process predicts a share, and every process gets all predictions.
 
-    Args:
-        model: images (B, 1, 28, 28) → logits (B, classes). Not the wrapper that exchanges gradients, because the shares
-            of two processes may differ by a batch. It is left in evaluation mode.
-        data: the data set.
-        hardware: where it is computed.
-        batch_size: samples of one forward pass over all processes.
-
-    Raises:
-        RuntimeError: a sample was counted twice or not at all.
+    `model`, images (B, 1, 28, 28) → logits (B, classes), is not the wrapper that exchanges gradients, because the
+    shares of two processes may differ by a batch. It is left in evaluation mode. Raises RuntimeError if a sample was
+    counted twice or not at all.
     """
     model.eval()
     samples, rank, world_size = len(data), hardware.rank, hardware.world_size
     first, last = rank * samples // world_size, (rank + 1) * samples // world_size
-    # Float64 keeps the last digits of float64 models; Apple's GPUs have no such type.
-    dtype = torch.float32 if data.device.type == "mps" else torch.float64
+    dtype = exact_type(data.device)
     # One column per sample: times seen, predicted class, probability, loss. Other processes' columns stay 0.
     table = torch.zeros(4, samples, device=data.device, dtype=dtype)
     local_batch_size = max(1, batch_size // world_size)

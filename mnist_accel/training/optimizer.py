@@ -1,14 +1,17 @@
-"""The optimizer, its learning rate as a function of the step, and the moving average of the weights."""
+"""The optimizer, its learning rate, the check for bad numbers, and the moving average of the weights."""
 
 import copy
 import math
 from inspect import unwrap
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mnist_accel.config.settings import TrainConfig
+from mnist_accel.errors import UserError
+from mnist_accel.hardware.accelerator import Hardware
 
 FIRST_SHARE, LAST_SHARE = 1 / 25, 1 / 25e4
 """Learning rate at the start and at the end of a cycle, divided by its peak; the values of torch's OneCycleLR."""
@@ -52,21 +55,52 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Use `lr` for all parameters in the next step."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], Tensor):  # a recorded step reads it from there
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+class NumbersError(UserError):
+    """A loss, gradient or weight is infinite or not a number."""
+
+    exit_code = 1
+    is_shared = True
+
+
+class BadNumbers:
+    """Looks for infinite numbers and NaN in each step. From the first one on, the optimizer leaves the weights alone.
+
+    `found` is 1 since a step met one, else 0; a scalar on the device, so that no step waits for the device.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, hardware: Hardware) -> None:
+        self.optimizer = optimizer
+        self.found = torch.zeros((), device=hardware.device)
+        self.has_scaler = hardware.accelerator.scaler is not None
+        if not self.has_scaler:
+            # torch's fused optimizers skip the update where this attribute, which gradient scalers set, is 1.
+            optimizer.found_inf = self.found  # type: ignore[attr-defined]
+
+    def check(self, loss: Tensor) -> Tensor:
+        """Look at the gradients, or with fp16's gradient scaler at the loss () of this step; return `found`.
+
+        Gradients that overflow in fp16 are usual, and the scaler skips their steps; a loss that is not finite is not.
+        """
+        figure = loss
+        if not self.has_scaler:
+            parameters = self.optimizer.param_groups[0]["params"]
+            figure = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        return self.found.logical_or_(~figure.isfinite())
 
 
 class WeightAverage:
     """Exponential moving average of a model's parameters and buffers, which generalises better than the last weights.
 
+    Each step keeps the share `decay` of the old average, less in the first steps, so that the average forgets the
+    random initial weights. `module` is a copy of the model that holds the average.
+
     Not torch's AveragedModel: in each update it compares a counter that lies on the device, and so waits for a GPU.
-
-    Args:
-        module: the model whose weights are averaged.
-        decay: share of the old average that each step keeps. It is smaller in the first steps, so that the average
-            forgets the random initial weights.
-
-    Attributes:
-        module: a copy of the model that holds the average.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -76,11 +110,11 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Add the weights after optimizer step `step`, counted from 0 over all epochs."""
-        pairs = list(zip(self.module.state_dict().values(), module.state_dict().values(), strict=True))
-        for average, value in pairs:
-            if not value.is_floating_point():  # the number of batches that batch normalisation has seen
+        averages, values = [], []
+        for average, value in zip(self.module.state_dict().values(), module.state_dict().values(), strict=True):
+            if value.is_floating_point():
+                averages.append(average)
+                values.append(value.detach())
+            else:  # the number of batches that batch normalisation has seen
                 average.copy_(value)
-        averages = [average for average, _ in pairs if average.is_floating_point()]
-        values = [value.detach() for _, value in pairs if value.is_floating_point()]
-        decay = min(self.decay, (1 + step) / (10 + step))
-        get_ema_multi_avg_fn(decay)(averages, values, step)
+        get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))(averages, values, step)

@@ -14,38 +14,32 @@ from mnist_accel.data.augmentation import Augmentation
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.digits import DataSet, Digits
 from mnist_accel.data.sample_order import steps_per_epoch
+from mnist_accel.errors import UserError
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.models import architectures
 from mnist_accel.models.normalisation import MEAN, STD
-from mnist_accel.training.bad_numbers import BadNumbers
 from mnist_accel.training.events import EpochRecord
-from mnist_accel.training.optimizer import WeightAverage, build_optimizer
+from mnist_accel.training.metrics import exact_type
+from mnist_accel.training.optimizer import BadNumbers, WeightAverage, build_optimizer
 
 
 @dataclass
 class Setup:
-    """Everything that the training loop works on.
-
-    Attributes:
-        model: as Accelerate prepared it: with autocast, and with wrappers that compile and exchange gradients.
-        module: the model without wrappers.
-        validation_data: the held-out training samples, or None.
-        weight_average: None where the recipe keeps no average.
-        exchange: how processes exchange gradients; empty for one process.
-    """
+    """Everything that the training loop works on."""
 
     config: TrainConfig
     hardware: Hardware
-    model: nn.Module
-    module: nn.Module
+    model: nn.Module  # as Accelerate prepared it: with autocast, and with wrappers that compile and exchange gradients
+    module: nn.Module  # the model without wrappers
     optimizer: torch.optim.Optimizer
-    train_data: InputPipeline
-    validation_data: InputPipeline | None
-    test_data: InputPipeline
-    augment: Augmentation
     bad_numbers: BadNumbers
+    replay: speed.Replay  # calls the function that computes a step, or replays a recording of it
+    train_data: InputPipeline
+    test_data: InputPipeline
+    validation_data: InputPipeline | None  # the held-out training samples
+    augment: Augmentation
     weight_average: WeightAverage | None = None
-    exchange: str = ""
+    exchange: str = ""  # how processes exchange gradients; empty for one process
 
     @property
     def steps_per_epoch(self) -> int:
@@ -56,33 +50,24 @@ class Setup:
         """The module that is evaluated and saved: the average of the weights where one is kept."""
         return self.weight_average.module if self.weight_average else self.module
 
-    def empty_sums(self) -> Tensor:
-        """`Progress.sums` before the first step, in float64 where the device has it (Apple's GPUs do not)."""
-        device = self.hardware.device
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        return torch.zeros(3, self.steps_per_epoch, device=device, dtype=dtype)
+    def empty_sums(self, steps: int) -> Tensor:
+        """`Progress.sums` before the first of `steps` steps."""
+        return torch.zeros(3, steps, device=self.hardware.device, dtype=exact_type(self.hardware.device))
 
 
 @dataclass
 class Progress:
-    """The position of a run, and its figures so far.
+    """The position of a run, and its figures so far."""
 
-    Attributes:
-        step: number of finished steps of the current epoch.
-        sums: (3, steps) on the device, this process's part of each step of the current epoch: summed cross entropy;
-            number of correct predictions; 1 from the first step with a number that is not finite. None before step 1.
-        epoch_seconds: time of the training steps of the current epoch so far.
-        history: records of the finished epochs.
-        step_losses: float32 (steps,), mean cross entropy of each step of the finished epochs.
-        best_weights: of the best epoch, on the CPU; empty without held-out samples.
-    """
-
-    step: int = 0
+    step: int = 0  # number of finished steps of the current epoch
+    # (3, steps) on the device, this process's part of each step of the current epoch: summed cross entropy; number of
+    # correct predictions; 1 from the first step with a number that is not finite. None before the first step.
     sums: Tensor | None = None
-    epoch_seconds: float = 0.0
-    history: list[EpochRecord] = field(default_factory=list)
+    epoch_seconds: float = 0.0  # time of the training steps of the current epoch so far
+    history: list[EpochRecord] = field(default_factory=list)  # of the finished epochs
+    # (steps,) mean cross entropy of each step of the finished epochs
     step_losses: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)  # on the CPU; empty without held-out samples
 
     @property
     def epoch(self) -> int:
@@ -103,37 +88,31 @@ class Progress:
 
 def prepare(config: TrainConfig, hardware: Hardware, data: DataSet, validation: Digits | None = None) -> Setup:
     """Build model, optimizer and data on the device, from `config.seed`. Called on every process."""
-    dtype = getattr(torch, config.dtype)
+    accelerator, device, dtype = hardware.accelerator, hardware.device, getattr(torch, config.dtype)
     set_seed(config.seed)  # the same initial weights on every process
     module = architectures.build(config.model, classes=len(data.class_names), dropout=config.dropout)
-    # Convolutions are faster in channels_last.
-    module = module.to(hardware.device, dtype).to(memory_format=torch.channels_last)
-    speed.prepare_model(module, hardware.device, hardware.speedups)
+    module = module.to(device, dtype).to(memory_format=torch.channels_last)  # in which convolutions are faster
+    speed.prepare_model(module, device, hardware.speedups)
     optimizer = build_optimizer(module, config)
     bad_numbers = BadNumbers(optimizer, hardware)
+    if config.cuda_graph and (device.type != "cuda" or hardware.world_size > 1 or accelerator.scaler is not None):
+        raise UserError("--cuda-graph needs one process on an NVIDIA GPU, in bf16 or fp32", "leave it out")
+    replay = speed.prepare_replay(optimizer, device, config.cuda_graph)
     # Without placement, because Accelerate would import torch's distributed tensors for it, which takes 0.6 s.
-    model = hardware.accelerator.prepare(module, device_placement=[False])
-    if hardware.accelerator.scaler is not None:  # without a scaler Accelerate's wrapper only costs 0.3 ms a step
-        optimizer = hardware.accelerator.prepare(optimizer)
-    train_data = InputPipeline(data.train, hardware.device, dtype)
+    model = accelerator.prepare(module, device_placement=[False])
+    if accelerator.scaler is not None:  # without a scaler Accelerate's wrapper only costs 0.3 ms a step
+        optimizer = accelerator.prepare(optimizer)
+    train_data, test_data = (InputPipeline(digits, device, dtype) for digits in (data.train, data.test))
+    held_out = InputPipeline(validation, device, dtype) if validation else None
+    augment = Augmentation(config, len(train_data), background=-MEAN / STD, device=device)
     setup = Setup(
-        config=config,
-        hardware=hardware,
-        model=model,
-        module=module,
-        optimizer=optimizer,
-        train_data=train_data,
-        validation_data=InputPipeline(validation, hardware.device, dtype) if validation else None,
-        test_data=InputPipeline(data.test, hardware.device, dtype),
-        augment=Augmentation(config, len(train_data), background=-MEAN / STD),
-        bad_numbers=bad_numbers,
+        config, hardware, model, module, optimizer, bad_numbers, replay, train_data, test_data, held_out, augment
     )
     if config.average:
         setup.weight_average = WeightAverage(module, config.average)
     if hardware.world_size > 1:
-        setup.exchange = speed.prepare_exchange(
-            model, train_data.batch(slice(0, 1))[0], hardware.timeout, hardware.speedups
-        )
+        first = train_data.batch(slice(0, 1))[0]
+        setup.exchange = speed.prepare_exchange(model, first, hardware.timeout, hardware.speedups)
         optimizer.zero_grad()
     set_seed(config.seed, device_specific=True)  # different dropout on each process
     return setup

@@ -61,6 +61,7 @@ def environment(setup: Setup) -> Facts:
         "exchange": setup.exchange or "none",
         "speedups": setup.hardware.speedups,
         "compile": setup.hardware.compiled,
+        "cuda_graph": setup.config.cuda_graph,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
     }
@@ -156,7 +157,7 @@ def _restore(setup: Setup, saved: SavedState, tensors: Mapping[str, Tensor]) -> 
     if saved.step:
         sums = [process["sums"] for process in processes]
         own = sums[hardware.rank] if is_same_number else torch.stack(sums).sum(dim=0) / hardware.world_size
-        progress.sums = setup.empty_sums().copy_(own)
+        progress.sums = setup.empty_sums(steps).copy_(own)
     if is_same_number:
         process = processes[hardware.rank]
         torch.set_rng_state(process["random"])

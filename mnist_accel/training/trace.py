@@ -18,6 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from mnist_accel import speed
 from mnist_accel.errors import UserError, printable
 from mnist_accel.files import atomic, run_record
 from mnist_accel.files.untrusted import read_limited
@@ -117,6 +118,7 @@ class Tracer(Observer):
     def run_prepared(self, setup: Setup) -> None:
         hardware = setup.hardware
         hardware.together(lambda: atomic.require_writable(self.path.parent, "--trace") if hardware.is_main else None)
+        setup.replay = speed.call  # hooks do not hear a replay
         self.setup, self.parameters = setup, dict(setup.module.named_parameters())
         optimizer = getattr(setup.optimizer, "optimizer", setup.optimizer)  # fp16's is wrapped
         self.hooks = [optimizer.register_step_pre_hook(lambda *_: self._gradients())]
@@ -149,7 +151,7 @@ class Tracer(Observer):
             return
         current, hardware = self.current, self.setup.hardware
         current.step = self.epoch * self.setup.steps_per_epoch + step + 1
-        current.loss, current.lr = float(sums[0, step]), self.setup.optimizer.param_groups[0]["lr"]
+        current.loss, current.lr = float(sums[0, step]), float(self.setup.optimizer.param_groups[0]["lr"])
         current.updates = self._of_parameters(lambda name, value: value.cpu().double() - self.before[name])
         self.current = None
         whole = merged(hardware.gather((current, self.parts)))

@@ -1,8 +1,8 @@
 """One training run, from its configuration to its weights, record and figures."""
 
 import dataclasses
+import functools
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from mnist_accel.hardware.cores import cpu_name
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.models import architectures
 from mnist_accel.training import loop
-from mnist_accel.training.bad_numbers import NumbersError
 from mnist_accel.training.events import EpochRecord, Observer, RunFacts
 from mnist_accel.training.guard import Guard
 from mnist_accel.training.metrics import Predictions
+from mnist_accel.training.optimizer import NumbersError
 from mnist_accel.training.setup import Progress, Setup, prepare
 from mnist_accel.training.state import identity
 
@@ -31,14 +31,12 @@ class TrainResult(RunFacts):
 
     Attributes:
         epochs: finished epochs; fewer than asked for after an early stop.
-        steps: optimizer steps of the whole run.
         train_loss: running average over the last epoch, as `train_accuracy` is.
         test_accuracy: of the final weights, as `test_loss` is.
         train_seconds: time of all training steps, without loading, evaluation and pictures.
         images_per_second: of the last epoch.
         wall_seconds: of the whole call.
         chosen_epoch: the epoch whose weights are the final ones.
-        history: one record per epoch.
         step_losses: mean training loss of each step.
         time_spent: seconds of each part over all attempts, and the work that was repeated; see `reports.timing`.
     """
@@ -50,7 +48,7 @@ class TrainResult(RunFacts):
     test_accuracy: float
     train_seconds: float
     images_per_second: float
-    wall_seconds: float
+    wall_seconds: float = 0.0
     weights_sha256: str
     chosen_epoch: int
     history: tuple[EpochRecord, ...] = dataclasses.field(repr=False)
@@ -66,18 +64,10 @@ class TrainResult(RunFacts):
 def run_training(
     config: TrainConfig, observer: Observer, stop: StopRequests
 ) -> tuple[TrainResult, Hardware, DataSet, Predictions]:
-    """Train as `config` says, and write weights, record and figures into `config.output_dir`.
+    """Train, and write weights, record and figures; see `api.train`. Every process of a distributed run calls this.
 
-    Every process of a distributed run calls this; the main process alone writes. The files of an earlier run in the
-    same folder are replaced only when this run has succeeded.
-
-    Returns:
-        The result, and what its pictures need: the hardware, the data set, and the predictions of the test set.
-
-    Raises:
-        UserError: the machine, the data or the output folder does not allow it.
+    The result comes with what its pictures need: the hardware, the data set, and the predictions of the test set.
     """
-    began = time.perf_counter()
     hardware = start(config)
     with hardware.watching():
         observer.part_started("data")
@@ -85,7 +75,7 @@ def run_training(
         dataset, validation = split(config, dataset)
         observer.part_started("start-up")
         who = identity(config, hardware, dataset)
-        same = {"resume": config.resume, "checkpoint_every": config.checkpoint_every, "compile": config.compile}
+        same = {name: getattr(config, name) for name in ("resume", "checkpoint_every", "compile", "cuda_graph")}
         hardware.require_same(who | same, "give every process the same settings")
         setup = prepare(config, hardware, dataset, validation)
         with stop:
@@ -97,7 +87,7 @@ def run_training(
             predictions = loop.fit(setup, progress, observer, guard)
         observer.part_started("checkpoints")
         content = weights.serialise(setup.final_module)  # the same bytes on every process
-        result = train_result(setup, facts, progress, predictions, content, time.perf_counter() - began)
+        result = train_result(setup, facts, progress, predictions, content)
         warn_of_doubtful_result(result, observer)
 
         def publish() -> None:
@@ -123,15 +113,9 @@ def start(config: RunConfig) -> Hardware:
 
 
 def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer, *, skip_damaged: bool) -> DataSet:
-    """The data set `name`, the same on every process.
-
-    Raises:
-        UserError: it is not available, or two machines found different ones.
-    """
-
-    def load() -> DataSet:
-        return datasets.load(name, data_dir, observer.notice, observer.pictures_read, skip_damaged=skip_damaged)
-
+    """The data set `name`. Raises UserError if it is not available, or two machines found different ones."""
+    notice, progress = observer.notice, observer.pictures_read
+    load = functools.partial(datasets.load, name, data_dir, notice, progress, skip_damaged=skip_damaged)
     # One process of each machine reads a folder of pictures; the others find them in its cache.
     is_first = hardware.accelerator.is_local_main_process or not name.startswith("folder:")
     found = hardware.together(lambda: load() if is_first else None)
@@ -187,7 +171,7 @@ def run_facts(setup: Setup, dataset: DataSet) -> RunFacts:
 
 
 def train_result(
-    setup: Setup, facts: RunFacts, progress: Progress, predictions: Predictions, content: bytes, wall_seconds: float
+    setup: Setup, facts: RunFacts, progress: Progress, predictions: Predictions, content: bytes
 ) -> TrainResult:
     """The result of a run that has finished; `content` is its weights file."""
     last = progress.history[-1]
@@ -202,7 +186,6 @@ def train_result(
         test_accuracy=predictions.accuracy,
         train_seconds=sum(record.train_seconds for record in progress.history),
         images_per_second=last.images_per_second,
-        wall_seconds=wall_seconds,
         weights_sha256=weights.sha256(content),
         chosen_epoch=progress.best_epoch if setup.config.select == "best" else progress.epoch,
         history=tuple(progress.history),

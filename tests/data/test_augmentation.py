@@ -10,30 +10,34 @@ IMAGES = torch.rand(20, 1, 28, 28, dtype=torch.float64, generator=torch.Generato
 SAMPLES = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:20]
 
 
-def augmentation(folder: Path, settings: dict[str, float], seed: int = 0) -> Augmentation:
-    """The augmentation that a recipe with these settings gives."""
+def augmentation(folder: Path, settings: dict[str, float], seed: int = 0, epoch: int = 0) -> Augmentation:
+    """The augmentation that a recipe with these settings gives, in an epoch."""
     recipe = folder / "recipe.toml"
     recipe.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
-    return Augmentation(TrainConfig(recipe=str(recipe), seed=seed), samples=100, background=0.0)
+    augment = Augmentation(TrainConfig(recipe=str(recipe), seed=seed), 100, background=0.0, device=torch.device("cpu"))
+    augment.start_epoch(epoch)
+    return augment
 
 
 def test_the_distortion_of_a_sample_depends_on_seed_and_epoch_but_not_on_its_batch(tmp_path: Path) -> None:
     settings = {"rotation": 10.0, "shift": 2.0, "scale": 0.1}
-    augment = augmentation(tmp_path, settings)
-    whole = augment(IMAGES, SAMPLES, epoch=3)
-    parts = [augment(IMAGES[here], SAMPLES[here], epoch=3) for here in (slice(0, 1), slice(1, 7), slice(7, 20))]
+    augment = augmentation(tmp_path, settings, epoch=3)
+    whole = augment(IMAGES, SAMPLES)
+    parts = [augment(IMAGES[here], SAMPLES[here]) for here in (slice(0, 1), slice(1, 7), slice(7, 20))]
     assert torch.equal(torch.cat(parts), whole)
-    assert not torch.equal(augment(IMAGES, SAMPLES, epoch=4), whole)
-    assert torch.equal(augment(IMAGES, SAMPLES, epoch=3), whole)
-    assert not torch.equal(augmentation(tmp_path, settings, seed=1)(IMAGES, SAMPLES, epoch=3), whole)
+    augment.start_epoch(4)
+    assert not torch.equal(augment(IMAGES, SAMPLES), whole)
+    augment.start_epoch(3)
+    assert torch.equal(augment(IMAGES, SAMPLES), whole)
+    assert not torch.equal(augmentation(tmp_path, settings, seed=1, epoch=3)(IMAGES, SAMPLES), whole)
 
 
 def test_without_distortions_images_stay_as_they_are(tmp_path: Path) -> None:
-    assert augmentation(tmp_path, {})(IMAGES, SAMPLES, epoch=0) is IMAGES
+    assert augmentation(tmp_path, {})(IMAGES, SAMPLES) is IMAGES
 
 
 def test_an_empty_batch_stays_empty(tmp_path: Path) -> None:
-    assert augmentation(tmp_path, {"shift": 2.0})(IMAGES[:0], SAMPLES[:0], epoch=0).shape == (0, 1, 28, 28)
+    assert augmentation(tmp_path, {"shift": 2.0})(IMAGES[:0], SAMPLES[:0]).shape == (0, 1, 28, 28)
 
 
 @pytest.mark.parametrize(("name", "largest"), [("rotation", 15.0), ("shift", 2.0), ("scale", 0.2)])
@@ -41,7 +45,7 @@ def test_distortions_reach_their_limits_and_no_further(tmp_path: Path, name: str
     """Measures the angle, the position and the length of a bar."""
     bar = torch.zeros(100, 1, 28, 28, dtype=torch.float64)
     bar[:, :, 13:15, 6:22] = 1.0
-    distorted = augmentation(tmp_path, {name: largest})(bar, torch.arange(100), epoch=0).squeeze(1)
+    distorted = augmentation(tmp_path, {name: largest})(bar, torch.arange(100)).squeeze(1)
     columns = torch.arange(28, dtype=torch.float64) - 13.5
     mass = distorted.sum(dim=(1, 2))
     x = (distorted * columns).sum(dim=(1, 2)) / mass
@@ -63,4 +67,4 @@ def test_pixels_from_outside_the_image_are_background(tmp_path: Path) -> None:
     augment = augmentation(tmp_path, {"shift": 4.0})
     augment.background = -0.5
     plain = torch.full((100, 1, 28, 28), -0.5, dtype=torch.float64)
-    torch.testing.assert_close(augment(plain, torch.arange(100), epoch=0), plain)
+    torch.testing.assert_close(augment(plain, torch.arange(100)), plain)

@@ -17,9 +17,9 @@ from mnist_accel.files.checkpoint import CheckpointError, CheckpointFolder
 from mnist_accel.files.untrusted import read_limited
 from mnist_accel.hardware.precision import native_bf16
 from mnist_accel.training import loop
-from mnist_accel.training.bad_numbers import NumbersError
 from mnist_accel.training.events import Observer
 from mnist_accel.training.guard import Guard
+from mnist_accel.training.optimizer import NumbersError
 from mnist_accel.training.setup import Progress, Setup
 from mnist_accel.training.state import SavedState, capture
 from tests.conftest import SMALL_MNIST
