@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument("--dataset", default="mnist")
     options = parser.parse_args()
     arguments = ["train", "--data-dir", options.data_dir, "--dataset", options.dataset]
-    first_step, help_text, torch_alone = [], [], []
+    first_step: list[float] = []
+    help_text: list[float] = []
+    torch_alone: list[float] = []
     for _ in range(RUNS + 1):
         with tempfile.TemporaryDirectory() as folder:
             began = time.time()

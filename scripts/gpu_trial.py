@@ -9,6 +9,7 @@ makes all trials tiny, to try the script itself on a CPU. The exit code is 0 if 
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import os
@@ -179,15 +180,15 @@ def all_trials(trials: Trials) -> None:
     trials.run("speedrun", lambda: trials.train("--recipe", "speedrun", "--output-dir", "speedrun"), 90)
     trials.run("classic", lambda: trials.train("--output-dir", "classic"), 90)
     for recipe in ("speedrun", "classic"):
-        arguments = ("--recipe", recipe, "--cuda-graph", "--output-dir", f"{recipe}-graph")
-        trials.run(f"{recipe}, CUDA graph", lambda arguments=arguments: trials.train(*arguments), 90)  # type: ignore[misc]
+        words = ("--recipe", recipe, "--cuda-graph", "--output-dir", f"{recipe}-graph")
+        trials.run(f"{recipe}, CUDA graph", functools.partial(trials.train, *words), 90)
     worker = [sys.executable, __file__, "--worker", *small]
     trials.run("steps alone", lambda: output(worker, trials), 90)
     trials.run("steps alone, CUDA graph", lambda: output([*worker, "--cuda-graph"], trials), 90)
     for recipe in RECIPES:
         for precision in PRECISIONS:
             arguments = ("--recipe", recipe, "--mixed-precision", precision, "--epochs", 1, "--output-dir", "matrix")
-            trials.run(f"{recipe}, {precision}", lambda arguments=arguments: trials.train(*arguments))  # type: ignore[misc]
+            trials.run(f"{recipe}, {precision}", functools.partial(trials.train, *arguments))
     trials.run("classic, compiled", lambda: trials.train("--compile", "--output-dir", "compiled"), 120)
     group = ("train", "--recipe", "speedrun", "--seeds", 2 if trials.small else 30, "--output-dir", "group", "--quiet")
     trials.run("speedrun, 30 seeds", lambda: trials.json(*group, *trials.short), 120)

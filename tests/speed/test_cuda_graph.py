@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_accel import TrainConfig, UserError
+from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.speed.cuda_graph import WARM_UP_STEPS, Recordings, call
 from mnist_accel.training import train
 from mnist_accel.training.events import Observer
@@ -29,9 +30,9 @@ def tensors_in(found: Any) -> list[Tensor]:
 class Recorder(TorchDispatchMode):
     """Runs operations and keeps them: numbers as they are now, tensors by reference."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
+    def __init__(self, operations: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Tensor]]]) -> None:
+        TorchDispatchMode.__init__(self)
+        self.operations = operations
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -56,7 +57,7 @@ class CpuGraphs:
         """A CUDA graph computes nothing while it is recorded, so what the step changes is put back."""
         tensors = self.state()
         before, random = [tensor.clone() for tensor in tensors], torch.get_rng_state()
-        recorder = Recorder()
+        recorder = Recorder([])
         with recorder:
             result = step()
         for tensor, value in zip(tensors, before, strict=True):
@@ -73,8 +74,8 @@ class CpuGraphs:
 
 def trained(folder: Path, *, replays: bool, **settings: Any) -> tuple[dict[str, Tensor], list[float], CpuGraphs]:
     """The weights and the losses of the steps after three epochs of 12 steps, the last one with fewer samples."""
-    values = {"dataset": SMALL_MNIST, "train_samples": 375, "batch_size": 32, "epochs": 3, "threads": 1} | settings
-    config = TrainConfig(cpu=True, mixed_precision="no", output_dir=folder, **values)
+    settings |= {"dataset": SMALL_MNIST, "train_samples": 375, "batch_size": 32, "epochs": 3, "threads": 1}
+    config = TrainConfig(cpu=True, mixed_precision="no", output_dir=folder, **settings)
     hardware = train.start(config)
     observer = Observer()
     dataset, _ = train.split(config, train.load_data(config.dataset, config.data_dir, hardware, observer))
@@ -89,7 +90,7 @@ def trained(folder: Path, *, replays: bool, **settings: Any) -> tuple[dict[str, 
     graphs = CpuGraphs(state)
     setup.replay = Recordings(lambda step: step(), graphs.record) if replays else call
     progress = Progress()
-    fit(setup, progress, observer, Guard(config, {}, train.StopRequests(), observer))
+    fit(setup, progress, observer, Guard(config, {}, StopRequests(), observer))
     weights = setup.final_module.state_dict()
     return {name: value.clone() for name, value in weights.items()}, progress.step_losses.tolist(), graphs
 
@@ -128,4 +129,4 @@ def test_each_batch_size_has_a_recording_of_its_own() -> None:
 def test_cuda_graphs_are_refused_without_an_nvidia_gpu(tmp_path: Path) -> None:
     config = TrainConfig(dataset=SMALL_MNIST, cpu=True, cuda_graph=True, output_dir=tmp_path)
     with pytest.raises(UserError, match="NVIDIA"):
-        train.run_training(config, Observer(), train.StopRequests())
+        train.run_training(config, Observer(), StopRequests())

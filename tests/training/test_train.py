@@ -12,7 +12,6 @@ from mnist_accel import TrainConfig, train
 from mnist_accel.api import TRAIN_FILES
 from mnist_accel.errors import OutputError
 from mnist_accel.reports import plots
-from mnist_accel.training import loop
 from mnist_accel.training.events import EpochRecord, Observer, RunFacts
 from mnist_accel.training.setup import Setup
 from tests.conftest import SMALL_MNIST
@@ -164,17 +163,15 @@ def test_an_observer_hears_the_whole_run_in_order(tmp_path: Path) -> None:
     assert (recorder.facts.parameters, recorder.facts.train_samples, recorder.facts.steps_per_epoch) == (594922, 300, 3)
 
 
-def test_train_mode_is_back_after_each_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_mode_is_back_after_each_evaluation(tmp_path: Path) -> None:
     seen = []
-    original = loop.train_step
 
-    def spy(setup: Setup, *rest: object) -> None:
-        seen.append(setup.model.training)
-        original(setup, *rest)  # type: ignore[arg-type]
+    class Spy(Observer):
+        def run_prepared(self, setup: Setup) -> None:
+            setup.module.register_forward_hook(lambda module, *_: seen.append(module.training))
 
-    monkeypatch.setattr(loop, "train_step", spy)
-    train(small(tmp_path, train_samples=128))
-    assert seen == [True, True]
+    train(small(tmp_path, train_samples=128), Spy())
+    assert seen == [True, False, True, False]  # a step and an evaluation in each epoch
 
 
 def test_4000_digits_reach_95_percent_with_the_default_recipe(tmp_path: Path) -> None:
