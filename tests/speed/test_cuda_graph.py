@@ -78,7 +78,9 @@ def trained(folder: Path, *, replays: bool, **settings: Any) -> tuple[dict[str, 
     config = TrainConfig(cpu=True, mixed_precision="no", output_dir=folder, **settings)
     hardware = train.start(config)
     observer = Observer()
-    dataset, _ = train.split(config, train.load_data(config.dataset, config.data_dir, hardware, observer))
+    dataset, _ = train.split(
+        config, train.load_data(config.dataset, config.data_dir, hardware, observer, skip_damaged=False)
+    )
     setup = prepare(config, hardware, dataset)
     for group in setup.optimizer.param_groups:
         group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
