@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from sybil import Sybil
 
 from mnist_accel.cli import main
-from mnist_accel.data import datasets
+from mnist_accel.data import named_sets
 from mnist_accel.data.digits import DataSet, Digits
 from tests.conftest import clean_environment
 from tests.docs.blocks import PROGRAMS, ROOT, parser
@@ -35,7 +35,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 @functools.cache
 def mnist() -> DataSet:
     """MNIST with TEST_SAMPLES test samples. It is read once for all documents."""
-    whole = datasets.load("mnist", Path(), print)
+    whole = named_sets.load("mnist", Path(), print)
     test = Digits(whole.test.images[:TEST_SAMPLES], whole.test.labels[:TEST_SAMPLES])
     return dataclasses.replace(whole, test=test)
 
@@ -118,8 +118,8 @@ def test_commands_and_python_blocks_of_a_document_run(
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.syspath_prepend(str(folder))
-    small, load = mnist(), datasets.load
-    monkeypatch.setattr(datasets, "load", lambda name, *rest: small if name == "mnist" else load(name, *rest))
+    small, load = mnist(), named_sets.load
+    monkeypatch.setattr(named_sets, "load", lambda name, *rest: small if name == "mnist" else load(name, *rest))
     for example in Sybil([parser(Shell(folder, monkeypatch).run, folder)]).parse(document).examples():
         example.evaluate()
 
