@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from mnist_accel.pictures.predict import PictureResult
 
-__all__ = ["EVALUATE_FILES", "LR_FIND_FILE", "TRAIN_FILES", "evaluate", "find_learning_rate", "predict", "train"]
-
 TRAIN_PICTURES = ("training_history.png", "predictions.png")
 LR_FIND_FILE = "lr_find.png"
 EVALUATE_FILES = ("confusion_matrix.png", "mistakes.png")
@@ -50,16 +48,14 @@ def train(
     """Train as `config` says, and write weights, record, figures and pictures into `config.output_dir`.
 
     Every process of a distributed run calls this; the main process alone writes. The files of an earlier run in the
-    same folder are replaced only when this run has succeeded. Nothing is printed, except in a notebook.
+    same folder are replaced only when this run has succeeded. Nothing is printed, except in a notebook. Raises
+    UserError if the machine, the data or the output folder does not allow it.
 
     Args:
         config: the settings; by default those of the default recipe.
         observer: hears the events of the run; by default a notebook shows a table and the pictures.
         model: a network of the caller's own in place of `config.model`, defined at the top level of a module.
         stop: requests to stop; by default signals stop the run between two steps, after it has saved.
-
-    Raises:
-        UserError: the machine, the data or the output folder does not allow it.
     """
     began = time.perf_counter()
     timing = Timing(is_written=launched_rank() == 0)
@@ -74,10 +70,8 @@ def train(
         from mnist_accel.reports.run_summary import running_average
 
         name, average = dataset.name, running_average(result.settings)
-        return (
-            plots.training_history(result.history, name, result.test_accuracy, average, result.step_losses),
-            plots.sample_predictions(dataset.test, predictions, dataset.class_names, name, config.seed),
-        )
+        history = plots.training_history(result.history, name, result.test_accuracy, average, result.step_losses)
+        return history, plots.sample_predictions(dataset.test, predictions, dataset.class_names, name, config.seed)
 
     pictures = [config.output_dir / name for name in TRAIN_PICTURES]
     observer.part_started("pictures")
@@ -93,14 +87,8 @@ def train(
 def find_learning_rate(config: TrainConfig | None = None, observer: Observer | None = None) -> LearningRates:
     """Suggest a learning rate after at most one epoch with rising rates, and draw lr_find.png into `config.output_dir`.
 
-    Every process of a distributed run calls this. Nothing else is written, and nothing is printed.
-
-    Args:
-        config: the settings of the training that shall use the rate; its `lr` does not matter.
-        observer: hears notices.
-
-    Raises:
-        UserError: the data or the machine do not allow it.
+    Every process of a distributed run calls this. Nothing else is written, and nothing is printed; `observer` hears
+    notices. The `lr` of `config` does not matter. Raises UserError if the data or the machine do not allow it.
     """
     config, observer = config or TrainConfig(), observer or Observer()
     found, hardware = lr_find.find_learning_rate(config, observer)
@@ -119,14 +107,8 @@ def evaluate(
 ) -> EvaluateResult:
     """Evaluate saved weights, and draw the confusion matrix and the most confident mistakes into `config.output_dir`.
 
-    Every process of a distributed run calls this; the main process alone writes. Nothing is printed.
-
-    Args:
-        config: the settings, or the path of the weights.
-        observer: hears notices.
-
-    Raises:
-        UserError: the weights, the data or the machine do not allow it.
+    Every process of a distributed run calls this; the main process alone writes. Nothing is printed; `observer` hears
+    notices. `config` can be the path of the weights. Raises UserError if weights, data or machine do not allow it.
     """
     observer, config = observer or Observer(), config or EvaluateConfig()
     if not isinstance(config, EvaluateConfig):
@@ -138,11 +120,9 @@ def evaluate(
 
         from mnist_accel.reports import plots
 
-        confusion, names = np.array(result.confusion_matrix), dataset.class_names
-        return (
-            plots.confusion_matrix(confusion, names, dataset.name),
-            plots.worst_mistakes(dataset.test, predictions, names, dataset.name),
-        )
+        names = dataset.class_names
+        confusion = plots.confusion_matrix(np.array(result.confusion_matrix), names, dataset.name)
+        return confusion, plots.worst_mistakes(dataset.test, predictions, names, dataset.name)
 
     _write_pictures(hardware, [config.output_dir / name for name in EVALUATE_FILES], draw, observer)
     return result
@@ -155,19 +135,13 @@ def predict(
     *,
     model: str | None = None,
 ) -> "list[PictureResult]":
-    """Read the digits in picture files.
+    """Read the digits in picture files: a result for each, with an error where the picture cannot be read.
 
     Args:
         pictures: a file, a folder, a pattern such as "*.png", or several of them.
-        weights: a .pth file or an exported model.
+        weights: a .pth file or an exported model. Raises UserError if they cannot be used.
         top_k: number of labels for each digit.
         model: the network of the user's own that the weights belong to, "FILE.py:CLASS".
-
-    Returns:
-        A result for each picture; a picture that cannot be read has an error.
-
-    Raises:
-        UserError: the weights cannot be used.
     """
     from mnist_accel.models import classifier  # here, because training need not wait for these imports
     from mnist_accel.pictures import picture_file

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Annotated, cast
 
 import typer
+from pydantic import ValidationError
 
 from mnist_accel import __version__
 from mnist_accel.commands.bench import bench
@@ -52,8 +53,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-MODEL_COMMANDS = (train, recipes, evaluate, data, compare, report, predict, demo, export, inspect_file)
-COMMANDS = (*MODEL_COMMANDS, bench, certify, diff, doctor)
+COMMANDS = (
+    *(train, recipes, evaluate, data, compare, report, predict, demo, export, inspect_file),
+    *(bench, certify, diff, doctor),
+)
 for command in COMMANDS:
     app.command()(for_typer(command))
 
@@ -100,19 +103,24 @@ def main() -> None:
 
 def _usage_line(error: Exception, text: str) -> str:
     """One line that says what is wrong and what to do, from an error of Typer and its text."""
-    context = getattr(error, "ctx", None)
-    see = f"see {context.command_path if context else 'mnist-accel'} --help"
-    option = getattr(error, "option_name", None)
-    if option and "requires an argument" in text:
-        return f"{option}: needs a value; {HINTS.get(option, see)}"
-    if option:
-        near = getattr(error, "possibilities", None)
-        return f"{option}: no such option; {HINTS.get(option) or (did_you_mean(option, near) if near else see)}"
-    if unknown := re.match(r"No such command '(.*?)'\.", text, re.DOTALL):
-        names = [command.__name__ for command in COMMANDS]
-        return f"{unknown[1]}: no such command; {HINTS.get(unknown[1]) or did_you_mean(unknown[1], names)}"
+    names = [command.__name__ for command in COMMANDS]
+    hint = f"see mnist-accel {sys.argv[1]} --help" if sys.argv[1] in names else "see mnist-accel --help"
+    option, near = getattr(error, "option_name", None), getattr(error, "possibilities", None)
     swallowed = [option for option, value in pairwise(sys.argv) if option in HINTS and value.startswith("--")]
     if "unexpected extra argument" in text and swallowed:  # the parser took the next option for the value
-        return f"{swallowed[0]}: needs a value; {HINTS[swallowed[0]]}"
-    text = re.sub(r"'(--[a-z-]+)'", r"\1", text.removeprefix("Invalid value for ").rstrip("."))
-    return f"{text}; {see}"
+        wrong, hint = f"{swallowed[0]}: needs a value", HINTS[swallowed[0]]
+    elif option and "requires an argument" in text:
+        wrong, hint = f"{option}: needs a value", HINTS.get(option, hint)
+    elif option and "does not take a value" in text:
+        wrong = f"{option}: takes no value"
+    elif option:
+        wrong, hint = f"{option}: no such option", HINTS.get(option) or (did_you_mean(option, near) if near else hint)
+    elif isinstance(error, typer.BadParameter) and error.param and isinstance(error.__cause__, ValidationError):
+        found = error.__cause__.errors()[0]
+        wrong = f"{error.param.opts[0]} {found['input']}: {found['msg'].replace('Input should', 'it must')}"
+    elif unknown := re.match(r"No such command '(.*?)'\.", text, re.DOTALL):
+        wrong, hint = f"{unknown[1]}: no such command", HINTS.get(unknown[1]) or did_you_mean(unknown[1], names)
+    else:
+        wrong = re.sub(r"Got unexpected extra argument.* \((.*)\)", r"\1: unexpected argument", text.rstrip("."))
+        wrong = re.sub(r"'(--[a-z-]+)'", r"\1", wrong.removeprefix("Invalid value for "))
+    return f"{wrong}; {hint}"

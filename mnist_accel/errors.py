@@ -13,23 +13,14 @@ EXIT_INTERRUPTED: Final = 130  # Stopped by Ctrl-C (128 + SIGINT)
 
 
 class UserError(Exception):
-    """An error that the user can correct. It and all its subclasses can be pickled.
-
-    Args:
-        message: what is wrong, with the value.
-        hint: what to do; may be empty.
-
-    Attributes:
-        is_shared: whether every process of the run raises this error, so that only one needs to print it.
-    """
+    """An error that the user can correct: what is wrong, with the value, and a hint what to do. It can be pickled."""
 
     exit_code = EXIT_REFUSED
-    is_shared = False
+    is_shared = False  # whether every process of the run raises this error, so that only one needs to print it
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = message, hint
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
@@ -40,19 +31,12 @@ class UserError(Exception):
 
 
 class Problem(NamedTuple):
-    """One problem with one setting.
-
-    Attributes:
-        field: the name of the setting in Python, for example `batch_size`.
-        text: the value, what is wrong with it, and what to do.
-        see: another setting that solves the problem; "" if there is none.
-        source: the recipe that the value comes from; "" if the caller gave it.
-    """
+    """One problem with the setting `field`: the value, what is wrong with it, and what to do."""
 
     field: str
     text: str
-    see: str = ""
-    source: str = ""
+    see: str = ""  # another setting, which solves the problem
+    source: str = ""  # the recipe that the value comes from
 
     def shown(self, name: Callable[[str], str] = str) -> str:
         """The problem as one line; `name` turns the name of a setting into the name that the reader knows."""

@@ -20,8 +20,8 @@ import safetensors.torch
 import torch
 
 from mnist_accel.data import datasets as data
-from mnist_accel.export.formats import FORMATS
 from mnist_accel.export.write import export
+from mnist_accel.files.exported import FORMATS
 from mnist_accel.models import architectures as models
 from mnist_accel.models import classifier
 from mnist_accel.models.classifier import Classifier
@@ -37,20 +37,25 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("mnist_cnn_model.pth"))
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument("--half", action="store_true", help="export float16 weights")
     options = parser.parse_args()
     images = data.load(options.dataset, options.data_dir, Observer().notice).test.images
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps({"dataset": options.dataset} | agreement(options.weights, images, Path(folder))))
+        print(
+            json.dumps(
+                {"dataset": options.dataset} | agreement(options.weights, images, Path(folder), half=options.half)
+            )
+        )
 
 
-def agreement(weights: Path, images: Images, folder: Path) -> dict[str, Any]:
+def agreement(weights: Path, images: Images, folder: Path, *, half: bool = False) -> dict[str, Any]:
     """Export into `folder` in every format, and compare with the original on uint8 images (N, 28, 28)."""
     original = classifier.load(weights, torch.device("cpu"))
     expected = original.probabilities(images)
     results: dict[str, Any] = {"samples": len(images)}
     for name, kind in FORMATS.items():
         path = folder / f"exported{kind.suffix}"
-        export(weights, name, path)
+        export(weights, name, path, half=half)
         parts = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
         found = np.concatenate(READERS[name](path, parts, original))
         results[name] = {

@@ -20,9 +20,10 @@ from mnist_accel.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, UserErro
 from mnist_accel.hardware.cores import launched_rank, launched_world_size
 
 MAIN_PROCESS_SPEAKS_SECONDS = 2.0
-LONGEST_LINE = 1000
 CLOSED_OUTPUT = 141
 """Exit code where the reader of stdout has gone (128 + SIGPIPE), as other programs have it in a pipeline."""
+
+_parameter = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 ModelOption = Annotated[
@@ -48,15 +49,13 @@ def for_typer(command: Callable[..., int]) -> Callable[..., None]:
     config = own.pop("config", None)
     known = settings(config.annotation) if config else {}
     parameters = [_option(name, setting) for name, setting in known.items() if setting.on_command_line]
-    parameters += [*own.values(), _parameter("debug", False, DebugOption)]
+    parameters += [*own.values(), _parameter("debug", default=False, annotation=DebugOption)]
 
     @functools.wraps(command)
     def run(debug: bool, **values: Any) -> None:
         def work() -> int:
-            if config is None:
-                return command(**values)
             extras = {name: values.pop(name) for name in own}
-            return _run_configured(command, config.annotation(**values), extras)
+            return _run_configured(command, config.annotation(**values), extras) if config else command(**extras)
 
         leave(guarded(work, debug=debug))
 
@@ -64,6 +63,20 @@ def for_typer(command: Callable[..., int]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _option(name: str, known: Setting) -> inspect.Parameter:
+    """The command-line option of a setting."""
+    default = "" if known.default is None or known.default is False else f" [default: {known.default}]"
+    choices = recipe.names() if name == "recipe" else [choice for choice in known.choices if ":" not in choice]
+    option = typer.Option(
+        option_name(name),
+        help=known.meaning + default,
+        show_default=False,
+        metavar=None if known.kind is bool else known.metavar,
+        autocompletion=completing(choices),
+    )
+    return _parameter(name, default=None, annotation=Annotated[(bool if known.kind is bool else str) | None, option])
 
 
 def _run_configured(command: Callable[..., int], config: RunConfig, extras: dict[str, Any]) -> int:
@@ -76,24 +89,6 @@ def _run_configured(command: Callable[..., int], config: RunConfig, extras: dict
     return run_processes(
         config.processes, sys.argv[1:], on_cpu=config.cpu, output_dir=config.output_dir, max_restarts=restarts
     )
-
-
-def _option(name: str, known: Setting) -> inspect.Parameter:
-    """The command-line option of a setting."""
-    default = "" if known.default is None or known.default is False else f" [default: {known.default}]"
-    choices = [choice for choice in known.choices if ":" not in choice]
-    option = typer.Option(
-        option_name(name),
-        help=known.meaning + default,
-        show_default=False,
-        metavar=None if known.kind is bool else known.metavar,
-        autocompletion=completing(recipe.names() if name == "recipe" else choices),
-    )
-    return _parameter(name, None, Annotated[bool | None if known.kind is bool else str | None, option])
-
-
-def _parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
 
 
 def print_json(values: dict[str, Any] | list[dict[str, Any]]) -> None:
@@ -113,46 +108,41 @@ def print_errors(lines: list[str], *, is_shared: bool = False, label: str = "err
             return
     with contextlib.suppress(OSError):  # the terminal may be closed
         for line in lines:
-            print(f"mnist-accel: {label}{printable(line, LONGEST_LINE)}", file=sys.stderr, flush=True)
+            print(f"mnist-accel: {label}{printable(line, longest=1000)}", file=sys.stderr, flush=True)
 
 
 def guarded(work: Callable[[], int], *, debug: bool) -> int:
     """Do `work` and return its exit code. Errors become lines on stderr."""
-    problem: BaseException
-    is_shared = False
     try:
         code = work()
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt as interrupt:
-        problem, code = interrupt, EXIT_INTERRUPTED
-        lines = ["stopped by Ctrl-C; files of earlier runs are unchanged"]
     except BrokenPipeError:
         # Python flushes stdout once more when it ends, and would report the error then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_OUTPUT
-    except UserError as error:
-        problem, lines, code, is_shared = error, [str(error)], error.exit_code, error.is_shared
-        if isinstance(error, ConfigError):
-            lines = [found.shown(option_name) for found in error.problems]
-    except Exception as error:
-        problem = error
-        lines, code = _unexpected(error)
-    if debug:
-        traceback.print_exception(problem)
-    print_errors(lines, is_shared=is_shared, label="" if code > 128 else "error: ")
-    return code
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exception(error)
+        lines, code, is_shared = _described(error)
+        print_errors(lines, is_shared=is_shared, label="" if code > 128 else "error: ")
+        return code
 
 
-def _unexpected(error: Exception) -> tuple[list[str], int]:
-    """Lines and exit code for an error that is not a `UserError`: a lost process, or a defect of the program."""
-    if "torch" in sys.modules:
+def _described(error: Exception | KeyboardInterrupt) -> tuple[list[str], int, bool]:
+    """The lines to print, the exit code, and whether every process of the run has this error."""
+    if isinstance(error, KeyboardInterrupt):
+        return ["stopped by Ctrl-C; files of earlier runs are unchanged"], EXIT_INTERRUPTED, False
+    if isinstance(error, ConfigError):
+        return [found.shown(option_name) for found in error.problems], error.exit_code, error.is_shared
+    if "torch" in sys.modules and not isinstance(error, UserError):
         from mnist_accel.hardware.accelerator import lost_contact
 
-        if (lost := lost_contact(error)) is not None:
-            return [str(lost)], lost.exit_code
+        error = lost_contact(error) or error
+    if isinstance(error, UserError):
+        return [str(error)], error.exit_code, error.is_shared
     text = printable(f"{type(error).__name__}: {error}")
-    return [f"unexpected error: {text}; run again with --debug and report the output"], EXIT_BUG
+    return [f"unexpected error: {text}; run again with --debug and report the output"], EXIT_BUG, False
 
 
 def leave(code: int) -> NoReturn:

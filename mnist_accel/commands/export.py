@@ -6,40 +6,55 @@ from typing import Annotated
 import typer
 
 from mnist_accel.commands.common import JsonOption, ModelOption, completing, print_json
-from mnist_accel.export import formats
-
-NAMES = tuple(formats.FORMATS)
+from mnist_accel.errors import UserError, did_you_mean
+from mnist_accel.files import atomic
+from mnist_accel.files.exported import FORMATS, require_packages
 
 
 def export(
     format_name: Annotated[
-        str, typer.Option("--format", metavar="|".join(NAMES), help="Format.", autocompletion=completing(NAMES))
+        str, typer.Option("--format", metavar="|".join(FORMATS), help="Format.", autocompletion=completing(FORMATS))
     ],
     weights: Annotated[Path, typer.Option(help="Weights file (.pth).")] = Path("mnist_cnn_model.pth"),
     output: Annotated[
         Path | None, typer.Option(help="File to write; by default beside the weights.", show_default=False)
     ] = None,
     model: ModelOption = None,
+    half: Annotated[bool, typer.Option("--half", help="Write float16 weights: half the size, rounded.")] = False,
     json: JsonOption = False,
 ) -> int:
-    """Write trained weights for other programs. The file appears only if it gives the same probabilities.
+    """Write trained weights for other programs, with MODEL_CARD.md beside them. Writes nothing if results differ.
 
     onnx and torch-export (.pt2) hold the whole model: it takes any number N of images, uint8 (N, 28, 28), white on
     black, and gives probabilities. safetensors holds the weights and the normalisation that they need.
 
     For example:
       mnist-accel export --format onnx
-      mnist-accel export --format safetensors --weights other.pth --output other.safetensors --json
+      mnist-accel export --format safetensors --weights other.pth --output other.safetensors --half --json
     """
-    output = formats.target(format_name, weights, output)
-    from dataclasses import asdict
-
+    output = target(format_name, weights, output)
     from mnist_accel.export.write import export
     from mnist_accel.reports.console import result_console
     from mnist_accel.reports.tables import print_export
 
-    result = export(weights, format_name, output, model)
+    result = export(weights, format_name, output, model, half=half)
     print_export(result_console(to_stderr=json), result)
     if json:
-        print_json(asdict(result))
+        print_json(result)
     return 0
+
+
+def target(format_name: str, source: Path, output: Path | None) -> Path:
+    """The file that an export writes; by default beside `source`. Makes all checks that need no torch."""
+    if format_name not in FORMATS:
+        raise UserError(f"--format {format_name}: unknown", did_you_mean(format_name, FORMATS))
+    suffix = FORMATS[format_name].suffix
+    require_packages(FORMATS[format_name].packages, f"--format {format_name}")
+    output = output or source.with_suffix(suffix)
+    if output.suffix != suffix:
+        raise UserError(f"--output {output}: the suffix does not tell the format", f"let it end in {suffix}")
+    if not atomic.exists(source):
+        raise UserError(f"--weights {source}: no such file", "train first (mnist-accel train) or name another")
+    if atomic.exists(output) and source.samefile(output):
+        raise UserError(f"--output {output}: would replace the weights themselves", "name another file")
+    return output

@@ -7,7 +7,7 @@ import typer
 
 from mnist_accel.commands.common import JsonOption, ModelOption, print_json
 from mnist_accel.errors import UserError
-from mnist_accel.files import atomic as files
+from mnist_accel.files import atomic
 
 
 def inspect(
@@ -21,10 +21,8 @@ def inspect(
       mnist-accel inspect mnist_cnn_model.pth
       mnist-accel inspect checkpoints --json
     """
-    if not files.exists(file):
+    if not atomic.exists(file):
         raise UserError(f"{file}: no such file", "name weights, an exported model or a checkpoint")
-    from dataclasses import asdict
-
     from mnist_accel.export.inspection import inspect
     from mnist_accel.reports.console import result_console
     from mnist_accel.reports.tables import print_inspection
@@ -32,5 +30,5 @@ def inspect(
     found = inspect(file, model)
     print_inspection(result_console(to_stderr=json), found)
     if json:
-        print_json(asdict(found))
+        print_json(found)
     return 0

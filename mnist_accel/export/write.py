@@ -2,9 +2,11 @@
 
 import io
 import json
-from dataclasses import dataclass
+import tomllib
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -12,50 +14,32 @@ from torch import Tensor, nn
 
 from mnist_accel import __version__
 from mnist_accel.data import datasets
-from mnist_accel.errors import UserError
-from mnist_accel.export.formats import FORMATS, OPSET
+from mnist_accel.errors import UserError, printable
 from mnist_accel.files import atomic, exported, weights
+from mnist_accel.files.exported import FORMATS
 from mnist_accel.models import classifier
 from mnist_accel.models.classifier import Classifier
 from mnist_accel.models.normalisation import MEAN, STD, normalise
 from mnist_accel.training.events import Observer
 
+OPSET = 20
+"""The newest set of ONNX operators that torch writes without conversion; onnxruntime 1.17 (2024) and later read it."""
 SAMPLES = 1000
 """Test digits of MNIST on which an exported file is compared with the original."""
-TOLERANCE = 1e-4
-"""Largest difference of a probability. Rounding in float32 makes about 1e-6, a wrong graph far more."""
-
+TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2}
+"""Largest difference of a probability by type of the weights. Rounding makes about 1e-6 and 1e-3; a wrong graph 1."""
 EXAMPLE = torch.zeros(2, 28, 28, dtype=torch.uint8)
 """Images. torch.export would take a batch of one for a fixed size."""
 DYNAMIC_SHAPES = {"images": {0: torch.export.Dim("N")}}
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """An exported file and its comparison with the original; the fields are the keys of `--json`.
-
-    Attributes:
-        opset: of the ONNX operators; None for other formats.
-        samples: digits on which the probabilities were compared.
-        largest_difference: between two probabilities of the same digit and class.
-        other_predictions: digits with another most probable class.
-    """
-
-    format: str
-    output: str
-    bytes: int
-    sha256: str
-    model: str
-    classes: int
-    takes: str
-    opset: int | None
-    samples: int
-    largest_difference: float
-    other_predictions: int
+MODEL_CARD = "MODEL_CARD.md"
+FACTS = tomllib.loads(Path(__file__).with_name("facts.toml").read_text(encoding="utf-8"))
 
 
 class WholeModel(nn.Module):
-    """A model with its normalisation and softmax: images uint8 (N, 28, 28) → probabilities (N, classes)."""
+    """A model with its normalisation and softmax: images uint8 (N, 28, 28) → probabilities (N, classes).
+
+    It computes in float32. Weights may be float16.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -63,58 +47,82 @@ class WholeModel(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(normalise(images.unsqueeze(1), torch.float32))
+        state = {name: value.float() for name, value in self.model.state_dict().items() if value.is_floating_point()}
+        pixels = normalise(images.unsqueeze(1), torch.float32)
+        logits: Tensor = torch.func.functional_call(self.model, state, (pixels,))
         return logits.softmax(dim=1)
 
 
-def export(source: Path, format_name: str, output: Path, model: str | None = None) -> ExportResult:
-    """Write the model in a .pth or .safetensors file in another format. Raises UserError if the probabilities differ.
+def export(
+    source: Path, format_name: str, output: Path, model: str | None = None, *, half: bool = False
+) -> dict[str, Any]:
+    """Write the model in a .pth or .safetensors file in another format, and a model card beside it.
 
     Args:
-        format_name: one of `formats.FORMATS`.
-        output: with the format's suffix; see `formats.target`.
+        format_name: one of `FORMATS`.
+        output: with the format's suffix.
         model: the network of the user's own that the weights belong to.
+        half: write float16 weights.
+
+    Returns:
+        The facts about the file as JSON values. `largest_difference` is that of a probability on `samples` digits, and
+        `other_predictions` counts the digits with another most probable class.
+
+    Raises:
+        UserError: the probabilities differ; nothing was written.
     """
     original = classifier.load(source, torch.device("cpu"), model)
     if original.architecture is None:
         raise UserError(f"{source}: an ONNX graph cannot be exported", "export the .pth file that it was made of")
-    atomic.require_writable(output.parent)
+    atomic.require_writable(output.parent, "--output")
     digits = datasets.load("mnist", Path(), Observer().notice).test.images[:SAMPLES]
     expected = original.probabilities(digits)
-    contiguous = original.model.to(memory_format=torch.contiguous_format)
-    content = WRITERS[format_name](contiguous, _metadata(original, FORMATS[format_name].takes))
+    dtype = torch.float16 if half else torch.float32
+    metadata = _metadata(original, FORMATS[format_name].takes, dtype)
+    content = WRITERS[format_name](original.model.to(dtype, memory_format=torch.contiguous_format), metadata)
     found = _probabilities(content, output, digits, model)
     difference = float(np.abs(found - expected).max())
-    if not difference <= TOLERANCE:  # also if it is NaN
+    if not difference <= TOLERANCES[dtype]:  # also if it is NaN
         raise UserError(
             f"--format {format_name}: the exported model differs from {source} by {difference:.2g} in a probability, "
-            f"more than {TOLERANCE:g}; nothing was written",
+            f"more than {TOLERANCES[dtype]:g}; nothing was written",
             "export in another format, and report this",
         )
-    atomic.write_whole(output, content)
-    return ExportResult(
-        format=format_name,
-        output=str(output),
-        bytes=len(content),
-        sha256=weights.sha256(content),
-        model=original.architecture,
-        classes=len(original.class_names),
-        takes=FORMATS[format_name].takes,
-        opset=OPSET if format_name == "onnx" else None,
-        samples=len(digits),
-        largest_difference=difference,
-        other_predictions=int((found.argmax(axis=1) != expected.argmax(axis=1)).sum()),
-    )
+    result = {
+        "format": format_name,
+        "output": str(output),
+        "model_card": str(output.with_name(MODEL_CARD)),
+        "bytes": len(content),
+        "sha256": weights.sha256(content),
+        "model": original.architecture,
+        "classes": len(original.class_names),
+        "weights": metadata["weights"],
+        "takes": FORMATS[format_name].takes,
+        "opset": OPSET if format_name == "onnx" else None,
+        "samples": len(digits),
+        "largest_difference": difference,
+        "other_predictions": int((found.argmax(axis=1) != expected.argmax(axis=1)).sum()),
+    }
+    atomic.publish({output: content, output.with_name(MODEL_CARD): _card(metadata, result).encode()})
+    return result
 
 
-def _metadata(original: Classifier, takes: str) -> dict[str, str]:
-    """The metadata of an exported file."""
+def _metadata(original: Classifier, takes: str, dtype: torch.dtype) -> dict[str, str]:
+    """The metadata of an exported file. The facts about the training come from the JSON beside a .pth file."""
+    facts = {"test_accuracy": original.facts.get("metrics", {}).get("test_accuracy"), **original.facts}
+    data = original.trained_on or "not recorded"
     return {
         "mnist_accel_facts": exported.METADATA_VERSION,
         "mnist_accel": __version__,
         "model": original.architecture or "",
+        "layers": str(original.model),
         "class_names": json.dumps(original.class_names, ensure_ascii=False),
         "trained_on": original.trained_on or "",
+        "recipe": printable(facts.get("recipe") or "not recorded"),
+        "test_accuracy": printable(facts["test_accuracy"] or "not recorded"),
+        "licence": f"program mnist-accel: MIT; training data {data}: {FACTS['licences'].get(data, 'not known here')}",
+        "input": FACTS["input"],
+        "weights": str(dtype).removeprefix("torch."),
         "mean": repr(MEAN),
         "std": repr(STD),
         "takes": takes,
@@ -122,24 +130,37 @@ def _metadata(original: Classifier, takes: str) -> dict[str, str]:
     }
 
 
+def _card(metadata: dict[str, str], result: dict[str, Any] | None = None) -> str:
+    """The model card. Without the `result` of an export it is the documentation inside an ONNX file."""
+    template = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)  # Markdown: nothing to escape
+    return environment.from_string(template).render(metadata, formats=FORMATS, result=result)
+
+
+def _traced(model: nn.Module) -> torch.export.ExportedProgram:
+    program = torch.export.export(WholeModel(model), (EXAMPLE,), dynamic_shapes=DYNAMIC_SHAPES, strict=False)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # lines of code and folders of this machine
+    return program
+
+
 def _write_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
     program = torch.onnx.export(
-        WholeModel(model),
-        (EXAMPLE,),
+        _traced(model),
         dynamo=True,
         opset_version=OPSET,
         input_names=["images"],
         output_names=["probabilities"],
-        dynamic_shapes=DYNAMIC_SHAPES,
         external_data=False,
         verbose=False,
     )
     assert program is not None
     proto = program.model_proto
     for part in (proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info):
-        part.ClearField("metadata_props")  # torch's notes: lines of code and folders of this machine
+        part.ClearField("metadata_props")  # torch's notes, which are of no use here
     for name, value in metadata.items():
         proto.metadata_props.add(key=name, value=value)
+    proto.doc_string = _card(metadata)
     content: bytes = proto.SerializeToString()
     return content
 
@@ -147,17 +168,14 @@ def _write_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
 def _write_safetensors(model: nn.Module, metadata: dict[str, str]) -> bytes:
     import safetensors.torch
 
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    content: bytes = safetensors.torch.save(state, metadata)
+    state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.state_dict().items()}
+    content: bytes = safetensors.torch.save(state, metadata)  # clones, because it refuses tensors that share memory
     return content
 
 
 def _write_pt2(model: nn.Module, metadata: dict[str, str]) -> bytes:
-    program = torch.export.export(WholeModel(model), (EXAMPLE,), dynamic_shapes=DYNAMIC_SHAPES, strict=False)
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # lines of code and folders of this machine
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={"facts.json": json.dumps(metadata)})
+    torch.export.save(_traced(model), buffer, extra_files={"facts.json": json.dumps(metadata)})
     return buffer.getvalue()
 
 

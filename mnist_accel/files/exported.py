@@ -1,11 +1,11 @@
-"""Readers for exported models of untrusted origin. They raise WeightsError if a file is damaged."""
+"""The formats of exported models, and readers of such files, which may be of untrusted origin."""
 
 import importlib.util
 import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -19,13 +19,28 @@ METADATA_VERSION = "1"
 """Of the metadata in an exported file, under the key `mnist_accel_facts`."""
 
 
+class Format(NamedTuple):
+    """The suffix of a format's files, the inputs and outputs of their models, and the packages that write them."""
+
+    suffix: str
+    takes: str
+    packages: tuple[str, ...] = ()
+
+
+WHOLE_MODEL = "images uint8 (N, 28, 28), white on black → probabilities float32 (N, classes)"
+WEIGHTS = "weights alone: images float32 (N, 1, 28, 28), (pixel / 255 - mean) / std → logits (N, classes)"
+FORMATS: Mapping[str, Format] = {
+    "onnx": Format(".onnx", WHOLE_MODEL, ("onnx", "onnxscript", "onnxruntime")),
+    "safetensors": Format(".safetensors", WEIGHTS),
+    "torch-export": Format(".pt2", WHOLE_MODEL),
+}
+
+
 def require_packages(packages: Iterable[str], wanted_by: str) -> None:
     """Raise UserError if packages of the extra `export` are missing; the message names them."""
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise UserError(
-            f"{wanted_by} needs {' and '.join(missing)}, not installed here", 'pip install "mnist-accel[export]"'
-        )
+    if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
+        problem = f"{wanted_by} needs {' and '.join(missing)}, not installed here"
+        raise UserError(problem, 'pip install "mnist-accel[export]"')
 
 
 def read_safetensors(content: bytes, path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from mnist_accel import __version__
-from mnist_accel.errors import OutputError, WeightsError
+from mnist_accel.errors import OutputError, WeightsError, printable
 from mnist_accel.files.atomic import write_whole
 from mnist_accel.files.untrusted import read_limited
 
@@ -27,7 +27,6 @@ STEP_LOSSES_FILE = "step_losses.csv"
 FORMAT_VERSION = 1
 """Of the JSON beside the weights. A reader refuses a later one."""
 LARGEST_RECORD = 2**22
-PACKAGE = Path(__file__).parents[1]
 
 
 def _plain_text(text: str) -> str:
@@ -40,19 +39,19 @@ PlainText = Annotated[str, AfterValidator(_plain_text)]
 
 
 class _Dataset(BaseModel, strict=True, extra="allow"):
-    """The part of a record that readers rely on, about the data set."""
-
     name: PlainText
     class_names: list[PlainText]
 
 
 class _Record(BaseModel, strict=True, extra="allow"):
-    """The part of a record that readers rely on."""
+    """The parts of a record that readers rely on."""
 
     format_version: int = Field(le=FORMAT_VERSION)
     model: PlainText
+    recipe: PlainText | None = None
     dataset: _Dataset
     config: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     weights_sha256: PlainText
 
 
@@ -102,17 +101,18 @@ def read_record(weights: Path) -> dict[str, Any] | None:
     """The record beside a weights file, or None. Raises WeightsError if it is damaged, or of a later version."""
     path = record_path(weights)
     try:
-        return _Record.model_validate_json(read_limited(path, LARGEST_RECORD)).model_dump()
+        found = _Record.model_validate_json(read_limited(path, LARGEST_RECORD)).model_dump()
+        record_bytes(found)  # Python reads numbers that are no JSON, such as NaN
+        return found
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-        else:
-            reason = error.strerror or str(error)
         raise WeightsError(
-            f"{path}: not a record of this version ({reason})",
+            f"{path}: not a record of this version ({printable(reason, 150)})",
             "delete it, and give --dataset, to evaluate the weights without it",
         ) from error
 
@@ -131,7 +131,7 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """Commit of the checkout that this package runs from, with "-dirty" after changes; None outside a checkout."""
-    git = ("git", "-C", str(PACKAGE))
+    git = ("git", "-C", str(Path(__file__).parents[1]))
     ask = functools.partial(subprocess.run, capture_output=True, text=True, timeout=10, check=True)
     try:
         ask([*git, "ls-files", "--error-unmatch", "__init__.py"])  # fails inside the checkout of another project

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mnist_accel.export.inspection import Inspection
-    from mnist_accel.export.write import ExportResult
     from mnist_accel.reports.comparison import Comparison
     from mnist_accel.reports.data_summary import DataSummary
     from mnist_accel.training.evaluate import EvaluateResult
@@ -88,29 +86,30 @@ def _print_rows(console: "Console", heads: Sequence[str], rows: "Sequence[Sequen
     console.print(table)
 
 
-def print_export(console: "Console", result: "ExportResult") -> None:
+def print_export(console: "Console", result: Mapping[str, Any]) -> None:
     """Show which file was written, and how it was compared with the original."""
     facts = {
-        "file": f"{result.output}: {result.bytes:,} bytes, {result.format}"
-        + (f", opset {result.opset}" if result.opset else ""),
-        "model": f"{result.model}, {result.classes} classes",
-        "takes": result.takes,
-        "checked": f"on {result.samples:,} digits against the original: probabilities differ by at most "
-        f"{result.largest_difference:.1e}, predictions differ on {result.other_predictions}",
+        "file": f"{result['output']}: {result['bytes']:,} bytes, {result['format']}, {result['weights']}"
+        + (f", opset {result['opset']}" if result["opset"] else ""),
+        "model": f"{result['model']}, {result['classes']} classes",
+        "takes": result["takes"],
+        "checked": f"on {result['samples']:,} digits against the original: probabilities differ by at most "
+        f"{result['largest_difference']:.1e}, predictions differ on {result['other_predictions']}",
+        "card": result["model_card"],
     }
     print_facts(console, facts)
 
 
-def print_inspection(console: "Console", found: "Inspection") -> None:
+def print_inspection(console: "Console", found: Mapping[str, Any]) -> None:
     """Show the format and the facts of a file."""
     head = {
-        "file": found.path,
-        "format": found.format,
-        "SHA-256": found.sha256,
-        "classes": found.classes and ", ".join(found.classes),
-        "parameters": f"{found.parameters:,}",
+        "file": found["path"],
+        "format": found["format"],
+        "SHA-256": found["sha256"],
+        "classes": found["classes"] and ", ".join(found["classes"]),
+        "parameters": f"{found['parameters']:,}",
     }
-    facts = head | {printable(name, 40): value for name, value in found.metadata.items()}
+    facts = head | {printable(name, 40): value for name, value in found["metadata"].items()}
     print_facts(console, {name: value for name, value in facts.items() if value not in (None, "")})
 
 

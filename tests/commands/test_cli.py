@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mnist_accel.commands.common import guarded
 from mnist_accel.config.settings import EvaluateConfig, TrainConfig, option_name, settings
+from mnist_accel.errors import OutputError
 from tests.conftest import SMALL_MNIST, Run
 
 SMALL = ("train", "--dataset", SMALL_MNIST, "--epochs", 1, "--train-samples", 300, "--threads", 1)
@@ -140,6 +142,7 @@ def test_json_is_the_last_line_of_stdout_and_people_read_stderr(run: Run, tmp_pa
         *("dataset", "samples", "correct", "accuracy", "accuracy_ci95", "loss", "per_class", "confusion_matrix")
     ]
     assert "95% interval" in done.stderr
+    assert "95% interval" in run("evaluate").stdout
     assert {"confusion_matrix.png", "mistakes.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
@@ -196,8 +199,11 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_training(
         (("help",), "mnist-accel --help"),
         (("predct",), "did you mean predict"),
         (("predict",), "Missing argument 'IMAGE'; see mnist-accel predict --help"),
-        (("predict", "x.png", "--top-k", "many"), "--top-k: Input should be a valid integer"),
-        (("train", "extra"), "unexpected extra argument"),
+        (("predict", "x.png", "--top-k", "many"), "--top-k many: it must be a valid integer"),
+        (("train", "--seeds", "0"), "--seeds 0: it must be greater than or equal to 1; see mnist-accel train --help"),
+        (("train", "--epochs"), "--epochs: needs a value; see mnist-accel train --help"),
+        (("train", "--json=yes"), "--json: takes no value; see mnist-accel train --help"),
+        (("train", "extra"), "extra: unexpected argument; see mnist-accel train --help"),
         (("evaluate", "--weights", "\x1b[31m" + "x" * 5000), "…"),
     ],
 )
@@ -234,6 +240,31 @@ def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
         done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
         os.close(writer)
         assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "mnist-accel: stopped by Ctrl-C; files of earlier runs are unchanged"),
+        (
+            ValueError("odd\x1b[31m"),
+            70,
+            "mnist-accel: error: unexpected error: ValueError: odd\ufffd[31m; run again with",
+        ),
+        (OutputError("full", "make room"), 1, "mnist-accel: error: full; make room"),
+    ],
+)
+def test_an_error_is_one_line_with_its_exit_code(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        raise error
+
+    assert guarded(work, debug=False) == code
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err.startswith(line)
+    assert written.err.count("\n") == 1
 
 
 def test_more_processes_than_cores_are_refused_without_gpus(run: Run) -> None:

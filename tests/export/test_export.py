@@ -15,13 +15,13 @@ from onnx import TensorProto, helper
 
 from mnist_accel import EvaluateConfig, TrainConfig, UserError
 from mnist_accel.api import evaluate, train
+from mnist_accel.commands.export import target
 from mnist_accel.data import datasets as data
 from mnist_accel.errors import WeightsError
-from mnist_accel.export import formats
 from mnist_accel.export import write as export
-from mnist_accel.export.formats import FORMATS
 from mnist_accel.export.inspection import inspect
 from mnist_accel.files import weights
+from mnist_accel.files.exported import FORMATS
 from mnist_accel.models import architectures as models
 from mnist_accel.models import classifier
 from mnist_accel.training.events import Observer
@@ -104,19 +104,79 @@ def test_an_onnx_file_says_what_it_is_and_nothing_of_the_machine(exports: Export
     assert facts["model"] == "cnn"
     assert json.loads(facts["class_names"]) == list("0123456789")
     assert facts["source_sha256"] == classifier.load(exports.weights).sha256
-    assert [opset.version for opset in onnx.load(exports.of(".onnx")).opset_import] == [formats.OPSET]
+    assert [opset.version for opset in onnx.load(exports.of(".onnx")).opset_import] == [export.OPSET]
     for suffix in SUFFIXES:
         assert str(Path(export.__file__).parent).encode() not in exports.of(suffix).read_bytes()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_export_tells_strangers_what_it_is(exports: Exports, suffix: str) -> None:
+    record = json.loads(exports.weights.with_suffix(".json").read_text())
+    expected = {
+        "trained_on": SMALL_MNIST,
+        "recipe": "classic",
+        "test_accuracy": str(record["metrics"]["test_accuracy"]),
+        "layers": str(models.build("cnn", dropout=0.5)),
+        "weights": "float32",
+    }
+    if suffix == ".pt2":
+        extra = {"facts.json": ""}
+        torch.export.load(exports.of(suffix), extra_files=extra)
+        found = json.loads(extra["facts.json"])
+    else:
+        found = inspect(exports.of(suffix))["metadata"]
+    assert expected.items() <= found.items()
+    assert "centre of mass" in found["input"]
+    assert "20 × 20" in found["input"]
+    assert "MIT" in found["licence"]
+
+
+def test_an_onnx_file_documents_itself(exports: Exports) -> None:
+    documentation = onnx.load(exports.of(".onnx")).doc_string
+    for expected in ("# cnn, trained on", "centre of mass", "| recipe | classic |", "Conv2d(1, 32"):
+        assert expected in documentation
+
+
+def test_a_model_card_lies_beside_an_export(exports: Exports, tmp_path: Path) -> None:
+    result = export.export(exports.weights, "safetensors", tmp_path / "some.safetensors")
+    assert {path.name for path in tmp_path.iterdir()} == {"some.safetensors", "MODEL_CARD.md"}
+    card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert card.startswith("---\npipeline_tag: image-classification\n")
+    accuracy = inspect(exports.weights)["metadata"]["metrics"]["test_accuracy"]
+    for expected in (f"| test accuracy | {accuracy} |", "`some.safetensors` was compared", ".onnx", result["takes"]):
+        assert expected in card
+
+
+def test_a_card_of_weights_without_a_record_says_so(tmp_path: Path) -> None:
+    (tmp_path / "some.pth").write_bytes(weights.serialise(models.build("cnn")))
+    export.export(tmp_path / "some.pth", "safetensors", tmp_path / "some.safetensors")
+    card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "# cnn, trained on data that is not recorded" in card
+    assert "| test accuracy | not recorded |" in card
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_float16_weights_take_half_the_space_and_cost_little(exports: Exports, tmp_path: Path, name: str) -> None:
+    suffix = FORMATS[name].suffix
+    result = export.export(exports.weights, name, tmp_path / f"half{suffix}", half=True)
+    assert result["bytes"] < 0.55 * exports.of(suffix).stat().st_size
+    assert 0 < result["largest_difference"] < export.TOLERANCES[torch.float16]
+    assert result["weights"] == "float16"
+    if suffix in READABLE:
+        assert inspect(tmp_path / f"half{suffix}")["metadata"]["weights"] == "float16"
+        digits = np.zeros((3, 28, 28), np.uint8)
+        read, original = classifier.load(tmp_path / f"half{suffix}"), classifier.load(exports.weights)
+        assert read.probabilities(digits) == pytest.approx(original.probabilities(digits), abs=0.01)
 
 
 @pytest.mark.parametrize("suffix", READABLE)
 def test_exports_are_inspected_like_weights(exports: Exports, suffix: str) -> None:
     found, original = inspect(exports.of(suffix)), inspect(exports.weights)
-    assert (found.format, found.classes) == (suffix[1:], list("0123456789"))
-    assert found.metadata["source_sha256"] == original.sha256
-    assert found.metadata["model"] == "cnn"
-    assert found.metadata.get("opset") == (formats.OPSET if suffix == ".onnx" else None)
-    assert found.parameters == pytest.approx(original.parameters, abs=100)  # a graph has some constants
+    assert (found["format"], found["classes"]) == (suffix[1:], list("0123456789"))
+    assert found["metadata"]["source_sha256"] == original["sha256"]
+    assert found["metadata"]["model"] == "cnn"
+    assert found["metadata"].get("opset") == (export.OPSET if suffix == ".onnx" else None)
+    assert found["parameters"] == pytest.approx(original["parameters"], abs=100)  # a graph has some constants
 
 
 def test_another_precision_is_refused_for_an_onnx_file(exports: Exports, tmp_path: Path) -> None:
@@ -126,7 +186,7 @@ def test_another_precision_is_refused_for_an_onnx_file(exports: Exports, tmp_pat
 
 def test_safetensors_can_be_exported_again_and_graphs_cannot(exports: Exports, tmp_path: Path) -> None:
     again = export.export(exports.of(".safetensors"), "safetensors", tmp_path / "again.safetensors")
-    assert again.largest_difference == 0
+    assert again["largest_difference"] == 0
     with pytest.raises(UserError, match="an ONNX graph cannot be exported"):
         export.export(exports.of(".onnx"), "safetensors", tmp_path / "graph.safetensors")
 
@@ -146,7 +206,7 @@ def test_a_file_that_differs_from_the_original_is_not_written(
 
 def test_wrong_arguments_are_refused_before_any_work(exports: Exports, monkeypatch: pytest.MonkeyPatch) -> None:
     source = exports.weights
-    assert formats.target("torch-export", source, None) == source.with_suffix(".pt2")
+    assert target("torch-export", source, None) == source.with_suffix(".pt2")
     for arguments, expected in [
         (("onxx", source, None), "did you mean onnx"),
         (("onnx", source, Path("model.pb")), "let it end in .onnx"),
@@ -154,12 +214,12 @@ def test_wrong_arguments_are_refused_before_any_work(exports: Exports, monkeypat
         (("safetensors", exports.of(".safetensors"), None), "would replace the weights themselves"),
     ]:
         with pytest.raises(UserError, match=expected):
-            formats.target(*arguments)
+            target(*arguments)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(
         UserError, match=r'needs onnx and onnxscript and onnxruntime.*pip install "mnist-accel\[export\]"'
     ):
-        formats.target("onnx", source, None)
+        target("onnx", source, None)
     with pytest.raises(UserError, match="needs onnx and onnxruntime"):
         classifier.load(exports.of(".onnx"))
 

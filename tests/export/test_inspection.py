@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from mnist_accel.errors import UserError, WeightsError
-from mnist_accel.export.formats import FORMATS
 from mnist_accel.export.inspection import inspect
 from mnist_accel.files import run_record as runlog
 from mnist_accel.files import weights
 from mnist_accel.files.checkpoint import CheckpointFolder
+from mnist_accel.files.exported import FORMATS
 from mnist_accel.models import architectures as models
 from tests.conftest import Run
 
@@ -29,16 +29,16 @@ def path(tmp_path: Path) -> Path:
 
 def test_weights_are_described_with_their_record(path: Path) -> None:
     found = inspect(path)
-    assert (found.format, found.parameters, found.classes) == ("pth", 594_922, list("0123456789"))
-    assert found.sha256 == weights.sha256(path.read_bytes())
-    assert found.metadata["model"] == "cnn"
-    assert found.metadata["dataset"]["train_samples"] == 4000
+    assert (found["format"], found["parameters"], found["classes"]) == ("pth", 594_922, list("0123456789"))
+    assert found["sha256"] == weights.sha256(path.read_bytes())
+    assert found["metadata"]["model"] == "cnn"
+    assert found["metadata"]["dataset"]["train_samples"] == 4000
 
 
 def test_weights_without_a_record_are_described(path: Path) -> None:
     path.with_suffix(".json").unlink()
     found = inspect(path)
-    assert (found.parameters, found.metadata) == (594_922, {})
+    assert (found["parameters"], found["metadata"]) == (594_922, {})
 
 
 def test_checkpoints_are_found_in_their_folders(tmp_path: Path) -> None:
@@ -48,10 +48,10 @@ def test_checkpoints_are_found_in_their_folders(tmp_path: Path) -> None:
         CheckpointFolder(folder, keep=2).save(models.build("cnn").state_dict(), json.dumps(state).encode())
     for given in (tmp_path, folder, folder / "checkpoint-000002.safetensors"):
         found = inspect(given)
-        assert found.format == "checkpoint"
-        assert found.path.endswith("checkpoint-000002.safetensors")
-        assert found.metadata == state
-        assert found.parameters == 594_922
+        assert found["format"] == "checkpoint"
+        assert found["path"].endswith("checkpoint-000002.safetensors")
+        assert found["metadata"] == state
+        assert found["parameters"] == 594_922
     (folder / "checkpoint-000002.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match="is damaged"):
         inspect(folder)

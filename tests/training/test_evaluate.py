@@ -110,6 +110,8 @@ RECORD = '{"format_version": 1, "model": "cnn", "dataset": {"name": "mnist", "cl
         ('{"format_version": 1}', "model: Field required"),
         ('{"format_version": 1, "model": "cnn", "dataset": {}, "weights_sha256": ""}', "dataset.name: Field required"),
         (RECORD % '["\\u0000"]', "not a short, printable text"),
+        (RECORD[:-1] % "[]" + ', "extra": NaN}', "not JSON compliant"),
+        (RECORD[:-1] % "[]" + ', "metrics": 5}', "metrics: Input should be an object"),
         (RECORD % '["\\ud800"]', "Invalid JSON"),
         (RECORD % json.dumps(["a" * 400]), "not a short, printable text"),
     ],
