@@ -9,7 +9,7 @@ from mnist_accel.commands.common import JsonOption, print_json
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN_OR_GROUP...", help="Folders of runs or groups of runs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN_OR_GROUP", help="Folders of runs or groups of runs.")],
     margin: Annotated[
         float, typer.Option(min=1e-9, max=100.0, help="Largest difference that counts as none, in percentage points.")
     ] = 0.1,

@@ -79,7 +79,7 @@ def export(
     expected = original.probabilities(digits)
     dtype = torch.float16 if half else torch.float32
     metadata = _metadata(original, FORMATS[format_name].takes, dtype)
-    content = WRITERS[format_name](original.model.to(dtype, memory_format=torch.contiguous_format), metadata)
+    content = WRITERS[format_name](original.model.to(dtype).to(memory_format=torch.contiguous_format), metadata)
     found = _probabilities(content, output, digits, model)
     difference = float(np.abs(found - expected).max())
     if not difference <= TOLERANCES[dtype]:  # also if it is NaN
@@ -147,6 +147,7 @@ def _traced(model: nn.Module) -> torch.export.ExportedProgram:
 def _write_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
     program = torch.onnx.export(
         _traced(model),
+        dynamic_shapes=DYNAMIC_SHAPES,
         dynamo=True,
         opset_version=OPSET,
         input_names=["images"],

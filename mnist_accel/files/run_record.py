@@ -100,17 +100,20 @@ def record_path(weights: Path) -> Path:
 def read_record(weights: Path) -> dict[str, Any] | None:
     """The record beside a weights file, or None. Raises WeightsError if it is damaged, or of a later version."""
     path = record_path(weights)
+    if path == weights:
+        return None  # the record was named in place of the weights
     try:
         found = _Record.model_validate_json(read_limited(path, LARGEST_RECORD)).model_dump()
         record_bytes(found)  # Python reads numbers that are no JSON, such as NaN
         return found
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, ValidationError):
             first = error.errors()[0]
-            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+            wrong = first["msg"].removeprefix("Value error, ")
+            reason = f"{'.'.join(map(str, first['loc']))}: {wrong}".removeprefix(": ")
         raise WeightsError(
             f"{path}: not a record of this version ({printable(reason, 150)})",
             "delete it, and give --dataset, to evaluate the weights without it",

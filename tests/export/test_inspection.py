@@ -41,6 +41,11 @@ def test_weights_without_a_record_are_described(path: Path) -> None:
     assert (found["parameters"], found["metadata"]) == (594_922, {})
 
 
+def test_a_record_in_place_of_the_weights_is_no_weights_file(path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"some\.json: damaged, cut short, or not of torch\.save"):
+        inspect(path.with_suffix(".json"))
+
+
 def test_checkpoints_are_found_in_their_folders(tmp_path: Path) -> None:
     state = {"epoch": 2, "step": 7, "identity": {"model": "cnn", "lr": 0.1}}
     folder = tmp_path / "checkpoints"

@@ -58,7 +58,7 @@ def test_a_network_of_your_own_resumes_exactly_and_is_exported(name: str, tmp_pa
     result = evaluate(EvaluateConfig(weights=weights, model=name, cpu=True, threads=1, output_dir=tmp_path / "seen"))
     assert result.accuracy == pytest.approx(whole.test_accuracy)
     written = export(weights, "onnx", tmp_path / "net.onnx", name)
-    assert written.largest_difference < 1e-4
+    assert written["largest_difference"] < 1e-4
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
     expected = classifier.load(weights, model=name).probabilities(images)
     np.testing.assert_allclose(classifier.load(tmp_path / "net.onnx").probabilities(images), expected, atol=1e-4)
