@@ -14,7 +14,7 @@ from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.hardware.cores import launched_rank
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.reports.notebook import notebook_observer
-from mnist_accel.reports.timing import Timing
+from mnist_accel.reports.timing import Timing, machine_use
 from mnist_accel.training import lr_find
 from mnist_accel.training.evaluate import EvaluateResult, run_evaluation
 from mnist_accel.training.events import Observer, Observers
@@ -67,16 +67,14 @@ def train(
 
     def draw() -> tuple[bytes, bytes]:
         from mnist_accel.reports import plots  # here, because importing Matplotlib takes a third of a second
-        from mnist_accel.reports.run_summary import running_average
 
-        name, average = dataset.name, running_average(result.settings)
-        history = plots.training_history(result.history, name, result.test_accuracy, average, result.step_losses)
-        return history, plots.sample_predictions(dataset.test, predictions, dataset.class_names, name, config.seed)
+        return plots.training_history(result), plots.sample_predictions(dataset, predictions, config.seed)
 
     pictures = [config.output_dir / name for name in TRAIN_PICTURES]
     observer.part_started("pictures")
     _write_pictures(hardware, pictures, draw, observer)
-    spent = timing.finish(result.steps)
+    use = machine_use(result) if hardware.is_main else {}
+    spent = timing.finish(result.steps) | use
     if hardware.is_main:
         run_record.extend(config.output_dir / run_record.WEIGHTS_FILE, {"time_spent": spent})
     result = dataclasses.replace(result, wall_seconds=time.perf_counter() - began, time_spent=spent)
@@ -116,13 +114,9 @@ def evaluate(
     result, hardware, dataset, predictions = run_evaluation(config, observer)
 
     def draw() -> tuple[bytes, bytes]:
-        import numpy as np
-
         from mnist_accel.reports import plots
 
-        names = dataset.class_names
-        confusion = plots.confusion_matrix(np.array(result.confusion_matrix), names, dataset.name)
-        return confusion, plots.worst_mistakes(dataset.test, predictions, names, dataset.name)
+        return plots.confusion_matrix(result), plots.worst_mistakes(dataset, predictions)
 
     _write_pictures(hardware, [config.output_dir / name for name in EVALUATE_FILES], draw, observer)
     return result

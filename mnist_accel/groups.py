@@ -1,6 +1,6 @@
 """Groups of runs: one configuration, trained with several seeds or folds, one run after another."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_accel import api
 from mnist_accel.errors import UserError
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from mnist_accel.config.settings import TrainConfig
     from mnist_accel.hardware.signals import StopRequests
-
-__all__ = ["train_group"]
 
 
 def train_group(
@@ -34,8 +32,7 @@ def train_group(
         config: the settings of all runs.
         seeds: number of runs.
         observer: hears the events of each run.
-        folds: instead of several seeds, make one run for each of so many parts of the training set: it is tested on
-            this part and trained on the others.
+        folds: in place of seeds, one run for each of so many parts of the training set, which is then the test set.
         stop: makes the requests to stop of one run; by default signals stop a run after it has saved.
 
     Raises:
@@ -43,27 +40,23 @@ def train_group(
     """
     if config.resume not in ("auto", "never"):
         raise UserError(f"--resume {config.resume}: one checkpoint cannot continue a group of runs", "give auto")
-    observer = observer or Observer()
-    folder, seed, runs = config.output_dir, config.seed, []
+    observer, folder = observer or Observer(), config.output_dir
+    members: dict[str, dict[str, Any]]
+    members = {f"seed-{seed}": {"seed": seed} for seed in range(config.seed, config.seed + seeds)}
     if folds:
-        members = [{"fold": f"{part}/{folds}", "output_dir": folder / f"fold-{part}"} for part in range(1, folds + 1)]
-    else:
-        members = [{"seed": each, "output_dir": folder / f"seed-{each}"} for each in range(seed, seed + seeds)]
-    for changes in members:
-        member = config.with_changes(**changes)
-        if config.resume == "auto" and (member.output_dir / METRICS_FILE).exists():
-            observer.notice(f"the run in {member.output_dir} is finished and kept")
-            _require_same_settings(member)
+        members = {f"fold-{part}": {"fold": f"{part}/{folds}"} for part in range(1, folds + 1)}
+    runs = []
+    for name, changes in members.items():
+        path = folder / name
+        member = config.with_changes(**changes, output_dir=path)
+        if config.resume == "auto" and (path / METRICS_FILE).exists():
+            observer.notice(f"the run in {path} is finished and kept")
+            for setting, (found, wanted) in differences([Run.load(path).settings, member.as_json()]).items():
+                raise UserError(
+                    f"{path}: the run there is finished, with {setting} {found} instead of {wanted}",
+                    "give the same settings, or another --output-dir",
+                )
         else:
             api.train(member, observer, stop=stop() if stop else None)
-        runs.append(Run.load(member.output_dir))
+        runs.append(Run.load(path))
     return Group(folder, tuple(runs))
-
-
-def _require_same_settings(config: "TrainConfig") -> None:
-    """Raise UserError where the finished run in `config.output_dir` had other settings than `config`."""
-    for name, (finished, wanted) in differences(Run.load(config.output_dir).settings, config.as_json()).items():
-        raise UserError(
-            f"{config.output_dir}: the run there is finished, with {name} {finished} instead of {wanted}",
-            "give the same settings, or another --output-dir",
-        )

@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 from rich.text import Text
-from torch.utils.benchmark import Timer
-from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_accel.checks.bench_worker import Candidate, timed_burst
 from mnist_accel.config.settings import TrainConfig
@@ -22,9 +20,8 @@ from mnist_accel.errors import LaunchError, printable
 from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
 from mnist_accel.hardware.cores import available_cores, cpu_name
 from mnist_accel.hardware.precision import choose_precision
-from mnist_accel.models import architectures
+from mnist_accel.reports.timing import flop_per_image, matrix_flop_per_second
 
-MATRIX_SIDE = 2048
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -134,17 +131,12 @@ def _compare(candidate: Candidate, worker: Worker, reference: Worker, rounds: in
 
 def machine_facts(model: str, compared: Sequence[Candidate]) -> dict[str, Any]:
     """The device, the floating-point operations to train on one image, and the highest speed of matrix products."""
-    device = compared[0].device
-    with FlopCounterMode(display=False) as counter:
-        architectures.build(model, dropout=0.0).eval()(torch.zeros(1, 1, 28, 28)).sum().backward()
-    peaks = {}
-    for precision in {candidate.mixed_precision for candidate in compared}:
-        matrix = torch.ones(MATRIX_SIDE, MATRIX_SIDE, dtype=DTYPES[precision], device=device)
-        timer = Timer("matrix @ matrix", globals={"matrix": matrix}, num_threads=available_cores())
-        peaks[precision] = 2 * MATRIX_SIDE**3 / min(timer.timeit(5).mean for _ in range(4))
+    device, precisions = compared[0].device, {candidate.mixed_precision for candidate in compared}
     return {
         "device": cpu_name() if device.type == "cpu" else str(device),
         "torch": str(torch.__version__),
-        "flop_per_image": counter.get_total_flops(),
-        "matrix_flop_per_second": peaks,
+        "flop_per_image": flop_per_image(model),
+        "matrix_flop_per_second": {
+            name: matrix_flop_per_second(device, DTYPES[name], available_cores()) for name in precisions
+        },
     }

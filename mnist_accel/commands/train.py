@@ -96,7 +96,7 @@ def _work(
     """Test accuracy (1 without a test), result in a sentence and as JSON values, and written files."""
     from mnist_accel import api, groups
     from mnist_accel.hardware.signals import StopRequests
-    from mnist_accel.reports.run_summary import group_headline, headline
+    from mnist_accel.reports.console import group_headline, headline
 
     stop = functools.partial(StopRequests, leaves_at_once=True)
     if lr_find:

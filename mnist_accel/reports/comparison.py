@@ -3,49 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from mnist_accel.errors import UserError
 from mnist_accel.reports import pages, statistics
-from mnist_accel.reports.charts import counted, line_chart
-from mnist_accel.reports.runs import IRRELEVANT, Evaluation, Group, Run
+from mnist_accel.reports.runs import Evaluation, Group, Run, differences
 from mnist_accel.reports.statistics import MARGIN, Verdict
 from mnist_accel.reports.tables import as_text
 
 Rows = Sequence[tuple[str, ...]]
 
 
-@dataclass(frozen=True)
-class Disagreement:
-    """Two models on one test set.
+class Disagreement(NamedTuple):
+    """Indices of the test images that one of two models alone predicts correctly, and the p-value of McNemar's test."""
 
-    Attributes:
-        first_only: indices of the test samples that the first model alone predicts correctly, int64 (N,).
-        second_only: those of the second model alone.
-        p: exact two-sided p-value of McNemar's test.
-        evaluations: of both models.
-    """
-
-    first_only: npt.NDArray[np.int64]
-    second_only: npt.NDArray[np.int64]
+    first_only: list[int]
+    second_only: list[int]
     p: float
-    evaluations: tuple[Evaluation, Evaluation]
-
-    def __str__(self) -> str:
-        samples = len(self.evaluations[0].predictions)
-        first, second = len(self.first_only), len(self.second_only)
-        return (
-            f"Of {samples:,} test images, {first} are right only with the first model and {second} only with the "
-            f"second; exact McNemar test: p = {self.p:.2g}"
-        )
-
-    def pictures(self) -> list[pages.Pictures]:
-        """The digits that only the first model reads, then those of the second, with the other's wrong answers."""
-        first, second = self.evaluations
-        return [pages.digits(second, self.first_only[:24]), pages.digits(first, self.second_only[:24])]
 
 
 @dataclass(frozen=True)
@@ -55,13 +31,14 @@ class Comparison:
     Attributes:
         verdicts: of each further group against the first.
         configuration: the settings that the groups do not share: a value for each group.
-        models: for two single runs, where their final weights disagree; otherwise None.
+        models: for two single runs, where their final weights disagree; otherwise None, and no `evaluations`.
     """
 
     groups: tuple[Group, ...]
     verdicts: tuple[Verdict, ...]
     configuration: dict[str, list[Any]]
     models: Disagreement | None
+    evaluations: Sequence[Evaluation]
 
     @property
     def names(self) -> list[str]:
@@ -70,58 +47,57 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """The second group against the first; "groups", "further", "configuration" and "models" hold the rest."""
-        models = self.models and {
-            "first_only": self.models.first_only.tolist(),
-            "second_only": self.models.second_only.tolist(),
-            "p": self.models.p,
-        }
-        return asdict(self.verdicts[0]) | {
-            "groups": [{"name": name} | group.as_json() for name, group in zip(self.names, self.groups, strict=True)],
-            "further": [asdict(verdict) for verdict in self.verdicts[1:]],
+        first, *further = map(asdict, self.verdicts)
+        return first | {
+            "groups": [{"name": str(group.path)} | group.as_json() for group in self.groups],
+            "further": further,
             "configuration": self.configuration,
-            "models": models,
+            "models": self.models and self.models._asdict(),
         }
 
     def sentences(self) -> list[str]:
         """The verdicts in words."""
-        return [
-            _sentence(verdict, self.names[0], name) for verdict, name in zip(self.verdicts, self.names[1:], strict=True)
-        ]
+        first, *others = self.names
+        found = [_sentence(verdict, first, name) for verdict, name in zip(self.verdicts, others, strict=True)]
+        if self.models:
+            here, there, p = self.models
+            found.append(
+                f"Of {len(self.evaluations[0].predictions):,} test images, {len(here)} are right only with the first "
+                f"model and {len(there)} only with the second; exact McNemar test: p = {p:.2g}"
+            )
+        return found
 
-    def summaries(self) -> Rows:
-        """Name, runs, mean accuracy, standard error and interval of each group."""
-        rows = []
-        for name, group in zip(self.names, self.groups, strict=True):
-            mean, error, interval = statistics.mean_interval(group.accuracies)
-            spread = ("–", "–")
-            if error is not None and interval:
-                spread = f"{100 * error:.3f}", f"{interval[0]:.3%} to {interval[1]:.3%}"
-            rows.append((name, str(len(group.runs)), f"{mean:.3%}", *spread))
-        return rows
-
-    def epochs(self) -> Rows:
-        """Number of each epoch, and mean accuracy of each group after it."""
-        rows = []
+    def tables(self) -> dict[tuple[str, ...], Rows]:
+        """Rows by their heads: figures of each group, mean accuracy after each epoch, settings that differ."""
+        groups, epochs = [], []
+        for group in self.groups:
+            found = group.as_json()
+            error, interval = found["standard_error"], found["ci95"]
+            spread = ("–", "–") if error is None else (f"{100 * error:.3f}", "{:.3%} to {:.3%}".format(*interval))
+            groups.append((str(group.path), str(len(group.runs)), f"{found['mean']:.3%}", *spread))
         for index in range(max(len(run.history) for group in self.groups for run in group.runs)):
-            reached = [[_accuracies(run)[index : index + 1] for run in group.runs] for group in self.groups]
-            means = [f"{np.mean(np.concatenate(values)):.2%}" if any(values) else "–" for values in reached]
-            rows.append((str(index + 1), *means))
-        return rows
-
-    def settings(self) -> Rows:
-        """Name of each setting that differs, and its value in each group."""
-        return [(name, *map(as_text, values)) for name, values in self.configuration.items()]
+            reached = [np.concatenate([_accuracies(run)[index:][:1] for run in group.runs]) for group in self.groups]
+            epochs.append((str(index + 1), *(f"{values.mean():.2%}" if len(values) else "–" for values in reached)))
+        return {
+            ("folder", "runs", "mean test accuracy", "standard error", "95% interval"): groups,
+            ("epoch", *self.names): epochs,
+            ("setting", *self.names): [(name, *map(as_text, found)) for name, found in self.configuration.items()],
+        }
 
     def html(self) -> bytes:
         """The comparison as one self-contained HTML page."""
         runs = [(name, run, colour) for colour, name in enumerate(self.names) for run in self.groups[colour].runs]
-        steps = [counted(name, run.step_losses, colour) for name, run, colour in runs]
-        epochs = [counted(name, _accuracies(run), colour) for name, run, colour in runs]
+        steps = [pages.line(name, run.step_losses, colour) for name, run, colour in runs]
+        epochs = [pages.line(name, _accuracies(run), colour) for name, run, colour in runs]
         charts = [
-            line_chart(steps, "step", "training loss of each step", is_clipped=True),
-            line_chart(epochs, "epoch", "accuracy after the epoch", percent=True),
+            pages.chart("step", "training loss of each step", *steps),
+            pages.chart("epoch", "accuracy after the epoch", *epochs, percent=True),
         ]
-        return pages.render("comparison.html", title="Comparison of runs", comparison=self, charts=charts)
+        digits = []
+        if self.models:  # with the wrong answers of the other model
+            pairs = zip(reversed(self.evaluations), self.models[:2], strict=True)
+            digits = [pages.digits(other, indices[:24]) for other, indices in pairs]
+        return pages.render("comparison.html", title="Comparison of runs", it=self, charts=charts, digits=digits)
 
 
 def compare(first: str | Path, second: str | Path, *further: str | Path, margin: float = MARGIN) -> Comparison:
@@ -136,19 +112,19 @@ def compare(first: str | Path, second: str | Path, *further: str | Path, margin:
         UserError: a folder holds no finished run, or the runs were tested on different data.
     """
     groups = tuple(Group.load(path) for path in (first, second, *further))
-    firsts = [group.runs[0] for group in groups]
-    tests = {(run.record["dataset"]["name"], run.record["dataset"].get("test_samples")) for run in firsts}
+    runs = [group.runs[0] for group in groups]
+    tests = {(run.record["dataset"]["name"], run.record["dataset"].get("test_samples")) for run in runs}
     if len(tests) > 1:
         shown = " and ".join(f"{name} ({samples} test images)" for name, samples in sorted(tests))
         raise UserError(f"the runs were tested on {shown}", "compare runs that were tested on the same data")
-    names = dict.fromkeys(name for run in firsts for name in run.settings if name not in IRRELEVANT)
-    values = {name: [run.settings.get(name) for run in firsts] for name in names}
-    is_pair = len(groups) == 2 and len(groups[0].runs) == len(groups[1].runs) == 1
+    is_pair = [len(group.runs) for group in groups] == [1, 1]
+    evaluations = [run.evaluate() for run in runs] if is_pair else []
     return Comparison(
         groups,
         verdicts=tuple(_verdict(groups[0], group, margin) for group in groups[1:]),
-        configuration={name: each for name, each in values.items() if any(value != each[0] for value in each)},
-        models=_disagreement(*firsts) if is_pair else None,
+        configuration=differences([run.settings for run in runs]),
+        models=_disagreement(*evaluations) if is_pair else None,
+        evaluations=evaluations,
     )
 
 
@@ -157,11 +133,10 @@ def _verdict(first: Group, second: Group, margin: float) -> Verdict:
     return statistics.compare_groups(first.accuracies, second.accuracies, paired=seeds[0] == seeds[1], margin=margin)
 
 
-def _disagreement(first: Run, second: Run) -> Disagreement:
-    evaluations = first.evaluate(), second.evaluate()
+def _disagreement(*evaluations: Evaluation) -> Disagreement:
     here, there = (found.predictions.predicted == found.predictions.labels for found in evaluations)
-    first_only, second_only = np.flatnonzero(here & ~there), np.flatnonzero(there & ~here)
-    return Disagreement(first_only, second_only, statistics.mcnemar_p(len(first_only), len(second_only)), evaluations)
+    first_only, second_only = np.flatnonzero(here & ~there).tolist(), np.flatnonzero(there & ~here).tolist()
+    return Disagreement(first_only, second_only, statistics.mcnemar_p(len(first_only), len(second_only)))
 
 
 def _accuracies(run: Run) -> list[float]:
@@ -172,7 +147,7 @@ def _accuracies(run: Run) -> list[float]:
 def _sentence(verdict: Verdict, first: str, second: str) -> str:
     """A verdict in words, with its figures."""
     figures = f"{100 * verdict.difference:+.3f} percentage points"
-    if verdict.ci95 and verdict.p is not None:
+    if verdict.ci95:
         low, high = (f"{100 * edge:+.3f}" for edge in verdict.ci95)
         method = "paired by seed" if verdict.is_paired else "Welch"
         figures += f", 95% interval {low} to {high} ({method}), permutation test p = {verdict.p:.2g}"

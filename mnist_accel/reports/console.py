@@ -1,26 +1,27 @@
-"""Shows a training run on the terminal: progress bars on an interactive terminal, plain lines elsewhere."""
+"""Shows a training run on the terminal: its facts, progress bars (plain lines off a terminal), epochs, result."""
 
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID
 from rich.text import Text
 
+from mnist_accel.config.base import count
 from mnist_accel.errors import printable
-from mnist_accel.reports.run_summary import running_average, summary
 from mnist_accel.training.events import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
     from torch import Tensor
 
     from mnist_accel.training.events import EpochRecord, RunFacts
+    from mnist_accel.training.train import TrainResult
 
 READ_SECONDS = 0.5
 """Time between two updates of the progress bar. Each reads sums from the device, which waits for it."""
@@ -62,14 +63,12 @@ class TrainingConsole(Observer):
     """
 
     def __init__(self, console: Console, *, results: Console | None = None, quiet: bool = False) -> None:
-        self.console = console
-        self.results = results or console
-        self.quiet = quiet
+        self.console, self.results, self.quiet = console, results or console, quiet
+        self.seconds_between = READ_SECONDS if console.is_interactive else LINE_SECONDS
         self.bar: Progress | None = None
         self.task = TaskID(0)
-        self.epoch = 0
+        self.epoch = self.first_sample = 0
         self.started = self.updated = time.perf_counter()
-        self.first_sample = 0
         self.has_heading = False
 
     def notice(self, text: str) -> None:
@@ -77,66 +76,59 @@ class TrainingConsole(Observer):
         self.console.print(Text(f"NOTICE: {printable(text, longest=1000)}", style="bold yellow"), soft_wrap=True)
 
     def pictures_read(self, done: int, total: int) -> None:
-        now = time.perf_counter()
         if done == total:
             self.close()
-        elif not self.quiet and now - self.updated > (READ_SECONDS if self.console.is_interactive else LINE_SECONDS):
-            self.updated = now
-            if self.console.is_interactive:
-                bar = self.bar or self._start_bar("pictures", total)
-                bar.update(self.task, completed=done)
-                bar.refresh()
-            else:
-                self.console.print(Text(f"  {done:,} of {total:,} pictures are read"))
+        elif self._is_due():
+            self._show_progress("pictures", done, total, "", f"{done:,} of {total:,} pictures are read")
 
     def run_started(self, facts: "RunFacts") -> None:
         self.close()
         self.facts = facts
-        if self.quiet:
-            return
-        for name, value in summary(facts).items():
+        for name, value in summary(facts).items() if not self.quiet else ():
             self.console.print(Text(f"{name + ':':<12}", style="bold").append(printable(value), style="not bold"))
 
     def epoch_started(self, epoch: int, step: int) -> None:
-        self.epoch = epoch
+        self.epoch, self.first_sample = epoch, step * self.facts.batch_size
         self.started = self.updated = time.perf_counter()
-        self.first_sample = step * self.facts.batch_size
-        if self.quiet or not self.console.is_interactive:
-            return
-        self._start_bar(f"epoch {epoch + 1}/{self.facts.epochs}", self.facts.steps_per_epoch, step)
-
-    def _start_bar(self, description: str, total: int, completed: int = 0) -> Progress:
-        self.bar = Progress(
-            "{task.description}",
-            BarColumn(bar_width=None),
-            "{task.completed}/{task.total}  {task.fields[figures]}",
-            console=self.console,
-            transient=True,
-            auto_refresh=False,  # a drawing thread would take time from the training threads
-        )
-        self.task = self.bar.add_task(description, total=total, completed=completed, figures="")
-        self.bar.start()
-        return self.bar
 
     def step_finished(self, step: int, sums: "Tensor") -> None:
-        now = time.perf_counter()
-        if self.quiet or now - self.updated < (READ_SECONDS if self.bar else LINE_SECONDS):
+        if not self._is_due():
             return
-        self.updated = now
         facts = self.facts
         samples = min((step + 1) * facts.batch_size, facts.train_samples)
-        speed = (samples - self.first_sample) / (now - self.started)
+        speed = (samples - self.first_sample) / (self.updated - self.started)
         left = ((facts.epochs - self.epoch) * facts.train_samples - samples) / speed
         time_left = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
         # The sums are of this process's share of the samples. The exact figures come at the end of the epoch.
         loss, accuracy, _ = (sums.sum(dim=1) / samples * facts.world_size).tolist()
         figures = f"loss {loss:.4f}  acc. {accuracy:.2%}  {speed:,.0f} images/s  {time_left} left"
-        if self.bar:
-            self.bar.update(self.task, completed=step + 1, figures=figures)
-            self.bar.refresh()
-        else:
-            place = f"epoch {self.epoch + 1}/{facts.epochs}  step {step + 1}/{facts.steps_per_epoch}"
-            self.console.print(Text(f"  {place}  {figures}"))
+        place, steps = f"epoch {self.epoch + 1}/{facts.epochs}", facts.steps_per_epoch
+        self._show_progress(place, step + 1, steps, figures, f"{place}  step {step + 1}/{steps}  {figures}")
+
+    def _is_due(self) -> bool:
+        """Whether progress is shown, and was last shown long enough ago; it then counts as shown now."""
+        now = time.perf_counter()
+        if self.quiet or now - self.updated < self.seconds_between:
+            return False
+        self.updated = now
+        return True
+
+    def _show_progress(self, description: str, done: int, total: int, figures: str, line: str) -> None:
+        """Update the bar, or start one; off a terminal print `line`."""
+        if not self.console.is_interactive:
+            self.console.print(Text(f"  {line}"))
+            return
+        if not self.bar:
+            columns = (
+                "{task.description}",
+                BarColumn(bar_width=None),
+                "{task.completed}/{task.total}  {task.fields[figures]}",
+            )
+            # Without auto_refresh: a drawing thread would take time from the training threads.
+            self.bar = Progress(*columns, console=self.console, transient=True, auto_refresh=False)
+            self.task = self.bar.add_task(description, total=total, figures="")
+            self.bar.start()
+        self.bar.update(self.task, completed=done, figures=figures, refresh=True)
 
     def epoch_finished(self, record: "EpochRecord", step_losses: "npt.NDArray[np.float32]") -> None:  # noqa: ARG002
         self.close()
@@ -181,3 +173,67 @@ def print_files(console: Console, files: "Sequence[Path]") -> None:
 
 def _row(cells: "Sequence[str]") -> str:
     return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, COLUMN_WIDTHS, strict=True))
+
+
+def summary(facts: "RunFacts") -> dict[str, str]:
+    """Name and value of each fact that the user sees before the first step."""
+    settings = facts.settings
+    checkpoint_every, accumulation = settings["checkpoint_every"], settings["gradient_accumulation_steps"]
+    share = facts.batch_size / (facts.world_size * accumulation)
+    plain_precision = "fp32" if settings["dtype"] == "float32" else "fp64"
+    precision = plain_precision if facts.mixed_precision == "no" else facts.mixed_precision
+    return {
+        "model": f"{facts.model}, {facts.parameters:,} parameters",
+        "recipe": f"{facts.recipe}: {_recipe(settings)}",
+        "data": f"{facts.dataset}: {facts.train_samples:,} training, {facts.test_samples:,} test images "
+        f"from {facts.source}"
+        + (f"; the test images are part {settings['fold']} of the training set" if settings.get("fold") else "")
+        + (f"; {facts.validation_samples:,} more held out for validation" if facts.validation_samples else ""),
+        "device": f"{facts.device}: {facts.device_name}",
+        "processes": f"{facts.world_size}, each with {count(facts.threads, 'CPU thread')}"
+        + (f"; gradients are exchanged through {facts.exchange}" if facts.exchange else ""),
+        "precision": f"{precision} ({facts.precision_reason})" + (", compiled" if settings["compile"] else ""),
+        "batch": f"{facts.batch_size} samples per step = {count(facts.world_size, 'process', 'es')} × "
+        f"{accumulation} accumulation × {share:g}; {count(facts.steps_per_epoch, 'step')} per epoch",
+        "checkpoint": (f"every {count(checkpoint_every, 'step')}" if checkpoint_every else "after each epoch")
+        + f"; the newest {settings['keep']} are kept",
+        "output": str(Path(facts.output_dir).absolute()),
+    }
+
+
+def headline(result: "TrainResult") -> str:
+    """The result of a run in one sentence. A resumed run has trained for longer than this call took."""
+    total = "for this call, after a resume" if result.train_seconds > result.wall_seconds else "in total"
+    return (
+        f"{printable(result.dataset)}: test accuracy {result.test_accuracy:.2%} with the weights of epoch "
+        f"{result.chosen_epoch}; {result.train_seconds:.1f} s of training, {result.wall_seconds:.1f} s {total}"
+    )
+
+
+def group_headline(values: "Mapping[str, Any]") -> str:
+    """The result of a group of runs in one sentence, from `Group.as_json`."""
+    text = f"{count(len(values['runs']), 'run')}: mean test accuracy {values['mean']:.3%}"
+    if values["ci95"] is None:
+        return text
+    low, high = values["ci95"]
+    return f"{text} ± {100 * values['standard_error']:.3f} (standard error); 95% interval {low:.3%} to {high:.3%}"
+
+
+def running_average(settings: "Mapping[str, Any]") -> str:
+    """How the training figures of an epoch are measured. Names dropout and augmentation only if they are on."""
+    noise = [text for text in ("dropout", "augmentation") if text in _recipe(settings)]
+    return "running average" + (f", with {' and '.join(noise)}" if noise else "")
+
+
+def _recipe(settings: "Mapping[str, Any]") -> str:
+    """The main settings of a recipe."""
+    parts = [
+        count(settings["epochs"], "epoch"),
+        f"Adam, learning rate {settings['lr']:g}"
+        + (" at the peak of one cycle" if settings["schedule"] == "one-cycle" else ""),
+        f"dropout {settings['dropout']:g}" if settings["dropout"] else "",
+        "augmentation" if any(settings[name] for name in ("rotation", "shift", "scale")) else "",
+        "averaged weights" if settings["average"] else "",
+        f"seed {settings['seed']}",
+    ]
+    return ", ".join(filter(None, parts))

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_accel.data.digits import DataSet, Digits
-from mnist_accel.reports.plots import new_figure, png
+from mnist_accel.reports.plots import new_figure, on_any_background, png
 
 SAMPLES = 12
 """Images of each class in the picture."""
@@ -18,13 +18,12 @@ LARGEST_ROWS = 64
 
 @dataclass(frozen=True)
 class DataSummary:
-    """The facts of a data set.
+    """The facts of a data set; images are equal where all their pixels are.
 
     Attributes:
         classes: name ("class"), "train" and "test" samples of each class.
-        mean: of all training pixels, from 0 (black) to 1; MNIST has 0.131.
-        std: their standard deviation; MNIST has 0.308.
-        train_duplicates: training images that are, pixel by pixel, an earlier training image.
+        mean: of all training pixels, from 0 (black) to 1, as is their standard deviation.
+        train_duplicates: training images that are equal to an earlier training image.
         test_duplicates: likewise of the test images.
         in_both: indices of the test images that are also training images.
         contradictions: images that have another label where they occur first.
@@ -45,13 +44,18 @@ class DataSummary:
 
 def summarise(data: DataSet) -> DataSummary:
     """Count classes and duplicates of a data set."""
-    train, test = (_digests(part) for part in (data.train, data.test))
-    labels: dict[bytes, int] = {}
-    pairs = [*zip(train, data.train.labels.tolist(), strict=True), *zip(test, data.test.labels.tolist(), strict=True)]
+    train, test = (
+        [hashlib.blake2b(image, digest_size=16).digest() for image in part.images] for part in (data.train, data.test)
+    )
+    first_labels: dict[bytes, int] = {}
+    labels = np.concatenate([data.train.labels, data.test.labels]).tolist()
+    contradictions = sum(
+        first_labels.setdefault(digest, label) != label for digest, label in zip(train + test, labels, strict=True)
+    )
     counts = [np.bincount(part.labels, minlength=len(data.class_names)).tolist() for part in (data.train, data.test)]
-    pixels = np.bincount(data.train.images.ravel(), minlength=256) / data.train.images.size
-    values = np.arange(256) / 255
-    mean, known = float(pixels @ values), set(train)
+    shares = np.bincount(data.train.images.ravel(), minlength=256) / data.train.images.size
+    values, known = np.arange(256) / 255, set(train)
+    mean = float(shares @ values)
     return DataSummary(
         dataset=data.name,
         source=data.source,
@@ -62,27 +66,21 @@ def summarise(data: DataSet) -> DataSummary:
             for name, in_train, in_test in zip(data.class_names, *counts, strict=True)
         ],
         mean=mean,
-        std=float(pixels @ (values - mean) ** 2) ** 0.5,
+        std=float(shares @ (values - mean) ** 2) ** 0.5,
         train_duplicates=len(train) - len(known),
         test_duplicates=len(test) - len(set(test)),
         in_both=[index for index, digest in enumerate(test) if digest in known],
-        contradictions=sum(labels.setdefault(digest, label) != label for digest, label in pairs),
+        contradictions=contradictions,
     )
 
 
-def _digests(digits: Digits) -> list[bytes]:
-    return [hashlib.blake2b(image, digest_size=16).digest() for image in digits.images]
-
-
+@on_any_background
 def draw(data: DataSet, found: DataSummary) -> bytes:
-    """For each class: counts, mean image, random training images. Below: test images that are also training images."""
+    """For each class: counts, mean image, random training images."""
     shown = found.classes[:LARGEST_ROWS]
     rows = [_row(data.train, label) for label in range(len(shown))]
-    height = 1.2 + 0.42 * len(rows) + 0.6 * bool(found.in_both)
-    figure = new_figure(9.5, height)
-    ratios = [0.42 * len(rows), 0.6] if found.in_both else [1]
-    grid = figure.add_gridspec(len(ratios), 2, height_ratios=ratios, width_ratios=[1, 1.8])
-    bars, images = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
+    figure = new_figure(9.5, 1.2 + 0.42 * len(rows))
+    bars, images = figure.subplots(1, 2, width_ratios=[1, 1.8])
     for place, part, colour in ((-0.2, "train", "tab:blue"), (0.2, "test", "tab:red")):
         bars.barh(np.arange(len(rows)) + place, [row[part] for row in shown], 0.4, color=colour, label=part)
     bars.set_yticks(range(len(rows)), [row["class"] for row in shown])
@@ -91,24 +89,20 @@ def draw(data: DataSet, found: DataSummary) -> bytes:
     images.imshow(np.concatenate(rows), cmap="gray", vmin=0, vmax=255, aspect="auto")
     images.axvline(27.5, color="tab:orange", linewidth=2)
     images.set_title("mean | random training images", loc="left", fontsize=10)
-    if found.in_both:
-        below = figure.add_subplot(grid[1, :])
-        strip = np.concatenate(list(data.test.images[found.in_both[: 2 * SAMPLES]]), axis=1)
-        below.imshow(strip, cmap="gray", vmin=0, vmax=255)
-        below.set_title(f"{len(found.in_both):,} test images are also training images", color="tab:red", fontsize=10)
-        below.axis("off")
     images.axis("off")
     more = f", the first {len(shown)} of them shown" if len(shown) < len(found.classes) else ""
     samples = f"{found.train_samples:,} training, {found.test_samples:,} test images"
-    figure.suptitle(f"{found.dataset}: {samples}, {len(found.classes)} classes{more}")
+    both = f"\n{len(found.in_both):,} test images are also training images" if found.in_both else ""
+    figure.suptitle(f"{found.dataset}: {samples}, {len(found.classes)} classes{more}{both}")
     return png(figure)
 
 
 def _row(train: Digits, label: int) -> npt.NDArray[np.uint8]:
     """The mean image of a class, and some of its images beside it; (28, 28 × (1 + SAMPLES)), black without images."""
-    here = np.flatnonzero(train.labels == label)
-    chosen = np.random.default_rng(label).permutation(here)[:SAMPLES]
-    mean = train.images[here].mean(axis=0, keepdims=True).round() if len(here) else np.zeros((1, 28, 28))
-    images = np.concatenate([mean.astype(np.uint8), train.images[chosen]])
-    padded = np.pad(images, ((0, 1 + SAMPLES - len(images)), (0, 0), (0, 0)))
-    return np.concatenate(list(padded), axis=1)
+    row = np.zeros((28, 28 * (1 + SAMPLES)), np.uint8)
+    here = train.images[train.labels == label]
+    if len(here):
+        chosen = np.random.default_rng(label).permutation(len(here))[:SAMPLES]
+        images = np.concatenate([here.mean(axis=0).round().astype(np.uint8), *here[chosen]], axis=1)
+        row[:, : images.shape[1]] = images
+    return row

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mnist_accel.hardware.cores import launched_world_size
-from mnist_accel.reports.console import TrainingConsole
-from mnist_accel.reports.run_summary import headline
+from mnist_accel.reports.console import TrainingConsole, headline
 from mnist_accel.training.events import Observer
 
 if TYPE_CHECKING:

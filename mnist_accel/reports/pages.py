@@ -1,29 +1,33 @@
-"""Self-contained HTML pages: templates, style and script from the folder `templates`; all text is escaped."""
+"""Self-contained HTML pages from the folder `templates`: all text is escaped. Charts and pictures for them."""
 
 import base64
 import hashlib
 import io
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 import jinja2
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup
 from PIL import Image
 
 from mnist_accel import __version__
 from mnist_accel.errors import printable
 from mnist_accel.reports.runs import Evaluation
+from mnist_accel.reports.tables import as_text
 
+MOST_POINTS = 300
+"""Of a line of a chart."""
 Pictures = list[tuple[str, str]]
+Chart = dict[str, Any]
 
 
 @cache
 def _templates() -> jinja2.Environment:
     loader = jinja2.PackageLoader("mnist_accel.reports")
     made = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    made.filters["percent"] = "{:.2%}".format
+    made.filters |= {"percent": "{:.2%}".format, "text": as_text}
     return made
 
 
@@ -37,7 +41,7 @@ def render(template: str, **values: Any) -> bytes:
     return environment.get_template(template).render(version=__version__, **values).encode()
 
 
-def digits(evaluation: Evaluation, indices: npt.NDArray[np.int64]) -> Pictures:
+def digits(evaluation: Evaluation, indices: Iterable[int]) -> Pictures:
     """Picture (data URI) and text of test images: the true class, and the prediction with its probability."""
     found, names = evaluation.predictions, [printable(name, 20) for name in evaluation.dataset.class_names]
     pictures = []
@@ -48,3 +52,18 @@ def digits(evaluation: Evaluation, indices: npt.NDArray[np.int64]) -> Pictures:
         true, predicted = names[found.labels[index]], names[found.predicted[index]]
         pictures.append((uri, f"{true} read as {predicted} ({found.probability[index]:.1%})"))
     return pictures
+
+
+def line(name: str, values: Sequence[float], colour: int = 0, x: Sequence[float] = ()) -> dict[str, Any]:
+    """A line of a chart, of values counted from 1; if there are many, means of neighbours.
+
+    Lines of the same name and colour share an entry of the legend.
+    """
+    parts = np.array_split(np.asarray(values, dtype=np.float64), min(MOST_POINTS, len(values)))
+    ends = np.cumsum([len(part) for part in parts]).tolist()
+    return {"name": name, "x": x or ends, "y": [float(np.mean(part)) for part in parts], "colour": colour}
+
+
+def chart(x: str, y: str, *lines: dict[str, Any], percent: bool = False) -> Chart:
+    """A chart, which script.js draws; a loss has a logarithmic axis where it spans more than a decade."""
+    return {"x": x, "y": y, "lines": lines, "percent": percent}

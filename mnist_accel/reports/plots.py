@@ -1,27 +1,47 @@
-"""The pictures of runs and evaluations, as PNG files in memory."""
+"""The pictures of runs and evaluations, as PNG files in memory.
+
+They have no background, and text in a grey that is readable on white pages and in dark notebooks.
+"""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mnist_accel.config.base import count
-from mnist_accel.data.digits import Digits
+from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import printable
+from mnist_accel.reports.console import running_average
 
 if TYPE_CHECKING:
-    from mnist_accel.training.events import EpochRecord
+    from mnist_accel.training.evaluate import EvaluateResult
     from mnist_accel.training.lr_find import LearningRates
     from mnist_accel.training.metrics import Predictions
+    from mnist_accel.training.train import TrainResult
 
-COLUMNS = 5
+COLUMNS, SAMPLES = 5, 10
+LOG_RANGE = 10
+"""Where the losses of the epochs differ by more than this factor, their axis is logarithmic."""
+GREY = "#777777"
+on_any_background = rc_context(
+    {
+        "text.color": GREY,
+        "axes.labelcolor": GREY,
+        "axes.edgecolor": GREY,
+        "axes.titlecolor": GREY,
+        "xtick.color": GREY,
+        "ytick.color": GREY,
+        "legend.frameon": False,
+    }
+)
+"""Decorates the functions that draw."""
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -34,57 +54,53 @@ def new_figure(width: float, height: float) -> Figure:
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    figure.savefig(buffer, format="png", dpi=160, transparent=True)
     return buffer.getvalue()
 
 
-def training_history(
-    history: "Sequence[EpochRecord]",
-    dataset: str,
-    final_accuracy: float,
-    train_figures: str = "running average",
-    step_losses: Sequence[float] | None = None,
-) -> bytes:
-    """Loss on the left, accuracy on the right; one point per epoch.
+@on_any_background
+def training_history(result: "TrainResult") -> bytes:
+    """Loss on the left, with that of each step behind, accuracy on the right; one point per epoch.
 
-    Args:
-        history: at least one record. Validation figures are drawn instead of test figures where there are any.
-        final_accuracy: test accuracy of the final weights.
-        train_figures: how the training figures were measured, for the legend (`run_summary.running_average`).
-        step_losses: mean training loss of each step of all epochs, drawn behind the points.
+    Validation figures are drawn instead of test figures where there are any.
     """
+    history, step_losses = result.history, result.step_losses
     figure = new_figure(11, 4.2)
     loss, accuracy = figure.subplots(1, 2)
-    if step_losses:
-        epochs_done = np.arange(1, len(step_losses) + 1) * len(history) / len(step_losses)
-        loss.plot(epochs_done, step_losses, color="#b9d3e8", linewidth=0.6, zorder=1, label="train (each step)")
-    _draw_epochs(loss, history, "loss", train_figures)
-    _draw_epochs(accuracy, history, "accuracy", train_figures)
+    epochs_done = np.arange(1, len(step_losses) + 1) * len(history) / len(step_losses)
+    loss.plot(epochs_done, step_losses, color="tab:blue", alpha=0.5, linewidth=0.6, label="train (each step)")
+    _draw_epochs(loss, result, "loss")
+    _draw_epochs(accuracy, result, "accuracy")
     loss.set(ylabel="loss (cross entropy, nats)")
-    largest = max(float(np.max(line.get_ydata())) for line in loss.lines[-2:])
-    loss.set_ylim(0, 1.5 * largest or 1)  # the losses of the first steps would flatten the epochs' curves
+    losses = np.concatenate([np.asarray(line.get_ydata()) for line in loss.lines[-2:]])
+    if losses.min() > 0 and losses.max() / losses.min() > LOG_RANGE:
+        loss.set_yscale("log")
+        loss.set_ylim(bottom=losses.min() / 2)
+    else:
+        loss.set_ylim(0, 1.5 * losses.max() or 1)  # the losses of the first steps would flatten the epochs' curves
     for axes in (loss, accuracy):
-        axes.set_xlim(0 if step_losses else 0.5, len(history) + 0.5)
+        axes.set_xlim(0, len(history) + 0.5)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-    figure.suptitle(f"{dataset}: final test accuracy {final_accuracy:.2%}, {count(history[-1].epoch, 'epoch')}")
+    epochs = count(len(history), "epoch")
+    figure.suptitle(f"{result.dataset}: final test accuracy {result.test_accuracy:.2%}, {epochs}")
     return png(figure)
 
 
-def _draw_epochs(axes: Axes, history: "Sequence[EpochRecord]", name: str, train_figures: str) -> None:
+def _draw_epochs(axes: Axes, result: "TrainResult", name: str) -> None:
     """The epochs' training and test figures of `name`, "loss" or "accuracy"."""
-    epochs = [record.epoch for record in history]
-    held_out = history[0].validation_loss is not None
-    part, colour = ("validation", "tab:orange") if held_out else ("test", "tab:red")
-    train = [getattr(record, f"train_{name}") for record in history]
-    after = [getattr(record, f"{part}_{name}") for record in history]
-    axes.plot(epochs, train, "o-", color="tab:blue", label=f"train ({train_figures})")
-    axes.plot(epochs, after, "o-", color=colour, label=f"{part} (after the epoch)")
+    epochs = [record.epoch for record in result.history]
+    part, colour = ("validation", "tab:orange") if result.validation_samples else ("test", "tab:red")
+    train = [getattr(record, f"train_{name}") for record in result.history]
+    after = [getattr(record, f"{part}_{name}") for record in result.history]
+    axes.plot(epochs, train, "o-", color="tab:blue", label=f"train ({running_average(result.settings)})")
+    axes.plot(epochs, after, "s--", color=colour, label=f"{part} (after the epoch)")
     axes.set(xlabel="epoch", ylabel=name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend()
 
 
+@on_any_background
 def learning_rates(found: "LearningRates", name: str) -> bytes:
     """The loss after the training with each learning rate, and the suggested rate."""
     figure = new_figure(7, 4.2)
@@ -99,69 +115,77 @@ def learning_rates(found: "LearningRates", name: str) -> bytes:
     return png(figure)
 
 
-def sample_predictions(
-    digits: Digits, predictions: "Predictions", class_names: Sequence[str], dataset: str, seed: int
-) -> bytes:
-    """Ten random test images with true class, predicted class and probability; wrong predictions stand out."""
-    chosen = np.random.default_rng(seed).choice(len(digits), size=min(10, len(digits)), replace=False)
-    title = f"{dataset}: {len(chosen)} random test images; accuracy on all {len(digits):,}: {predictions.accuracy:.2%}"
-    return _image_grid(chosen, digits, predictions, class_names, title)
-
-
-def worst_mistakes(digits: Digits, predictions: "Predictions", class_names: Sequence[str], dataset: str) -> bytes:
-    """The most confident mistakes, the most confident first; at most 20."""
-    wrong = np.flatnonzero(predictions.predicted != predictions.labels)
-    worst = wrong[np.argsort(-predictions.probability[wrong], kind="stable")][:20]
-    title = f"{dataset}: {len(wrong):,} of {len(digits):,} test images misclassified"
-    if len(wrong) > len(worst):
-        title += f"; the {len(worst)} most confident mistakes"
-    return _image_grid(worst, digits, predictions, class_names, title)
-
-
-def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str], dataset: str) -> bytes:
-    """Counts by true class (row) and predicted class (column). Only mistakes are coloured."""
-    classes = len(class_names)
-    figure = new_figure(7.2, 6.6)
-    axes = figure.subplots()
-    mistakes = confusion * (1 - np.eye(classes, dtype=np.int64))
-    axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=max(1, int(mistakes.max())))
-    for row, column in np.ndindex(classes, classes):
-        number = int(confusion[row, column])
-        if number:
-            colour = "white" if mistakes[row, column] > 0.6 * mistakes.max() else "black"
-            weight = "bold" if row == column else "normal"
-            axes.text(column, row, str(number), ha="center", va="center", color=colour, weight=weight)
-    axes.set_xticks(range(classes), class_names)
-    if any(len(name) > 3 for name in class_names):
-        axes.tick_params(axis="x", rotation=45)
-    axes.set_yticks(range(classes), class_names)
-    axes.set(xlabel="predicted", ylabel="true")
-    correct, total = int(np.trace(confusion)), int(confusion.sum())
-    axes.set_title(f"{dataset}: {correct:,} of {total:,} correct ({correct / total:.2%})")
+@on_any_background
+def sample_predictions(data: DataSet, predictions: "Predictions", seed: int) -> bytes:
+    """Ten random test images and the ten least certain ones, with true class, predicted class and probability."""
+    samples = min(SAMPLES, len(predictions))
+    figure = new_figure(10, 0.6 + 5.4 * -(-samples // COLUMNS))
+    figure.suptitle(f"{data.name}: accuracy on all {len(predictions):,} test images: {predictions.accuracy:.2%}")
+    above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
+    above.suptitle(f"{samples} random test images", weight="bold")
+    below.suptitle(f"The {samples} least certain predictions", weight="bold")
+    chosen = np.random.default_rng(seed).choice(len(predictions), size=samples, replace=False)
+    _draw_images(above, chosen, data, predictions)
+    _draw_images(below, np.argsort(predictions.probability, kind="stable")[:samples], data, predictions)
     return png(figure)
 
 
-def _image_grid(
-    indices: npt.NDArray[np.int64], digits: Digits, predictions: "Predictions", class_names: Sequence[str], title: str
-) -> bytes:
-    rows = max(1, -(-len(indices) // COLUMNS))
-    figure = new_figure(10, 0.6 + 2.4 * rows)
-    grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+@on_any_background
+def worst_mistakes(data: DataSet, predictions: "Predictions") -> bytes:
+    """The most confident mistakes, the most confident first; at most 20."""
+    wrong = predictions.mistakes
+    worst = wrong[: 2 * SAMPLES]
+    figure = new_figure(10, 0.6 + 2.4 * max(1, -(-len(worst) // COLUMNS)))
+    more = f"; the {len(worst)} most confident mistakes" if len(wrong) > len(worst) else ""
+    figure.suptitle(f"{data.name}: {len(wrong):,} of {len(predictions):,} test images misclassified{more}")
+    _draw_images(figure, worst, data, predictions)
+    return png(figure)
+
+
+@on_any_background
+def confusion_matrix(result: "EvaluateResult") -> bytes:
+    """Counts by true class (row) and predicted class (column). Only mistakes are coloured, as the colour bar says."""
+    confusion, names = np.array(result.confusion_matrix), [row["class"] for row in result.per_class]
+    figure = new_figure(8, 6.6)
+    axes = figure.subplots()
+    mistakes = confusion * (1 - np.eye(len(names), dtype=np.int64))
+    most = max(1, int(mistakes.max()))
+    coloured = axes.imshow(np.ma.masked_equal(mistakes, 0), cmap="Reds", vmin=0, vmax=most)
+    figure.colorbar(
+        coloured,
+        label="mistakes (correct predictions are not coloured)",
+        shrink=0.6,
+        ticks=MaxNLocator(5, integer=True),
+    )
+    for row, column in np.argwhere(confusion):
+        colour, weight = GREY, "bold"
+        if row != column:
+            colour, weight = "white" if mistakes[row, column] > 0.6 * most else "black", "normal"
+        text = str(confusion[row, column])
+        axes.text(column, row, text, ha="center", va="center", color=colour, weight=weight)
+    axes.set_xticks(range(len(names)), names, rotation=45 if max(map(len, names)) > 3 else 0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(f"{result.dataset}: {result.correct:,} of {result.samples:,} correct ({result.accuracy:.2%})")
+    return png(figure)
+
+
+def _draw_images(figure: FigureBase, indices: npt.NDArray[np.int64], data: DataSet, predictions: "Predictions") -> None:
+    """Images with true class, predicted class and probability; wrong predictions stand out."""
+    grid = figure.subplots(max(1, -(-len(indices) // COLUMNS)), COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
     for axes, index in zip(grid, indices, strict=False):
         true, predicted = predictions.labels[index], predictions.predicted[index]
-        answer = f"{class_names[predicted]} ({predictions.probability[index]:.1%})"
-        shown = f"true {class_names[true]}\npredicted {answer}"
-        if digits.files is not None:
-            shown += f"\n{printable(Path(digits.files[index]).name, 24)}"
+        answer = f"{data.class_names[predicted]} ({predictions.probability[index]:.1%})"
+        shown = f"true {data.class_names[true]}\npredicted {answer}"
+        if data.test.files is not None:
+            shown += f"\n{printable(Path(data.test.files[index]).name, 24)}"
         text = axes.set_title(shown, fontsize=11, parse_math=False)
-        axes.imshow(digits.images[index], cmap="gray", vmin=0, vmax=255)
+        axes.imshow(data.test.images[index], cmap="gray", vmin=0, vmax=255)
         if true != predicted:
             text.set(color="tab:red", weight="bold")
             axes.axis("on")
             axes.set(xticks=[], yticks=[])
             for side in axes.spines.values():
                 side.set(color="tab:red", linewidth=3)
-    figure.suptitle(title)
-    return png(figure)

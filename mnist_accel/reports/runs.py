@@ -3,8 +3,8 @@
 import dataclasses
 import math
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,6 @@ LARGEST_FILE = 2**28
 """Bytes of metrics.jsonl and of step_losses.csv that are read."""
 IRRELEVANT = ("seed", "fold", "output_dir", "data_dir", "resume", "keep", "checkpoint_every", "max_restarts", "timeout")
 """Settings that change no result, and the seed."""
-HISTORY = TypeAdapter(EpochRecord)
 
 
 class Evaluation(NamedTuple):
@@ -39,18 +38,12 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read from its folder.
-
-    Attributes:
-        record: the content of the JSON beside the weights.
-        history: one record per epoch.
-        step_losses: mean training loss of each step in nats.
-    """
+    """A finished run, read from its folder: the JSON beside the weights, the epochs, the mean loss of each step."""
 
     path: Path
-    record: dict[str, Any] = dataclasses.field(repr=False)
-    history: tuple[EpochRecord, ...] = dataclasses.field(repr=False)
-    step_losses: tuple[float, ...] = dataclasses.field(repr=False)
+    record: dict[str, Any] = field(repr=False)
+    history: tuple[EpochRecord, ...] = field(repr=False)
+    step_losses: tuple[float, ...] = field(repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
@@ -64,11 +57,12 @@ class Run:
         if record is None:
             raise UserError(f"{folder}: no finished run is there", "train first, or --resume an unfinished run")
         try:
-            lines = read_limited(folder / run_record.METRICS_FILE, LARGEST_FILE).splitlines()
-            history = tuple(HISTORY.validate_json(line) for line in lines)
-            rows = read_limited(folder / run_record.STEP_LOSSES_FILE, LARGEST_FILE).splitlines()[1:]
-            losses = tuple(float(row.split(b",")[2]) for row in rows)
-            run = cls(folder, record, history, losses)
+            epochs, rows = (
+                read_limited(folder / name, LARGEST_FILE).splitlines()
+                for name in (run_record.METRICS_FILE, run_record.STEP_LOSSES_FILE)
+            )
+            history = tuple(map(TypeAdapter(EpochRecord).validate_json, epochs))
+            run = cls(folder, record, history, tuple(float(row.split(b",")[2]) for row in rows[1:]))
             if not math.isfinite(run.seed + run.test_accuracy + run.test_loss + history[-1].epoch):
                 raise ValueError("a figure is infinite or not a number")
             return run
@@ -112,10 +106,7 @@ class Run:
 
     def as_json(self) -> dict[str, Any]:
         """The main figures of the run as JSON values."""
-        return {
-            "seed": self.seed,
-            "test_accuracy": self.test_accuracy,
-            "test_loss": self.test_loss,
+        return {name: getattr(self, name) for name in ("seed", "test_accuracy", "test_loss")} | {
             "epochs": len(self.history),
             "train_seconds": sum(epoch.train_seconds for epoch in self.history),
             "weights_sha256": self.record["weights_sha256"],
@@ -138,17 +129,16 @@ class Group:
             UserError: no finished run is there, a run is unfinished, or the runs differ in more than seed and fold.
         """
         folder = Path(path)
-        found = [*folder.glob("seed-*"), *folder.glob("fold-*")]
-        members = sorted(found, key=lambda member: (len(member.name), member.name))
-        is_run = (folder / run_record.METRICS_FILE).exists() or not members
-        group = cls(folder, tuple(Run.load(member) for member in ([folder] if is_run else members)))
-        for run in group.runs[1:]:
-            if differing := differences(group.runs[0].settings, run.settings):
-                raise UserError(
-                    f"{folder}: {run.path.name} differs from {group.runs[0].path.name} in {', '.join(differing)}",
-                    "keep the runs of one configuration in a folder of their own",
-                )
-        return group
+        members = sorted([*folder.glob("seed-*"), *folder.glob("fold-*")], key=lambda each: (len(each.name), each.name))
+        if (folder / run_record.METRICS_FILE).exists() or not members:
+            members = [folder]
+        runs = tuple(Run.load(member) for member in members)
+        if differing := differences([run.settings for run in runs]):
+            raise UserError(
+                f"{folder}: its runs differ in {', '.join(differing)}",
+                "keep the runs of one configuration in a folder of their own",
+            )
+        return cls(folder, runs)
 
     @cached_property
     def accuracies(self) -> npt.NDArray[np.float64]:
@@ -164,8 +154,9 @@ class Group:
         return {"runs": runs, "mean": mean, "standard_error": error, "ci95": interval}
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings that two runs do not share, by name; without seeds, folders, and settings of checkpoints."""
-    ours, theirs = ({**values, "folds": (values.get("fold") or "/").split("/")[1]} for values in (ours, theirs))
-    names = [name for name in {**ours, **theirs} if name not in IRRELEVANT]
-    return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
+def differences(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The settings that runs do not share, with the value of each; without seeds, folders, settings of checkpoints."""
+    known = [{**values, "folds": (values.get("fold") or "/").split("/")[1]} for values in settings]
+    names = dict.fromkeys(name for values in known for name in values if name not in IRRELEVANT)
+    found = {name: [values.get(name) for values in known] for name in names}
+    return {name: values for name, values in found.items() if any(value != values[0] for value in values)}

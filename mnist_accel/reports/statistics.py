@@ -3,9 +3,8 @@
 docs/comparing.md explains the methods, what they assume, and their sources.
 """
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,33 +18,21 @@ LEVEL = 0.05
 """Of all tests."""
 MOST_PERMUTATIONS = 200_000
 """Enough for all permutations of 10 against 10 runs. For more runs that many random ones are drawn."""
-
-
-def mean_interval(values: Values, level: float = LEVEL) -> tuple[float, float | None, Interval | None]:
-    """Mean, its standard error, and its interval of Student's t with 1 - `level`; None where there is one value."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, None, None
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    half = float(stats.t.ppf(1 - level / 2, len(values) - 1)) * error
-    return mean, error, (mean - half, mean + half)
+BINS, RESAMPLES = 15, 1000
+"""Of the calibration."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The second group of runs against the first. Accuracies and differences are shares of 1.
+    """The second group of runs against the first, in shares of 1. What needs two runs of each is None without them.
 
     Attributes:
-        difference: mean accuracy of the second group minus that of the first.
-        ci95: its interval: Welch's, or of the paired differences; None where a group has one run.
-        p: exact two-sided permutation p-value, or None.
+        ci95: Welch's interval, or that of the differences by seed.
+        p: exact two-sided permutation p-value.
         probability_better: that a run of the second group beats one of the first; a tie counts half.
         verdict: "better", "worse", "no difference" (none larger than `margin`), or "not enough runs".
-        margin: the equivalence bound.
-        is_paired: whether both groups have the same seeds, and runs of the same seed were compared.
         runs: of the smaller group.
-        runs_needed: of each group, to find a difference of `margin` or to exclude it, each with 90% probability; None
-            where a group has one run.
+        runs_needed: of each group, to find a difference of `margin` or to exclude it, each with 90% probability.
     """
 
     difference: float
@@ -59,52 +46,64 @@ class Verdict:
     runs_needed: int | None
 
 
+def mean_interval(values: Values) -> tuple[float, float | None, Interval | None]:
+    """Mean, its standard error, and its 95% interval of Student's t; None where there is one value."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, None, None
+    error, freedom = _standard_error(values)
+    return mean, error, _interval(mean, error, freedom, LEVEL)
+
+
 def compare_groups(first: Values, second: Values, *, paired: bool = False, margin: float = MARGIN) -> Verdict:
     """Compare the accuracies of two groups of runs, float64 (runs,); if `paired`, in the same order of seeds."""
-    runs = min(len(first), len(second))
-    known: dict[str, Any] = {
-        "difference": float(np.mean(second) - np.mean(first)),
-        "probability_better": float(np.mean(stats.mannwhitneyu(second, first).statistic / (len(first) * len(second)))),
-        "margin": margin,
-        "is_paired": paired and runs > 1,
-        "runs": runs,
-    }
-    if runs < 2:
-        return Verdict(**known, ci95=None, p=None, verdict="not enough runs", runs_needed=None)
-    low, high = _difference_interval(first, second, paired, LEVEL)
-    # Two one-sided tests (TOST) at the level of 5% are an interval of 90% inside the margin.
-    inner = _difference_interval(first, second, paired, 2 * LEVEL)
-    verdict = "not enough runs"
-    if -margin < inner[0] and inner[1] < margin:
-        verdict = "no difference"
-    elif low > 0:
-        verdict = "better"
-    elif high < 0:
-        verdict = "worse"
-    spread = second - first if paired else np.concatenate([first - np.mean(first), second - np.mean(second)])
-    variance = float(np.var(spread, ddof=1)) if paired else 2 * float(np.sum(spread**2) / (len(spread) - 2))
-    p = _permutation_p(first, second, paired)
-    return Verdict(**known, ci95=(low, high), p=p, verdict=verdict, runs_needed=_runs_needed(variance, margin))
+    runs, difference = min(len(first), len(second)), float(np.mean(second) - np.mean(first))
+    verdict, interval, p, needed = "not enough runs", None, None, None
+    if runs > 1:
+        parts = [second - first] if paired else [first, second]
+        error, freedom = _standard_error(*parts)
+        interval = low, high = _interval(difference, error, freedom, LEVEL)
+        # Two one-sided tests (TOST) at the level of 5% are an interval of 90% inside the margin.
+        inner = _interval(difference, error, freedom, 2 * LEVEL)
+        if -margin < inner[0] and inner[1] < margin:
+            verdict = "no difference"
+        elif low > 0 or high < 0:
+            verdict = "better" if low > 0 else "worse"
+        p = _permutation_p(first, second, "samples" if paired else "independent")
+        squares = [(len(part) - 1) * float(np.var(part, ddof=1)) for part in parts]
+        variance = sum(squares) / sum(len(part) - 1 for part in parts)
+        needed = _runs_needed(variance if paired else 2 * variance, margin)
+    return Verdict(
+        difference=difference,
+        ci95=interval,
+        p=p,
+        probability_better=float(0.5 + np.sign(np.subtract.outer(second, first)).mean() / 2),
+        verdict=verdict,
+        margin=margin,
+        is_paired=paired and runs > 1,
+        runs=runs,
+        runs_needed=needed,
+    )
 
 
-def _difference_interval(first: Values, second: Values, paired: bool, level: float) -> Interval:
-    if paired:
-        interval = mean_interval(second - first, level)[2]
-        assert interval is not None
-        return interval
-    difference = float(np.mean(second) - np.mean(first))
-    if np.ptp(first) == np.ptp(second) == 0:  # scipy has no degrees of freedom then
-        return difference, difference
-    found = stats.ttest_ind(second, first, equal_var=False).confidence_interval(1 - level)
-    return float(found.low), float(found.high)
+def _standard_error(*parts: Values) -> tuple[float, float]:
+    """Of a mean or of the difference of two means, with the degrees of freedom (Welch and Satterthwaite)."""
+    variances = np.array([np.var(part, ddof=1) / len(part) for part in parts])
+    weights = variances**2 / [len(part) - 1 for part in parts]
+    freedom = variances.sum() ** 2 / weights.sum() if weights.any() else 1.0
+    return float(variances.sum() ** 0.5), float(freedom)
 
 
-def _permutation_p(first: Values, second: Values, paired: bool) -> float:
+def _interval(mean: float, error: float, freedom: float, level: float) -> Interval:
+    half = float(stats.t.ppf(1 - level / 2, freedom)) * error
+    return mean - half, mean + half
+
+
+def _permutation_p(first: Values, second: Values, kind: str) -> float:
     def difference(second: Values, first: Values, axis: int) -> Values:
         found = np.mean(second, axis=axis) - np.mean(first, axis=axis)
         return np.asarray(np.round(found, 12))  # accuracies are often tied; rounding errors would break the ties
 
-    kind = "samples" if paired else "independent"
     result = stats.permutation_test(
         (second, first),
         difference,
@@ -133,14 +132,10 @@ def mcnemar_p(first_only: int, second_only: int) -> float:
     return float(stats.binomtest(first_only, both).pvalue) if both else 1.0
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """How well probabilities agree with accuracies, in bins of equal width.
+class Calibration(NamedTuple):
+    """The expected calibration error: the mean distance of probability and accuracy in bins of equal width.
 
-    Attributes:
-        error: expected calibration error: mean distance of probability and accuracy over all samples.
-        ci95: its percentile bootstrap interval.
-        bins: samples, mean probability and accuracy of each bin that has samples.
+    `ci95` is a percentile bootstrap interval; `bins` has samples, mean probability and accuracy of each filled bin.
     """
 
     error: float
@@ -148,20 +143,17 @@ class Calibration:
     bins: list[tuple[int, float, float]]
 
 
-def calibration(
-    probability: Values, correct: npt.NDArray[np.bool_], bins: int = 15, resamples: int = 1000
-) -> Calibration:
+def calibration(probability: Values, correct: npt.NDArray[np.bool_]) -> Calibration:
     """Calibration of the probabilities (N,) of the predicted classes."""
-    which = np.clip(np.ceil(probability * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = correct.astype(np.float64) - probability
+    which, samples = np.clip(np.ceil(probability * BINS).astype(np.int64) - 1, 0, BINS - 1), len(probability)
+    gaps = correct - probability
+
+    def error(chosen: npt.NDArray[np.int64]) -> float:
+        return float(np.abs(np.bincount(which[chosen], gaps[chosen], BINS)).sum()) / samples
+
     rng = np.random.default_rng(0)
-    errors = []
-    for _ in range(resamples):
-        chosen = rng.integers(len(gaps), size=len(gaps))
-        errors.append(float(np.abs(np.bincount(which[chosen], gaps[chosen], bins)).sum()) / len(gaps))
+    errors = [error(rng.integers(samples, size=samples)) for _ in range(RESAMPLES)]
     low, high = np.quantile(errors, [LEVEL / 2, 1 - LEVEL / 2])
-    samples = np.bincount(which, minlength=bins)
-    means = [np.bincount(which, values, bins) / np.maximum(samples, 1) for values in (probability, correct)]
-    rows = zip(samples.tolist(), means[0].tolist(), means[1].tolist(), strict=True)
-    error = float(np.abs(np.bincount(which, gaps, bins)).sum()) / len(gaps)
-    return Calibration(error, (float(low), float(high)), [row for row in rows if row[0]])
+    inside = [which == number for number in np.unique(which)]
+    bins = [(int(here.sum()), float(probability[here].mean()), float(correct[here].mean())) for here in inside]
+    return Calibration(error(np.arange(samples)), (float(low), float(high)), bins)

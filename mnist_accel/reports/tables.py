@@ -66,21 +66,13 @@ def print_comparison(console: "Console", found: "Comparison") -> None:
     """Show the verdicts, the figures of each group, the accuracy after each epoch, and the settings that differ."""
     for text in found.sentences():
         console.print(Text(printable(text, 1000), style="bold"))
-    if found.models:
-        console.print(Text(printable(found.models, 1000)))
-    names = [escape(printable(name, 60)) for name in found.names]
-    _print_rows(console, ("folder", "runs", "mean accuracy", "standard error", "95% interval"), found.summaries())
-    _print_rows(console, ("epoch", *names), found.epochs())
-    if found.configuration:
-        _print_rows(
-            console,
-            ("setting", *names),
-            [(name, *map(as_text, values)) for name, values in found.configuration.items()],
-        )
+    for heads, rows in found.tables().items():
+        if rows:
+            _print_rows(console, heads, rows)
 
 
 def _print_rows(console: "Console", heads: Sequence[str], rows: "Sequence[Sequence[str]]") -> None:
-    table = Table(*heads)
+    table = Table(*(escape(printable(head, 60)) for head in heads))
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)

@@ -1,32 +1,38 @@
-"""Where the time of a run went, over all its restarts."""
+"""Where the time of a run went, over all its restarts, and how much of the machine's peak it used."""
 
+import contextlib
+import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, NonNegativeFloat, NonNegativeInt
+import platformdirs
+import torch
+from pydantic import BaseModel, NonNegativeFloat, NonNegativeInt, PositiveFloat, TypeAdapter
 
+from mnist_accel.errors import OutputError
+from mnist_accel.files import atomic
 from mnist_accel.files.untrusted import read_limited
+from mnist_accel.models import architectures
 from mnist_accel.training.events import Observer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mnist_accel.training.events import RunFacts
+    from mnist_accel.training.train import TrainResult
 
 PARTIAL_FILE = "timing.partial.json"
 WRITE_SECONDS = 0.2
 """A killed run leaves a record that is at most this old."""
 PARTS = ("start-up", "data", "steps", "evaluation", "checkpoints", "pictures")
+LARGEST_SIDE, LONG_SECONDS = 8192, 0.02
+"""Of the matrices that measure the machine: their sides double until a product takes this long."""
 
 
 class TimeSpent(BaseModel):
-    """Seconds of a run by part; the parts sum to the wall time of all its attempts.
-
-    Attributes:
-        attempts: 1, and 1 for each resume.
-        steps: optimizer steps made in all attempts.
-    """
+    """Seconds of a run by part, which sum to its wall time; attempts (1, plus resumes); steps of all attempts."""
 
     seconds: dict[str, NonNegativeFloat]
     attempts: NonNegativeInt = 1
@@ -34,16 +40,12 @@ class TimeSpent(BaseModel):
 
 
 class Timing(Observer):
-    """An observer that measures the parts of a run.
-
-    Args:
-        is_written: keep the sums in a file that survives a crash, as one process of a run does.
-    """
+    """An observer that measures the parts of a run; if `is_written`, in a file that survives a crash."""
 
     def __init__(self, *, is_written: bool = True) -> None:
         self.is_written = is_written
         self.spent = TimeSpent(seconds=dict.fromkeys(PARTS, 0.0))
-        self.part, self.since, self.written = PARTS[0], time.perf_counter(), 0.0
+        self.part, self.since = PARTS[0], time.perf_counter()
         self.path: Path | None = None
 
     def part_started(self, name: str) -> None:
@@ -66,7 +68,7 @@ class Timing(Observer):
 
     def step_finished(self, step: int, sums: "Tensor") -> None:  # noqa: ARG002
         self.spent.steps += 1
-        if time.perf_counter() - self.written > WRITE_SECONDS:
+        if time.perf_counter() - self.since > WRITE_SECONDS:
             self._add()
 
     def finish(self, steps: int) -> dict[str, object]:
@@ -90,7 +92,7 @@ class Timing(Observer):
         """Add the time since the last call to the current part, and write the sums."""
         now = time.perf_counter()
         self.spent.seconds[self.part] += now - self.since
-        self.since = self.written = now
+        self.since = now
         if self.path:
             temporary = self.path.with_suffix(".tmp")
             try:
@@ -98,3 +100,62 @@ class Timing(Observer):
                 temporary.replace(self.path)  # not synced, because it is written often and decides nothing
             except OSError:  # this file decides nothing; the run reports a full disk itself, when it saves
                 self.path = None
+
+
+def machine_use(result: "TrainResult") -> dict[str, float]:
+    """Images per second of the last epoch, operations for each, and their share of the speed of matrix products.
+
+    Operations and speed are measured once on a machine, and kept in the user's cache folder.
+    """
+    precision = result.settings["dtype"] if result.mixed_precision == "no" else result.mixed_precision
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision) or getattr(torch, precision)
+    model, classes = result.model, len(result.class_names)
+    machine = f"{result.device_name}, {result.threads} threads, {precision}, torch {torch.__version__}"
+    peak = _kept(machine, lambda: matrix_flop_per_second(torch.device(result.device), dtype, result.threads))
+    peak *= result.world_size
+    if ":" in model:  # the user's own network, which can change
+        flop = flop_per_image(model, classes)
+    else:
+        flop = _kept(f"{model}, {classes} classes", lambda: flop_per_image(model, classes))
+    return {
+        "images_per_second": result.images_per_second,
+        "flop_per_image": flop,
+        "matrix_flop_per_second": peak,
+        "peak_share": result.images_per_second * flop / peak,
+    }
+
+
+def flop_per_image(model: str, classes: int = 10) -> float:
+    """Floating-point operations to train a network on one image, forward and backward."""
+    from torch.utils.flop_counter import FlopCounterMode  # takes a third of a second to import
+
+    with FlopCounterMode(display=False) as counter:
+        architectures.build(model, classes=classes).eval()(torch.zeros(2, 1, 28, 28)).sum().backward()
+    return float(counter.get_total_flops()) / 2
+
+
+def matrix_flop_per_second(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+    """The highest speed of large matrix products on one device."""
+    from torch.utils.benchmark import Timer
+
+    side, seconds = 128, 0.0
+    while seconds < LONG_SECONDS and side < LARGEST_SIDE:
+        side *= 2
+        matrix = torch.ones(side, side, dtype=dtype, device=device)
+        timer = Timer("matrix @ matrix", globals={"matrix": matrix}, num_threads=threads)
+        seconds = min(timer.timeit(1).mean for _ in range(5))
+    return 2 * side**3 / seconds
+
+
+def _kept(name: str, measure: Callable[[], float]) -> float:
+    """What `measure` gave on this machine when it was first called for `name`."""
+    path = platformdirs.user_cache_path("mnist-accel") / "machine.json"
+    known: dict[str, float] = {}
+    with contextlib.suppress(OSError, ValueError):  # not there yet, or damaged
+        known = TypeAdapter(dict[str, PositiveFloat]).validate_json(read_limited(path, 2**20))
+    if name not in known:
+        known[name] = measure()
+        with contextlib.suppress(OSError, OutputError):  # without a cache folder it is measured each time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_whole(path, json.dumps(known).encode())
+    return known[name]

@@ -1,11 +1,10 @@
 """Sends the figures of a run to experiment trackers, through the trackers of Accelerate."""
 
 import contextlib
-import functools
 import json
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,41 +43,38 @@ class Tracking(Observer):
     """
 
     def __init__(self, names: Sequence[str], notice: Callable[[str], None]) -> None:
-        installed = [str(tracker.value) for tracker in get_available_trackers()]
+        installed = {str(tracker.value) for tracker in get_available_trackers()}
         for name in names:
             if name not in LOGGER_TYPE_TO_CLASS:
                 raise UserError(f"--track {printable(name, 50)}: unknown", did_you_mean(name, LOGGER_TYPE_TO_CLASS))
             if name not in installed:
                 raise UserError(f"--track {name}: it is not installed", f"pip install {name.replace('_', '-')}")
-        self.names, self.tell = list(dict.fromkeys(names)), notice
+        self.names, self.tell = dict.fromkeys(names), notice
         self.trackers: dict[str, Any] = {}
 
     def run_started(self, facts: "RunFacts") -> None:
-        self.facts, self.folder = facts, Path(facts.output_dir)
+        self.facts, self.path = facts, Path(facts.output_dir) / STATE_FILE
         self.state: dict[str, Any] = {"run": uuid.uuid4().hex[:12], "epoch": 0}
-        path = self.folder / STATE_FILE
-        is_resumed = facts.settings["resume"] != "never" and path.exists()
+        is_resumed = facts.settings["resume"] != "never" and self.path.exists()
         if is_resumed:
-            self.state = json.loads(read_limited(path, 2**16))
+            self.state = json.loads(read_limited(self.path, 2**16))
         self.trackers = {}
         for name in self.names:
-            self._try(name, functools.partial(self._start, name, is_resumed=is_resumed))
+            with self._failing_once(name):
+                self._start(name, is_resumed=is_resumed)
         self._save()
 
     def _start(self, name: str, *, is_resumed: bool) -> None:
-        folder, run = self.folder.absolute(), self.state["run"]
-        if name == "tensorboard":
-            options: dict[str, Any] = {"run_name": name, "logging_dir": folder}
-        elif name == "mlflow":
-            options = {"experiment_name": PROJECT, "run_name": run, "run_id": self.state.get("mlflow")}
-        else:
-            options = {"run_name": PROJECT} | {
-                "trackio": {"name": run, "resume": "allow"},
-                "wandb": {"id": run, "resume": "allow", "dir": str(folder)},
-                "swanlab": {"id": run, "resume": "allow", "logdir": str(folder)},
-                "dvclive": {"dir": str(folder / name), "resume": is_resumed},
-            }.get(name, {})
-        tracker = LOGGER_TYPE_TO_CLASS[name](**options)
+        folder, run = self.path.parent.absolute(), self.state["run"]
+        options = {
+            "tensorboard": {"run_name": name, "logging_dir": folder},
+            "mlflow": {"experiment_name": PROJECT, "run_name": run, "run_id": self.state.get("mlflow")},
+            "trackio": {"run_name": PROJECT, "name": run, "resume": "allow"},
+            "wandb": {"run_name": PROJECT, "id": run, "resume": "allow", "dir": str(folder)},
+            "swanlab": {"run_name": PROJECT, "id": run, "resume": "allow", "logdir": str(folder)},
+            "dvclive": {"run_name": PROJECT, "dir": str(folder / name), "resume": is_resumed},
+        }
+        tracker = LOGGER_TYPE_TO_CLASS[name](**options.get(name, {"run_name": PROJECT}))
         tracker.start()
         if name == "mlflow":
             self.state["mlflow"] = tracker.tracker.info.run_id
@@ -100,8 +96,9 @@ class Tracking(Observer):
     def run_finished(self, result: "TrainResult", pictures: Sequence[Path]) -> None:
         self._log({"final_test_accuracy": result.test_accuracy, "final_test_loss": result.test_loss}, result.steps)
         for name in list(self.trackers):
-            self._try(name, functools.partial(self._finish, name, pictures, result.steps))
-        (self.folder / STATE_FILE).unlink(missing_ok=True)
+            with self._failing_once(name):
+                self._finish(name, pictures, result.steps)
+        self.path.unlink(missing_ok=True)
 
     def _finish(self, name: str, pictures: Sequence[Path], step: int) -> None:
         tracker = self.trackers[name]
@@ -119,17 +116,19 @@ class Tracking(Observer):
 
     def _log(self, values: dict[str, float], step: int) -> None:
         for name, tracker in list(self.trackers.items()):
-            self._try(name, functools.partial(tracker.log, values, step=step))
+            with self._failing_once(name):
+                tracker.log(values, step=step)
 
-    def _try(self, name: str, work: Callable[[], object]) -> None:
-        """Do `work` without printing on stdout; a failure turns the tracker off."""
+    @contextlib.contextmanager
+    def _failing_once(self, name: str) -> Iterator[None]:
+        """Nothing inside prints on stdout; a failure turns the tracker off."""
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                work()
+                yield
         except Exception as error:  # a tracker can fail in any way: no network, no disk, a defect
             self.trackers.pop(name, None)
             reason = printable(f"{type(error).__name__}: {error}", 200)
             self.tell(f"{name} failed ({reason}); the run continues without it")
 
     def _save(self) -> None:
-        atomic.write_whole(self.folder / STATE_FILE, json.dumps(self.state).encode())
+        atomic.write_whole(self.path, json.dumps(self.state).encode())

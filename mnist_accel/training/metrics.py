@@ -41,6 +41,12 @@ class Predictions:
         """Mean cross entropy in nats."""
         return math.fsum(self.losses) / len(self)
 
+    @property
+    def mistakes(self) -> npt.NDArray[np.int64]:
+        """Indices of the wrong predictions, the most confident first."""
+        wrong = np.flatnonzero(self.predicted != self.labels)
+        return wrong[np.argsort(-self.probability[wrong], kind="stable")]
+
 
 def exact_type(device: torch.device) -> torch.dtype:
     """The type for sums: float64, which keeps the last digits of float64 models; Apple's GPUs do not have it."""

@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 
 from mnist_accel.training.events import EpochRecord, RunFacts
+from mnist_accel.training.train import TrainResult
 
 LOSSES = np.zeros(469, dtype=np.float32)
 PLAIN = {
@@ -58,6 +59,29 @@ def facts(**settings: object) -> RunFacts:
 
 def record(epoch: int) -> EpochRecord:
     return EpochRecord(epoch, 1 / epoch, 0.9, 0.5 / epoch, 0.95, 0.001, 123_456.0, 1234.5)
+
+
+def result(
+    epochs: int, *, last_loss: float = 0.2, step_losses: tuple[float, ...] = (), **settings: object
+) -> TrainResult:
+    """A finished run, whose training loss falls from 1 to `last_loss`."""
+    losses = np.geomspace(1, last_loss, epochs).tolist()
+    history = [EpochRecord(epoch, loss, 0.9, loss, 0.95, 0.001, 1e5, 1.0) for epoch, loss in enumerate(losses, 1)]
+    return TrainResult(
+        **vars(facts(epochs=epochs, **settings)),
+        steps=469 * epochs,
+        train_loss=losses[-1],
+        train_accuracy=0.9,
+        test_loss=losses[-1],
+        test_accuracy=0.99,
+        train_seconds=1.0 * epochs,
+        images_per_second=1e5,
+        wall_seconds=2.0 * epochs,
+        weights_sha256="",
+        chosen_epoch=epochs,
+        history=tuple(history),
+        step_losses=step_losses or (1.0,) * epochs,
+    )
 
 
 def sums(steps: int) -> torch.Tensor:

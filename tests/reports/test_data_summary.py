@@ -32,15 +32,13 @@ def test_classes_pixels_and_duplicates_are_counted() -> None:
     np.testing.assert_allclose((found.mean, found.std), (pixels.mean(), pixels.std()))
 
 
-def test_the_picture_grows_by_a_row_for_each_class_and_one_for_test_images_that_are_training_images() -> None:
+def test_the_picture_grows_by_a_row_for_each_class() -> None:
     without = data_set([0, 1, 2], [0, 1, 2], [4, 5], [0, 1])
-    within = data_set([0, 1, 2], [0, 1, 2], [4, 0], [0, 1])
     many = dataclasses.replace(without, class_names=tuple(map(str, range(200))))
     sizes = [
-        Image.open(io.BytesIO(data_summary.draw(data, data_summary.summarise(data)))).size
-        for data in (without, within, many)
+        Image.open(io.BytesIO(data_summary.draw(data, data_summary.summarise(data)))).size for data in (without, many)
     ]
-    assert sizes[0][1] < sizes[1][1] < sizes[2][1] < 5000
+    assert sizes[0][1] < sizes[1][1] < 5500
 
 
 def test_the_command_writes_the_picture_and_gives_json(run: Run, tmp_path: Path) -> None:

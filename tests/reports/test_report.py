@@ -72,7 +72,7 @@ def test_a_page_opens_without_network_errors_and_horizontal_scrolling(
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(pages[name].as_uri())
-    page.locator("svg[data-points]").last.hover()
+    page.locator("svg[data-chart]").last.hover()
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert not said
     assert [url for url in asked if not url.startswith("data:")] == [pages[name].as_uri()]

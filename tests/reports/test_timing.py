@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from mnist_accel.reports import timing
 from mnist_accel.reports.timing import PARTIAL_FILE, Timing
 from mnist_accel.training.events import Observer
 from tests.conftest import SMALL_MNIST, clean_environment
-from tests.reports.examples import facts
+from tests.reports.examples import facts, result
 
 SMALL = ("--dataset", SMALL_MNIST, "--threads", "1", "--mixed-precision", "no", "--model", "small-cnn")
 
@@ -30,6 +31,39 @@ def test_the_parts_of_a_run_sum_to_its_wall_time(tmp_path: Path) -> None:
     assert spent["goodput"] == pytest.approx(spent["seconds"]["steps"] / spent["wall_seconds"])
     assert Run.load(tmp_path).record["time_spent"] == spent
     assert not (tmp_path / PARTIAL_FILE).exists()
+    assert spent["flop_per_image"] == pytest.approx(61.0e6, rel=0.01)  # forward and backward
+    useful = spent["images_per_second"] * spent["flop_per_image"]
+    assert spent["peak_share"] == pytest.approx(useful / spent["matrix_flop_per_second"])
+
+
+def test_the_peak_of_a_machine_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    measured: list[int] = []
+
+    def measure(*arguments: Any) -> float:
+        measured.append(arguments[-1])
+        return 1e12
+
+    monkeypatch.setattr(timing, "matrix_flop_per_second", measure)
+    first, again = timing.machine_use(result(1)), timing.machine_use(result(1))
+    assert first == again
+    assert measured == [1]
+    assert first["peak_share"] == pytest.approx(1e5 * first["flop_per_image"] / 1e12)
+    (tmp_path / "mnist-accel" / "machine.json").write_text('{"a": "damaged"}')
+    assert timing.machine_use(result(1)) == first
+    assert len(measured) == 2
+
+
+def test_without_a_cache_folder_the_peak_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert timing.machine_use(result(1))["matrix_flop_per_second"] > 1e8
+
+
+def test_matrix_products_are_measured_in_bounded_time() -> None:
+    began = time.perf_counter()
+    assert timing.matrix_flop_per_second(torch.device("cpu"), torch.bfloat16, 1) > 0
+    assert time.perf_counter() - began < 20  # some processors multiply bfloat16 a hundred times slower than float32
 
 
 def test_the_time_of_a_killed_run_is_counted_and_its_repeated_steps_are_known(tmp_path: Path) -> None:
@@ -80,6 +114,7 @@ def test_a_damaged_record_of_an_earlier_attempt_is_ignored(tmp_path: Path) -> No
 def test_a_step_costs_microseconds(tmp_path: Path) -> None:
     one, none = Timing(), Observer()
     one.run_started(facts(resume="never", output_dir=str(tmp_path)))
+    one.part_started("steps")
     sums = torch.zeros(3, 1)
     seconds = []
     for observer in (one, none):

@@ -2,6 +2,8 @@ import json
 import signal
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,22 @@ main()
 """
 
 
+HAS_MLFLOW = find_spec("mlflow") is not None
+"""It is large; the tests read it back where it is installed."""
+
+
+def environment(folder: Path) -> dict[str, str]:
+    tracking = {"TRACKIO_DIR": str(folder / "trackio"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    return clean_environment(HF_HUB_OFFLINE="1", **tracking)
+
+
 def train(folder: Path, *program: str, options: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
-    track = ("--track", "tensorboard", "--track", "trackio")
+    names = ("tensorboard", "trackio", *(["mlflow"] if HAS_MLFLOW else []))
+    track = [word for name in names for word in ("--track", name)]
     command = [sys.executable, *(program or ("-m", "mnist_accel")), "train", *SMALL, "--epochs", "3"]
     return subprocess.run(
         [*command, "--train-samples", "500", "--output-dir", str(folder), "--json", *track, *options],
-        env=clean_environment(TRACKIO_DIR=str(folder / "trackio"), HF_HUB_OFFLINE="1"),
+        env=environment(folder),
         capture_output=True,
         text=True,
         check=False,
@@ -60,8 +72,9 @@ def trackio_figures(folder: Path) -> dict[str, list[tuple[int, float]]]:
         "import json; from trackio.sqlite_storage import SQLiteStorage as S; "
         "(run,) = S.get_runs('mnist-accel'); print(json.dumps(S.get_logs('mnist-accel', run)))"
     )
-    environment = clean_environment(TRACKIO_DIR=str(folder / "trackio"), HF_HUB_OFFLINE="1")
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(folder), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     figures: dict[str, list[tuple[int, float]]] = {}
     for row in json.loads(done.stdout.splitlines()[-1]):
@@ -69,6 +82,17 @@ def trackio_figures(folder: Path) -> dict[str, list[tuple[int, float]]]:
             if name not in ("step", "timestamp"):
                 figures.setdefault(name, []).append((row["step"], value))
     return figures
+
+
+def mlflow_figures(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    mlflow = import_module("mlflow")
+    client = mlflow.MlflowClient(environment(folder)["MLFLOW_TRACKING_URI"])
+    (experiment,) = client.search_experiments(filter_string="name = 'mnist-accel'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    return {
+        name: [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name)]
+        for name in run.data.metrics
+    }
 
 
 def require_equal(found: dict[str, list[tuple[int, float]]], run: Run) -> None:
@@ -103,6 +127,8 @@ def test_trackers_hold_the_figures_of_the_run_once(tmp_path: Path, processes: st
     run = Run.load(tmp_path)
     require_equal(tensorboard_figures(tmp_path), run)
     require_equal(trackio_figures(tmp_path), run)
+    if HAS_MLFLOW:
+        require_equal(mlflow_figures(tmp_path), run)
     assert not (tmp_path / STATE_FILE).exists()
 
 
