@@ -117,7 +117,9 @@ def guarded(work: Callable[[], int], *, debug: bool) -> int:
         code = work()
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        if not isinstance(error.__context__ or error, BrokenPipeError):
+            raise  # Rich alone raises SystemExit while it handles a BrokenPipeError
         # Python flushes stdout once more when it ends, and would report the error then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_OUTPUT

@@ -225,21 +225,23 @@ def test_without_arguments_the_help_is_shown(run: Run) -> None:
     assert "Usage: mnist-accel" in done.stderr
 
 
-def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
+@pytest.mark.parametrize("printer", ["print", "Console().print"])
+@pytest.mark.parametrize("lines", [1, 100_000])  # the error comes at the last flush, or in between
+def test_a_reader_that_closes_the_pipe_is_no_error(printer: str, lines: int) -> None:
     program = (
+        "from rich.console import Console\n"
         "from mnist_accel.commands.common import guarded, leave\n"
         "def work():\n"
-        "    for number in range({lines}): print(number)\n"
+        f"    for number in range({lines}): {printer}(number)\n"
         "    return 0\n"
         "leave(guarded(work, debug=False))\n"
     )
-    for lines in (1, 100_000):  # the error comes at the last flush, or in between
-        reader, writer = os.pipe()
-        os.close(reader)
-        command = [sys.executable, "-c", program.format(lines=lines)]
-        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
-        os.close(writer)
-        assert (done.returncode, done.stderr) == (141, "")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.parametrize(
