@@ -17,6 +17,17 @@ class Shown(StrEnum):
     ALL = "all"
 
 
+SaveInputOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Save the network's inputs in this folder: a 28×28 PNG for each digit."),
+]
+SavePictureOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Save each picture in this folder, with boxes and labels drawn on it."),
+]
+ShowOption = Annotated[Shown, typer.Option(help="Digits to draw on the terminal, with their probabilities.")]
+
+
 def predict(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE", help="Files, folders, patterns such as '*.png'; - for stdin.")
@@ -24,17 +35,9 @@ def predict(
     weights: Annotated[Path, typer.Option(help="Weights, or an exported model.")] = Path("mnist_cnn_model.pth"),
     model: ModelOption = None,
     top_k: Annotated[int, typer.Option(min=1, max=1000, help="Number of labels to show for each digit.")] = 3,
-    save_input: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Save the network's inputs in this folder: a 28×28 PNG for each digit."),
-    ] = None,
-    save_picture: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Save each picture in this folder, with boxes and labels drawn on it."),
-    ] = None,
-    show: Annotated[
-        Shown, typer.Option(help="Digits to draw on the terminal, with their probabilities.")
-    ] = Shown.DOUBTFUL,
+    save_input: SaveInputOption = None,
+    save_picture: SavePictureOption = None,
+    show: ShowOption = Shown.DOUBTFUL,
     json: Annotated[
         bool, typer.Option("--json", help="Print a JSON list with an object for each picture as the last line.")
     ] = False,

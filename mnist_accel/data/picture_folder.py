@@ -34,15 +34,7 @@ def load(
         OSError: a folder cannot be read.
     """
     parts = [Path("train"), Path("test")] if (folder / "train").is_dir() else [Path()]
-    classes = _classes(folder / parts[0])
-    if not 2 <= len(classes) <= 256:
-        counted = f"{folder / parts[0]} has {len(classes)} sub-folders, one for each class"
-        raise DataError(f"{name}: {counted}", "make 2 to 256")
-    if unknown := sorted(set(_classes(folder / parts[-1])) - set(classes)):
-        raise DataError(
-            f"{name}: {', '.join(unknown[:3])}: a class in {folder / parts[-1]} but not in {folder / parts[0]}",
-            "give each class training pictures, or delete its test pictures",
-        )
+    classes = _same_classes(name, folder, parts)
     class_folders = [part / class_name for part in parts for class_name in classes]
     listed = [_pictures(folder, class_folder) for class_folder in class_folders]
     files = [file for inside in listed for file in inside]
@@ -66,6 +58,20 @@ def load(
         train, test = hold_out(name, everything)
     checksums = {"pictures": f"sha256:{digest.hexdigest()}"}
     return DataSet(name, train, test, tuple(classes), str(folder), checksums, has_test_part=len(parts) == 2)
+
+
+def _same_classes(name: str, folder: Path, parts: list[Path]) -> list[str]:
+    """The classes of a folder whose parts all have the same ones."""
+    classes = _classes(folder / parts[0])
+    if not 2 <= len(classes) <= 256:
+        counted = f"{folder / parts[0]} has {len(classes)} sub-folders, one for each class"
+        raise DataError(f"{name}: {counted}", "make 2 to 256")
+    if unknown := sorted(set(_classes(folder / parts[-1])) - set(classes)):
+        raise DataError(
+            f"{name}: {', '.join(unknown[:3])}: a class in {folder / parts[-1]} but not in {folder / parts[0]}",
+            "give each class training pictures, or delete its test pictures",
+        )
+    return classes
 
 
 def _classes(part: Path) -> list[str]:

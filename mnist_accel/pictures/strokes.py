@@ -45,16 +45,17 @@ def find_marks(strength: npt.NDArray[np.uint8]) -> list[Mark]:
         PictureError: there are more than `MOST_MARKS`.
     """
     level = float(USUAL)
-    mask = strength >= FAINT * level
+    mask, is_ruled = strength >= FAINT * level, False
     if min(strength.shape) >= ruled_lines.SMALLEST_SIDE:
         without_lines = ruled_lines.erase(mask)
-        if (lines := mask & ~without_lines).any():
+        lines = mask & ~without_lines
+        if is_ruled := bool(lines.any()):
             darker = strength > DARKER * np.quantile(strength[lines], 0.9)  # strokes that lie on a line
             level = max(level, float(np.quantile(strength[without_lines], 0.7)))  # ink may be darker than the lines
             mask = (without_lines | darker) & (strength >= FAINT * level)
     labelled, pieces = _pieces(mask, strength >= STRONG * level)
     if len(pieces) > 1:
-        pieces = _without_edges(_without_frames(_without_underlines(pieces)), strength.shape)
+        pieces = _without_edges(_without_frames(pieces), strength.shape, is_ruled=is_ruled)
     marks = []
     for group in _groups(pieces):
         left, top, right, bottom = _outline(group)
@@ -86,15 +87,6 @@ def _outline(pieces: Pieces) -> Box:
     return left, top, right, bottom
 
 
-def _without_underlines(pieces: Pieces) -> Pieces:
-    while True:
-        widths, heights = _sizes(pieces).T
-        is_line = (widths > 4 * heights) & (widths > 1.2 * heights.max())
-        if not is_line.any() or is_line.all():
-            return pieces
-        pieces = pieces[~is_line]
-
-
 def _without_frames(pieces: Pieces) -> Pieces:
     """Without pieces that enclose others, such as the boxes of a form."""
     left, top, right, bottom = pieces[:, :4].T
@@ -109,8 +101,8 @@ def _without_frames(pieces: Pieces) -> Pieces:
     return kept
 
 
-def _without_edges(pieces: Pieces, shape: tuple[int, ...]) -> Pieces:
-    """Without dark areas along the edges of the picture."""
+def _without_edges(pieces: Pieces, shape: tuple[int, ...], *, is_ruled: bool) -> Pieces:
+    """Without dark areas along the edges of the picture and, on ruled paper, without rests of its lines there."""
     left, top, right, bottom = pieces[:, :4].T
     at_edge = (left <= 1) | (top <= 1) | (right >= shape[1] - 1) | (bottom >= shape[0] - 1)
     if not at_edge.any() or at_edge.all():
@@ -120,7 +112,7 @@ def _without_edges(pieces: Pieces, shape: tuple[int, ...]) -> Pieces:
     odd = (sizes > 2.2 * tallest) | (heights < 0.6 * tallest)
     solid = pieces[:, AREA] > 0.6 * widths * heights
     strip = np.minimum(widths, heights) < 0.1 * sizes
-    kept: Pieces = pieces[~(at_edge & (odd | solid) & ((tallest > SPECK * min(shape)) | strip))]
+    kept: Pieces = pieces[~(at_edge & ((odd | solid) & ((tallest > SPECK * min(shape)) | strip) | strip & is_ruled))]
     return kept
 
 
