@@ -8,7 +8,6 @@ line is a JSON object: right names and false alarms of how many, and the largest
 use.
 """
 
-import argparse
 import contextlib
 import functools
 import itertools
@@ -19,15 +18,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from unittest import mock
 
 import torch
+import typer
 from torch import Tensor
 from torch.nn import functional
 
-from mnist_accel.checks.trace_comparison import compare
-from mnist_accel.checks.trace_diff import diff_traces
+from mnist_accel.checks.trace_diff import compare, diff_traces
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data import batches
 from mnist_accel.hardware.accelerator import stop
@@ -200,14 +199,8 @@ def traced(path: Path, steps: int, plant: str | None = None, **settings: Any) ->
 def traced_by_two(path: Path, runs: list[Settings]) -> None:
     """Trace several runs in two processes; `runs` are arguments of `traced`, with names in `path` as "path"."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    command = [
-        sys.executable,
-        *launcher,
-        __file__,
-        "--worker",
-        json.dumps([run | {"path": str(path / run["path"])} for run in runs]),
-    ]
-    subprocess.run(command, check=True)
+    places = [run | {"path": str(path / run["path"])} for run in runs]
+    subprocess.run([sys.executable, *launcher, __file__, "--worker", json.dumps(places)], check=True)
 
 
 def planted(folder: Path, steps: int) -> dict[str, list[str]]:
@@ -262,45 +255,34 @@ def healthy(folder: Path, steps: int, seeds: range) -> Iterator[tuple[Path, Path
         runs = {f"{name} {variant}": settings | changes for variant, changes in VARIANTS.items()}
         paths = [traced(folder / name, steps, **run) for name, run in runs.items()]
         if recipe["recipe"] != "accurate":  # each process normalises its own part
-            traced_by_two(
-                folder,
-                [
-                    {"path": f"{name} by two", "steps": steps} | run
-                    for name, run in runs.items()
-                    if "threads" not in run
-                ],
-            )
-            paths += [folder / f"{name} by two" for name, run in runs.items() if "threads" not in run]
+            by_two = {f"{variant} by two": run for variant, run in runs.items() if "threads" not in run}
+            traced_by_two(folder, [{"path": path, "steps": steps} | run for path, run in by_two.items()])
+            paths += [folder / path for path in by_two]
         yield from itertools.combinations(paths, 2)
 
 
-def main() -> None:
+def main(
+    seeds: Annotated[int, typer.Option(help="Of the healthy runs of each recipe.")] = 1,
+    first_seed: int = 0,
+    steps: Annotated[int, typer.Option(help="Traced steps of the healthy runs.")] = 50,
+    worker: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
     """Print the table and the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=1, help="of the healthy runs of each recipe")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=50, help="traced steps of the healthy runs")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        for run in json.loads(options.worker):
+    if worker:
+        for run in json.loads(worker):
             traced(Path(run.pop("path")), **run)
         stop()
         return
+    right, used = dict.fromkeys(KINDS, 0), dict[str, float]()
+    alarms = pairs = 0
     with tempfile.TemporaryDirectory() as name:
-        folder, right = Path(name), [0, 0, 0]
+        folder = Path(name)
         print(f"| planted before step {STEP} | {' | '.join(KINDS)} |\n|---|---|---|---|")
         for plant, places in planted(folder, STEP + 12).items():
-            right = [
-                count + (found == f"step {STEP}, {PLANTS[plant].place}")
-                for count, found in zip(right, places, strict=True)
-            ]
+            for kind, found in zip(KINDS, places, strict=True):
+                right[kind] += found == f"step {STEP}, {PLANTS[plant].place}"
             print(f"| {plant} | {' | '.join(places)} |", flush=True)
-        used: dict[str, float] = {}
-        alarms = pairs = 0
-        for first, second in healthy(
-            folder, options.steps, range(options.first_seed, options.first_seed + options.seeds)
-        ):
+        for first, second in healthy(folder, steps, range(first_seed, first_seed + seeds)):
             pairs += 1
             if (found := place(first, second)) != "equal":
                 alarms += 1
@@ -308,9 +290,9 @@ def main() -> None:
             for one in compare(trace.read(first), trace.read(second)):
                 if one.tolerance:
                     used[one.quantity] = max(used.get(one.quantity, 0.0), one.size / one.tolerance)
-    figures = {"planted": len(PLANTS), "right": dict(zip(KINDS, right, strict=True)), "pairs": pairs, "alarms": alarms}
+    figures = {"planted": len(PLANTS), "right": right, "pairs": pairs, "alarms": alarms}
     print(json.dumps(figures | {"used": {quantity: round(share, 3) for quantity, share in used.items()}}))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,1 +1,1 @@
-"""Is this machine right? The doctor, the self-test and the speed benchmark."""
+"""Is this machine right? The doctor, the certificate, the comparison of two traces, and the speed benchmark."""

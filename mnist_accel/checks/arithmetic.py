@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from torch.nn.functional import cross_entropy
 from mnist_accel.checks.trial_runs import Trials
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data import datasets
-from mnist_accel.data.digits import DataSet
 from mnist_accel.hardware.accelerator import accelerator_type
 from mnist_accel.hardware.precision import choose_precision
 from mnist_accel.models import architectures
@@ -41,30 +41,24 @@ def reference() -> dict[str, Any]:
 
 def check(trials: Trials) -> tuple[bool, str, dict[str, Any]]:
     """Compare gradients and losses with float64 on the CPU, and look at dropout and at values that are not numbers."""
-    dataset = datasets.load(trials.dataset, trials.folder, lambda _: None)
-    figures: dict[str, Any] = {"gradients": [], "missed_not_a_number": [], "exact_losses": {}}
-    for precision in precisions():
-        for model in architectures.MODELS:
-            figures["gradients"].append(compare_gradients(trials, dataset, model, precision))
-            figures["missed_not_a_number"] += missed_bad_numbers(trials, dataset, model, precision)
-    figures["dropout"] = dropout_figures()
-    for model in architectures.MODELS:
-        figures["exact_losses"][model] = share_of_limit(exact_losses(trials, model), reference()["exact"][model])
-    worst = max(figures["gradients"], key=lambda one: float(one["error"] / one["bound"]))
-    exact = max(figures["exact_losses"].values())
-    passed = (
-        all(one["error"] <= one["bound"] for one in figures["gradients"])
-        and exact <= 1
-        and not figures["missed_not_a_number"]
-    )
+    gradients = [found for model in architectures.MODELS for found in compare_gradients(trials, model)]
+    missed = [
+        name for case in product(architectures.MODELS, precisions()) for name in missed_bad_numbers(trials, *case)
+    ]
+    known = reference()["exact"]
+    exact = {model: share_of_limit(exact_losses(trials, model), known[model]) for model in architectures.MODELS}
+    share, mean, dropout_passed = check_dropout()
+    worst = max(gradients, key=lambda one: float(one["error"] / one["bound"]))
+    passed = all(one["error"] <= one["bound"] for one in gradients) and max(exact.values()) <= 1 and not missed
     summary = (
         f"gradients of {worst['model']} in {worst['precision']}, layer {worst['layer']}: error {worst['error']:.1e} "
-        f"(limit {worst['bound']:.1e}); losses in float64 differ by {exact:.0e} of the limit; "
-        f"dropout zeroes {figures['dropout']['share']:.1%} of {figures['dropout']['wanted']:.0%}"
+        f"(limit {worst['bound']:.1e}); losses in float64 differ by {max(exact.values()):.0e} of the limit; "
+        f"dropout zeroes {share:.1%} of {TrainConfig().dropout:.0%}"
     )
-    if figures["missed_not_a_number"]:
-        summary += f"; NaN is not noticed in {', '.join(figures['missed_not_a_number'])}"
-    return passed and figures["dropout"]["passed"], summary, figures
+    if missed:
+        summary += f"; NaN is not noticed in {', '.join(missed)}"
+    figures = {"gradients": gradients, "missed_not_a_number": missed, "exact_losses": exact}
+    return passed and dropout_passed, summary, figures | {"dropout": {"share": share, "mean": mean}}
 
 
 def precisions() -> list[str]:
@@ -75,26 +69,29 @@ def precisions() -> list[str]:
     return sorted({"no", choose_precision("auto", kind)[0]}, reverse=True)
 
 
-def set_up(trials: Trials, dataset: DataSet, **settings: Any) -> Setup:
+def set_up(trials: Trials, **settings: Any) -> Setup:
     """The objects of a training without dropout and augmentation."""
-    config = TrainConfig(output_dir=trials.folder / "setup", dropout=0.0, **settings)
-    return prepare(config, start(config), dataset)
+    config = TrainConfig(output_dir=trials.folder / "setup", dataset=trials.dataset, dropout=0.0, **settings)
+    return prepare(config, start(config), datasets.load(config.dataset, trials.folder, lambda _: None))
 
 
-def compare_gradients(trials: Trials, dataset: DataSet, model: str, precision: str) -> dict[str, Any]:
-    """The layer with the largest error of its gradient, relative to the gradient's norm, against float64 on the CPU.
+def compare_gradients(trials: Trials, model: str) -> list[dict[str, Any]]:
+    """For each precision the layer with the largest error of its gradient, relative to the gradient's norm in float64.
 
     The bound: rounding to a relative precision u = 2^-bits turns the decisions of ReLU and pooling at a share of about
     u of the units of each layer, and with them the share u of the squared norm of the gradient. Rounding itself is
     smaller. In L layers with parameters that makes √(L u); `BOUND_FACTOR` covers the differences between networks.
     """
-    exact = gradients(set_up(trials, dataset, model=model, dtype="float64", cpu=True))
-    found = gradients(set_up(trials, dataset, model=model, mixed_precision=precision))
-    errors = {name: float((found[name] - exact[name]).norm() / exact[name].norm().clamp_min(1e-30)) for name in exact}
-    layer = max(errors, key=lambda name: (errors[name] != errors[name], errors[name]))  # NaN first
-    is_tf32 = precision == "no" and torch.cuda.is_available() and torch.backends.cudnn.allow_tf32
-    bound = BOUND_FACTOR * (len(exact) * 2.0 ** -SIGNIFICANT_BITS["tf32" if is_tf32 else precision]) ** 0.5
-    return {"model": model, "precision": precision, "layer": layer, "error": errors[layer], "bound": bound}
+    exact, results = gradients(set_up(trials, model=model, dtype="float64", cpu=True)), []
+    for precision in precisions():
+        found = gradients(set_up(trials, model=model, mixed_precision=precision))
+        errors = {name: float((found[name] - one).norm() / one.norm().clamp_min(1e-30)) for name, one in exact.items()}
+        layer = max(errors, key=lambda name: (errors[name] != errors[name], errors[name]))  # NaN first
+        is_tf32 = precision == "no" and torch.cuda.is_available() and torch.backends.cudnn.allow_tf32
+        bound = BOUND_FACTOR * (len(exact) * 2.0 ** -SIGNIFICANT_BITS["tf32" if is_tf32 else precision]) ** 0.5
+        facts = {"model": model, "precision": precision, "layer": layer, "error": errors[layer], "bound": bound}
+        results.append(facts)
+    return results
 
 
 def gradients(setup: Setup) -> dict[str, Tensor]:
@@ -111,9 +108,9 @@ def gradients(setup: Setup) -> dict[str, Tensor]:
     return {name: parameter.grad.double().cpu() / scale for name, parameter in named if parameter.grad is not None}
 
 
-def missed_bad_numbers(trials: Trials, dataset: DataSet, model: str, precision: str) -> list[str]:
+def missed_bad_numbers(trials: Trials, model: str, precision: str) -> list[str]:
     """The layers in which a weight that is not a number goes unnoticed."""
-    setup = set_up(trials, dataset, model=model, mixed_precision=precision)
+    setup = set_up(trials, model=model, mixed_precision=precision)
     if setup.hardware.accelerator.scaler:  # with a gradient scaler, the loss alone is looked at
         return []
     missed = []
@@ -121,8 +118,7 @@ def missed_bad_numbers(trials: Trials, dataset: DataSet, model: str, precision: 
     for name, parameter in setup.module.named_parameters():
         setup.bad_numbers.found.zero_()
         before = parameter.detach().clone()
-        with torch.no_grad():
-            parameter[(0,) * parameter.ndim] = torch.nan
+        parameter.data[(0,) * parameter.ndim] = torch.nan
         train_step(setup, batch, 0, 0, setup.empty_sums(1))
         if not setup.bad_numbers.found:
             missed.append(f"{model} {name} ({precision})")
@@ -130,15 +126,14 @@ def missed_bad_numbers(trials: Trials, dataset: DataSet, model: str, precision: 
     return missed
 
 
-def dropout_figures() -> dict[str, Any]:
-    """The share of zeros that dropout makes, and the mean of its outputs for ones; both within 5 standard errors."""
+def check_dropout() -> tuple[float, float, bool]:
+    """The share of zeros that dropout makes, the mean of its outputs for ones, and whether 5 standard errors hold."""
     wanted, units = TrainConfig().dropout, 2**20
     modules = architectures.build("cnn", dropout=wanted).modules()
     outputs = next(module for module in modules if isinstance(module, architectures.Dropout))(torch.ones(units))
     share, mean = float((outputs == 0).double().mean()), float(outputs.double().mean())
     error = (wanted * (1 - wanted) / units) ** 0.5
-    passed = abs(share - wanted) <= 5 * error and abs(mean - 1) <= 5 * error / (1 - wanted)
-    return {"wanted": wanted, "share": share, "mean": mean, "passed": passed}
+    return share, mean, abs(share - wanted) <= 5 * error and abs(mean - 1) <= 5 * error / (1 - wanted)
 
 
 def exact_losses(trials: Trials, model: str) -> dict[str, list[float]]:
@@ -155,6 +150,5 @@ def share_of_limit(found: dict[str, list[float]], wanted: dict[str, list[float]]
     for name, limit in (("steps", STEP_LIMIT), ("epoch", EPOCH_LIMIT)):
         if len(found[name]) != len(wanted[name]):
             return float("inf")
-        pairs = zip(found[name], wanted[name], strict=True)
-        shares += [abs(one / other - 1) / limit for one, other in pairs]
+        shares += [abs(one / other - 1) / limit for one, other in zip(found[name], wanted[name], strict=True)]
     return max(shares)

@@ -1,10 +1,13 @@
-"""Measures training speed: images per second of each candidate, timed in turn with the default."""
+"""Measures training speed: images per second of each way to train, timed in turn with the default.
+
+Also the certificate's section on speed, which is reported and never fails: other programs slow a machine down.
+"""
 
 import multiprocessing
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -14,14 +17,18 @@ from typing import Any
 import torch
 from rich.text import Text
 
-from mnist_accel.checks.bench_worker import Candidate, timed_burst
+from mnist_accel.checks.arithmetic import precisions, reference
+from mnist_accel.checks.bench_worker import Candidate, burst
+from mnist_accel.checks.convergence import RECIPE
+from mnist_accel.checks.trial_runs import Trials, write_digits
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import LaunchError, printable
 from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
 from mnist_accel.hardware.cores import available_cores, cpu_name
 from mnist_accel.hardware.precision import choose_precision
-from mnist_accel.reports.timing import flop_per_image, matrix_flop_per_second
+from mnist_accel.reports.timing import Timing, flop_per_image, matrix_flop_per_second
 
+STEPS_PER_CHECKPOINT, CHECKPOINTS = 24, 9
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -50,28 +57,25 @@ class Measured:
         return line.append(f"{speeds}, {middle:.2f} × the default ({low:.2f} to {high:.2f})", style="not bold")
 
 
-class Worker:
-    """A candidate in processes of its own, which write into a sub-folder of `folder`."""
+def bursts(candidate: Candidate, dataset: str, folder: Path) -> Generator[float]:
+    """Images per second of one burst after another, in processes of their own, which write into `folder`.
 
-    def __init__(self, candidate: Candidate, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.run = (candidate, port, folder / str(port))
-        context = multiprocessing.get_context("spawn")
-        self.processes = [ProcessPoolExecutor(1, context) for _ in range(candidate.processes)]
-
-    def burst(self) -> float:
-        """Run one burst; images per second. Raises LaunchError if a process cannot set up the candidate, or ends."""
-        answers = [process.submit(timed_burst, *self.run, rank) for rank, process in enumerate(self.processes)]
-        try:
-            return min(answer.result() for answer in as_completed(answers))
-        except Exception as error:
-            raise LaunchError(f"{type(error).__name__}: {error}") from error
-
-    def close(self) -> None:
-        for process in self.processes:
-            process.shutdown()
+    Raises LaunchError if a process cannot train the candidate, or ends.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        processes = [stack.enter_context(ProcessPoolExecutor(1, context)) for _ in range(candidate.processes)]
+        while True:
+            try:
+                run = (burst, candidate, dataset, port, folder / str(port))
+                answers = [process.submit(*run, rank) for rank, process in enumerate(processes)]
+                speed = min(answer.result() for answer in as_completed(answers))
+            except Exception as error:
+                raise LaunchError(f"{type(error).__name__}: {error}") from error
+            yield speed
 
 
 def candidates(config: TrainConfig) -> list[Candidate]:
@@ -101,32 +105,36 @@ def run_bench(
     """Measure each candidate for `rounds` bursts, each followed by a burst of the first candidate, the reference.
 
     The reference is compared with itself as well, in a process of its own: its spread is the noise of this machine.
-    Raises LaunchError if the reference failed. Any other candidate that fails is reported and the others go on.
+    Raises LaunchError if the reference cannot train. Any other candidate that fails is reported and the others go on.
 
     Args:
         facts: from `machine_facts`.
         running: called with a candidate's title; the context lasts as long as its measurement.
     """
-    with TemporaryDirectory() as folder, closing(Worker(compared[0], Path(folder))) as reference:
-        reference.burst()
-        for candidate in compared:
-            with running(candidate.title), closing(Worker(candidate, Path(folder))) as worker:
-                measured = _compare(candidate, worker, reference, rounds)
-            flop_per_second = measured.images_per_second * facts["flop_per_image"]
-            peak = facts["matrix_flop_per_second"][candidate.mixed_precision]
-            measured.peak_share = flop_per_second / peak / (1 if candidate.cpu else candidate.processes)
-            yield measured
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        dataset = write_digits(folder / "digits.npz", compared[0].steps * compared[0].batch_size)
+        with closing(bursts(compared[0], dataset, folder)) as reference:
+            next(reference)
+            for candidate in compared:
+                with running(candidate.title), closing(bursts(candidate, dataset, folder)) as own:
+                    yield measure(candidate, own, reference, rounds, facts)
 
 
-def _compare(candidate: Candidate, worker: Worker, reference: Worker, rounds: int) -> Measured:
+def measure(
+    candidate: Candidate, own: Iterator[float], reference: Iterator[float], rounds: int, facts: dict[str, Any]
+) -> Measured:
+    """The speed of one candidate; its first burst warms up."""
     speeds, ratios = [], []
-    for _ in range(rounds):
+    for _ in range(1 + rounds):
         try:
-            speeds.append(worker.burst())
+            speeds.append(next(own))
         except LaunchError as error:
             return Measured(candidate, failure=printable(error))
-        ratios.append(speeds[-1] / reference.burst())
-    return Measured(candidate, median(speeds), ratios=ratios)
+        ratios.append(speeds[-1] / next(reference))
+    speed = median(speeds[1:])
+    peak = facts["matrix_flop_per_second"][candidate.mixed_precision] * (1 if candidate.cpu else candidate.processes)
+    return Measured(candidate, speed, speed * facts["flop_per_image"] / peak, ratios[1:])
 
 
 def machine_facts(model: str, compared: Sequence[Candidate]) -> dict[str, Any]:
@@ -140,3 +148,24 @@ def machine_facts(model: str, compared: Sequence[Candidate]) -> dict[str, Any]:
             name: matrix_flop_per_second(device, DTYPES[name], available_cores()) for name in precisions
         },
     }
+
+
+def check(trials: Trials) -> tuple[None, str, dict[str, Any]]:
+    """Train once without and once with checkpoints; the figures of the section on speed."""
+    settings: dict[str, Any] = {"recipe": RECIPE, "dataset": "mnist", "mixed_precision": precisions()[-1]}
+    result = trials.train("speed", **settings)
+    timing = Timing()
+    trials.train("speed", timing, checkpoint_every=STEPS_PER_CHECKPOINT, **settings)
+    stall = timing.spent.seconds["checkpoints"] / CHECKPOINTS
+    facts = machine_facts(result.model, candidates(TrainConfig(recipe=RECIPE))[:1])
+    (peak,) = facts["matrix_flop_per_second"].values()
+    share = result.images_per_second * facts["flop_per_image"] / peak
+    key = [result.device_name, result.threads, result.mixed_precision]
+    known = next((machine["images_per_second"] for machine in reference()["machines"] if machine["key"] == key), None)
+    compared = f"{result.images_per_second / known:.0%} of this kind's" if known else "no reference for this kind"
+    summary = (
+        f"{result.images_per_second:,.0f} images/s ({compared}), {share:.0%} of the peak of matrix products; "
+        f"a checkpoint takes {1000 * stall:.0f} ms"
+    )
+    figures = {"images_per_second": result.images_per_second, "peak_share": share, "checkpoint_seconds": stall}
+    return None, summary, figures | {"known_images_per_second": known}

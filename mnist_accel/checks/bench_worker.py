@@ -1,29 +1,26 @@
-"""One candidate of the benchmark: runs bursts of training steps in a process of its own."""
+"""One candidate of the benchmark: trains bursts of steps in a process of its own."""
 
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, default_collate
 
-from mnist_accel.checks import baselines
 from mnist_accel.config.settings import TrainConfig
-from mnist_accel.data.digits import DataSet, Digits
-from mnist_accel.data.named_sets import DIGITS
+from mnist_accel.data import datasets
+from mnist_accel.data.digits import Digits
+from mnist_accel.hardware.cores import available_cores
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.reports.console import TrainingConsole
-from mnist_accel.training.guard import Guard
-from mnist_accel.training.loop import train_epoch
-from mnist_accel.training.setup import Progress, prepare
-from mnist_accel.training.train import run_facts, start
-
-BURSTS_PER_EPOCH = 5
-"""With 100 steps each, about one epoch of MNIST; the progress bar starts and a checkpoint is written once in each."""
+from mnist_accel.training.train import run_training
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,10 @@ class Candidate:
     """One way to train.
 
     Attributes:
-        kind: "ours" for this package's loop; "bare loop" and "plain script" are in `baselines.py`.
+        kind: "ours" for this package's loop, or a loop written by hand, as a reference. "plain script" is the script of
+            most tutorials: DataLoader, one PIL image and torchvision's transforms per sample. "bare loop" is fast: all
+            images in one uint8 tensor, batches gathered by index, fused Adam.
+        mixed_precision: in a loop written by hand, bf16 means autocast and channels_last, and "no" torch's defaults.
         steps: optimizer steps of one burst, the unit that is timed.
     """
 
@@ -51,68 +51,92 @@ class Candidate:
         return found or torch.device("cpu")
 
 
-def timed_burst(candidate: Candidate, port: int, folder: Path, rank: int) -> float:
-    """Run one burst in this process, which is process `rank` of the candidate; images per second."""
-    burst = _set_up(candidate, port, folder, rank)
-    began = time.perf_counter()
-    burst()
-    if candidate.device.type != "cpu":
-        torch.accelerator.synchronize()
-    return candidate.steps * candidate.batch_size / (time.perf_counter() - began)
+def burst(candidate: Candidate, dataset: str, port: int, folder: Path, rank: int) -> float:
+    """Train once on `dataset` in this process, which is process `rank` of the candidate; images per second."""
+    set_up(candidate, port, rank)
+    return (train_ours if candidate.kind == "ours" else train_by_hand)(candidate, dataset, folder)
 
 
 @functools.cache
-def _set_up(candidate: Candidate, port: int, folder: Path, rank: int) -> Callable[[], None]:
-    """Prepare the candidate and warm up. Returns a function that runs one burst."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries' warnings
+def set_up(candidate: Candidate, port: int, rank: int) -> None:
+    """Silence libraries' warnings, and set the variables of a launcher."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if candidate.processes > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
         os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(candidate.processes))
-    if candidate.kind == "ours":
-        burst = ours_burst(candidate, folder)
-    else:
-        burst = baselines.training_burst(candidate, random_digits(20_000))
-    burst()
-    return burst
 
 
-def ours_burst(candidate: Candidate, folder: Path) -> Callable[[], None]:
-    """This package's loop, with its progress bar, metrics and checkpoints."""
+def train_ours(candidate: Candidate, dataset: str, folder: Path) -> float:
+    """A run of this package, with its progress bar, metrics and a checkpoint."""
     config = TrainConfig(
         recipe=candidate.recipe,
+        dataset=dataset,
         mixed_precision=candidate.mixed_precision,
         cpu=candidate.cpu,
+        epochs=1,
+        batch_size=candidate.batch_size,
+        checkpoint_every=candidate.steps,
         timeout=3600,
         output_dir=folder,
         speedups=candidate.speedups,
     )
-    hardware = start(config)
-    digits = random_digits(candidate.steps * config.batch_size)
-    dataset = DataSet("random", digits, digits, DIGITS, "", {})
-    setup = prepare(config, hardware, dataset)
-    screen = Console(file=Path(os.devnull).open("w"), force_terminal=hardware.is_main)  # noqa: SIM115  # open to the end
-    console = TrainingConsole(screen)
-    console.run_started(run_facts(setup, dataset))
-    guard = Guard(config, {}, StopRequests(), console)
-    bursts = 0
-
-    def burst() -> None:
-        nonlocal bursts
-        progress = Progress()
-        if bursts % BURSTS_PER_EPOCH == 0:
-            console.epoch_started(0, 0)
-        train_epoch(setup, progress, console, guard)
-        bursts += 1
-        if bursts % BURSTS_PER_EPOCH == 0:
-            guard.save(setup, progress)
-            console.close()
-
-    return burst
+    with Path(os.devnull).open("w") as screen:
+        console = TrainingConsole(Console(file=screen, force_terminal=True))
+        return run_training(config, console, StopRequests())[0].images_per_second
 
 
-def random_digits(samples: int) -> Digits:
-    """Random pixels; speed does not depend on the content of images."""
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (samples, 28, 28), dtype=np.uint8)
-    return Digits(images, generator.integers(0, 10, samples))
+def train_by_hand(candidate: Candidate, dataset: str, folder: Path) -> float:
+    """A loop without Accelerate and without this package's loop."""
+    torch.set_num_threads(available_cores())
+    digits = datasets.load(dataset, folder, lambda _: None).train
+    device, is_bf16 = candidate.device, candidate.mixed_precision == "bf16"
+    is_script = candidate.kind == "plain script"
+    model = plain_cnn().to(device)
+    if is_bf16:
+        model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), fused=None if is_script else True)
+    batches = script_batches if is_script else gathered_batches
+    began = time.perf_counter()
+    for images, labels in batches(digits, candidate.batch_size, device):
+        with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+            loss = cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    return len(digits) / (time.perf_counter() - began)
+
+
+def plain_cnn() -> nn.Module:
+    """The layers of the model `cnn` in the order of most tutorials: ReLU before pooling."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(1024, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 10)),
+    )
+
+
+def gathered_batches(digits: Digits, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of one epoch, gathered on the device."""
+    images = torch.from_numpy(digits.images).unsqueeze(1).to(device)
+    labels = torch.from_numpy(digits.labels).to(device)
+    for batch in torch.randperm(len(labels), device=device).split(batch_size):
+        yield images[batch].float().div_(255).sub_(0.1307).div_(0.3081), labels[batch]
+
+
+def script_batches(digits: Digits, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of one epoch, from a DataLoader and torchvision's transforms."""
+    from PIL import Image
+    from torchvision import transforms
+
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
+
+    def collate(batch: list[int]) -> tuple[Tensor, Tensor]:
+        samples = [(transform(Image.fromarray(digits.images[i])), int(digits.labels[i])) for i in batch]
+        return tuple(default_collate(samples))
+
+    indices: Any = range(len(digits))  # a sequence is a data set
+    for images, labels in DataLoader(indices, batch_size, shuffle=True, collate_fn=collate):
+        yield images.to(device), labels.to(device)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -13,53 +14,34 @@ from typing import Any
 
 from rich.text import Text
 
-from mnist_accel.checks import arithmetic, convergence, machine_speed, processes, recovery, repeatability
+from mnist_accel.checks import arithmetic, bench, convergence, processes, recovery, repeatability
 from mnist_accel.checks.trial_runs import Trials
 from mnist_accel.errors import UserError, printable
 from mnist_accel.files import atomic, run_record
 from mnist_accel.files.untrusted import read_limited
 from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
 from mnist_accel.hardware.cores import available_cores, cpu_name
+from mnist_accel.hardware.signals import StoppedError
 from mnist_accel.reports import pages
 
-Outcome = tuple[bool | None, str, dict[str, Any]]
-Sections = dict[str, tuple[Callable[[Trials], Outcome], str]]
-SECTIONS: Sections = {
-    "arithmetic": (
-        arithmetic.check,
-        "the device or its kernels compute wrong numbers; try another version of torch and of the driver, "
-        "and `speedups = false` in a recipe",
-    ),
-    "repeatability": (
-        repeatability.check,
-        "test the memory and the cooling of this machine, and remove overclocking; results here are not reliable",
-    ),
-    "processes": (processes.check, "processes do not train together; do not use several on this machine"),
-    "nothing lost": (
-        recovery.check,
-        "do not rely on --resume here; look at the disk and the file system of the folder",
-    ),
-    "convergence": (
-        convergence.check,
-        "training runs, but not as elsewhere; look at the data set, the changes to the code, and the versions",
-    ),
-    "speed": (machine_speed.check, "run it again while nothing else runs"),
+Check = Callable[[Trials], tuple[bool | None, str, dict[str, Any]]]
+"""A section's work; returns its verdict (None where there is none), a summary in words, and its figures."""
+SECTIONS: dict[str, Check] = {
+    "arithmetic": arithmetic.check,
+    "repeatability": repeatability.check,
+    "processes": processes.check,
+    "nothing lost": recovery.check,
+    "convergence": convergence.check,
+    "speed": bench.check,
 }
-"""Each section's check, and what to do when it fails."""
+ADVICE: dict[str, str] = tomllib.loads(Path(__file__).with_name("explanations.toml").read_text("utf-8"))["advice"]
 LARGEST_FILE = 2**20
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Section:
-    """The result of one section.
-
-    Attributes:
-        passed: None where there is no verdict: a speed, or what this machine cannot run.
-        summary: in words.
-        figures: as JSON values.
-        advice: what to do; empty unless the section failed.
-    """
+    """The result of one section; `advice` says what to do, and is empty unless the section failed."""
 
     name: str
     passed: bool | None
@@ -81,36 +63,41 @@ class Section:
 
 
 def certify(
-    trials: Trials, running: Callable[[str], AbstractContextManager[object]], sections: Sections = SECTIONS
+    trials: Trials,
+    running: Callable[[str], AbstractContextManager[object]],
+    sections: dict[str, Check] = SECTIONS,
 ) -> Iterator[Section]:
-    """Run the sections. One that ends with an error has failed.
+    """Run the sections, each with its name shown by `running`. One that ends with an error has failed.
 
-    Args:
-        trials: the extent; each section gets a folder of its own inside a temporary one in `trials.folder`.
-        running: called with a section's name; the context lasts as long as the section.
-        sections: by name, the check, and what to do when it fails.
+    Files are in a temporary folder inside `trials.folder`.
     """
-    with tempfile.TemporaryDirectory(prefix=".certify-", dir=trials.folder) as name:
-        inside = replace(trials, folder=Path(name).resolve())
-        for number, (section, (check, advice)) in enumerate(sections.items(), 1):
+    with tempfile.TemporaryDirectory(prefix=".certify-", dir=trials.folder) as folder:
+        inside = replace(trials, folder=Path(folder).resolve())
+        for number, (name, check) in enumerate(sections.items(), 1):
             began = time.monotonic()
             try:
-                with running(f"{number}/{len(sections)} {section}"):
+                with running(f"{number}/{len(sections)} {name}"):
                     passed, summary, figures = check(inside)
+            except StoppedError as error:
+                raise StoppedError(error.number, "stopped without a certificate", "run it again") from error
             except Exception as error:  # whatever a broken machine raises is a finding
                 passed, summary, figures = False, printable(f"{type(error).__name__}: {error}", 300), {}
-            seconds = round(time.monotonic() - began, 1)
-            yield Section(section, passed, summary, figures, "" if passed is not False else advice, seconds)
+            advice = ADVICE.get(name, "") if passed is False else ""
+            yield Section(name, passed, summary, figures, advice, round(time.monotonic() - began, 1))
 
 
 def certificate(sections: list[Section]) -> dict[str, Any]:
     """The certificate as JSON values, with the SHA-256 of its other values."""
-    device = accelerator_type()
     content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "passed": all(section.passed is not False for section in sections),
         "sections": [asdict(section) for section in sections],
-        "machine": {"cpu": cpu_name(), "cores": available_cores(), "device": device or "cpu", "gpus": gpu_count()},
+        "machine": {
+            "cpu": cpu_name(),
+            "cores": available_cores(),
+            "device": accelerator_type() or "cpu",
+            "gpus": gpu_count(),
+        },
         "versions": run_record.versions(),
         "git_commit": run_record.git_commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -128,11 +115,7 @@ def write(content: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A certificate.
-
-    Raises:
-        UserError: the file is missing, is no certificate, or was changed.
-    """
+    """A certificate. Raises UserError if the file is missing, is no certificate, or was changed."""
     try:
         content = json.loads(read_limited(path, LARGEST_FILE))
         recorded = content.pop("sha256")
@@ -162,9 +145,7 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tupl
 def verdict(content: dict[str, Any]) -> str:
     """The closing line."""
     failed = [section["name"] for section in content["sections"] if section["passed"] is False]
-    if failed:
-        return f"This machine FAILS: {', '.join(failed)}."
-    return "All sections passed."
+    return f"This machine FAILS: {', '.join(failed)}." if failed else "All sections passed."
 
 
 def _sha256(content: dict[str, Any]) -> str:

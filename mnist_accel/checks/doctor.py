@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +15,7 @@ from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
 from mnist_accel.hardware.cores import available_cores, cgroup_quota, cpu_name, launched_world_size, local_world_size
 from mnist_accel.hardware.precision import accelerate_configuration, choose_precision
 
-VARIABLES = (
-    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"),
-)
+LAUNCHER_VARIABLE = re.compile("(LOCAL_)?RANK|(LOCAL_)?WORLD_SIZE|(ACCELERATE|CUDA|GLOO|MASTER|MKL|NCCL|OMP)_.*")
 
 
 @dataclass
@@ -35,16 +33,14 @@ def examine(data_dir: Path) -> Findings:
     findings.facts["packages"] = ", ".join(f"{name} {version}" for name, version in run_record.versions().items())
     _devices(findings)
     _launcher(findings)
-    _accelerate(findings)
     _folders(findings, data_dir)
     return findings
 
 
 def _devices(findings: Findings) -> None:
-    cores, quota = available_cores(), cgroup_quota()
+    cores, gpus, quota = available_cores(), gpu_count(), cgroup_quota()
     limit = "" if quota == float("inf") else f" (control group: {quota:g})"
     findings.facts["cpu"] = f"{cpu_name()}, {cores} cores available of {os.cpu_count()}{limit}"
-    gpus = gpu_count()
     names = [torch.cuda.get_device_name(i) for i in range(gpus)] if torch.cuda.is_available() else ["MPS"] * gpus
     findings.facts["accelerators"] = ", ".join(names) or "none"
     try:
@@ -53,44 +49,36 @@ def _devices(findings: Findings) -> None:
     except UserError as error:
         findings.facts["precision"] = f"none: {error.message}"
         findings.warnings.append(str(error))
-    local = local_world_size()
+
+
+def _launcher(findings: Findings) -> None:
+    variables = {name: value for name, value in sorted(os.environ.items()) if LAUNCHER_VARIABLE.fullmatch(name)}
+    findings.facts["launcher variables"] = ", ".join(f"{name}={value}" for name, value in variables.items()) or "none"
+    if "RANK" in variables and not launched_world_size():
+        findings.warnings.append(f"RANK={variables['RANK']} is set without WORLD_SIZE; unset it, or use a launcher")
+    cores, local, asked = available_cores(), local_world_size(), variables.get("OMP_NUM_THREADS", "")
     findings.facts["threads"] = f"{max(1, cores // local)} in each of {local} processes"
-    asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked) * local > cores:
         findings.warnings.append(
             f"OMP_NUM_THREADS={asked} in {local} processes is more than {cores} cores; mnist-accel sets "
             "its own number of threads, but other programs become slow; unset it"
         )
-
-
-def _launcher(findings: Findings) -> None:
-    set_here = sorted(name for name in os.environ if name in VARIABLES or name.startswith("ACCELERATE_"))
-    findings.facts["launcher variables"] = ", ".join(f"{name}={os.environ[name]}" for name in set_here) or "none"
-    if "RANK" in os.environ and not launched_world_size():
-        findings.warnings.append(f"RANK={os.environ['RANK']} is set without WORLD_SIZE; unset it, or use a launcher")
-
-
-def _accelerate(findings: Findings) -> None:
     try:
         path, configured = accelerate_configuration()
     except UserError as error:
         findings.warnings.append(str(error))
         return
     findings.facts["Accelerate's config file"] = str(path) if configured is not None else f"none at {path}"
-    # num_processes counts the processes of all machines.
     machines = getattr(configured, "num_machines", 1) or 1
-    processes = -(-(getattr(configured, "num_processes", 1) or 1) // machines)
-    gpus = gpu_count()
-    if processes > 1 and not gpus:
-        findings.warnings.append(
-            f"{path} asks for {processes} processes, but without a GPU accelerate launch starts one; "
-            f"use mnist-accel train --processes {processes} or torchrun"
-        )
-    elif processes > max(gpus, 1):
-        findings.warnings.append(
-            f"{path} asks for {processes} processes per machine, but this machine has {gpus} GPU"
-            f"{'s' if gpus > 1 else ''}; give at most {gpus * machines} in all"
-        )
+    processes = -(-(getattr(configured, "num_processes", 1) or 1) // machines)  # the file counts those of all machines
+    if processes > max(gpus := gpu_count(), 1):
+        reason = f"but this machine has {gpus} GPU{'s' if gpus > 1 else ''}; give at most {gpus * machines} in all"
+        if not gpus:
+            reason = (
+                "but without a GPU accelerate launch starts one; "
+                f"use mnist-accel train --processes {processes} or torchrun"
+            )
+        findings.warnings.append(f"{path} asks for {processes} processes per machine, {reason}")
 
 
 def _folders(findings: Findings, data_dir: Path) -> None:
@@ -98,16 +86,15 @@ def _folders(findings: Findings, data_dir: Path) -> None:
         findings.warnings.append(f"cannot write results in {Path.cwd()}; give train and evaluate --output-dir FOLDER")
     if not data_dir.is_dir() and (data_dir.exists() or data_dir != Path("data")):
         findings.warnings.append(f"--data-dir {data_dir}: no such folder; check the name")
-    findings.facts["data: mnist"] = "in the package"
     for name, source in data.IDX_SOURCES.items():
         folder = data_dir / source.torchvision_class / "raw"
         _, checksums, problems = data.read_idx_folder(folder, source)
-        damaged = [problem for problem in problems if not problem.endswith("is missing")]
+        damaged = [f"{problem}; delete it" for problem in problems if not problem.endswith("is missing")]
         known = "MD5 as published" if source.md5 else "header and size right"
+        fact = "in the package" if name == "mnist" else f"not in {folder}; downloaded when needed"
         if damaged:
-            findings.facts[f"data: {name}"] = f"damaged in {folder}"
-            findings.warnings += [f"{problem}; delete it" for problem in damaged]
+            fact = f"damaged in {folder}"
         elif not problems:
-            findings.facts[f"data: {name}"] = f"{len(checksums)} files in {folder}, {known}"
-        elif name != "mnist":
-            findings.facts[f"data: {name}"] = f"not in {folder}; downloaded when needed"
+            fact = f"{len(checksums)} files in {folder}, {known}"
+        findings.facts[f"data: {name}"] = fact
+        findings.warnings += damaged

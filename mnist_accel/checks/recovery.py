@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mnist_accel.checks.trial_runs import Trials, output_of, wait_until
+from mnist_accel.checks.trial_runs import Trials, finish, wait_until
 from mnist_accel.config.settings import EvaluateConfig
 from mnist_accel.files.checkpoint import FOLDER, CheckpointFolder
 from mnist_accel.files.run_record import WEIGHTS_FILE
@@ -18,62 +18,44 @@ LOSS_LIMIT = 0.02
 TERMINATED = 143
 
 
-class _Notices(Observer):
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def notice(self, text: str) -> None:
-        self.texts.append(text)
-
-
 def check(trials: Trials) -> tuple[bool, str, dict[str, Any]]:
-    """Interrupt trainings, resume them, and compare with an uninterrupted one; evaluate the saved weights."""
+    """Kill a training, damage its checkpoint, resume and stop it, resume it, and compare with an uninterrupted one."""
     settings = RUN | {"dataset": trials.dataset}
     whole = trials.train("whole", **settings)
-    figures: dict[str, Any] = {"saved_weights": saved_weights_difference(trials, whole)}
-    processes = {name: start(trials, name, settings) for name in ("killed", "stopped")}
-    killed = CheckpointFolder(trials.folder / "killed" / FOLDER)
-    wait_until(processes["killed"], lambda: len(killed.numbered()) > 1)
-    processes["killed"].kill()
-    processes["killed"].communicate()
-    damage(killed)
-    stopped = CheckpointFolder(trials.folder / "stopped" / FOLDER)
-    wait_until(processes["stopped"], stopped.numbered)
-    processes["stopped"].terminate()
-    output_of(processes["stopped"], TERMINATED)
-    is_damage_named = False
-    for name in processes:
-        notices = _Notices()
-        resumed = trials.train(name, notices, resume="auto", checkpoint_every=4, **settings)
-        is_damage_named |= any("damaged" in text for text in notices.texts)
-        figures[name] = abs(resumed.test_loss / whole.test_loss - 1)
-        figures[f"{name}_same_bits"] = resumed.weights_sha256 == whole.weights_sha256
-    same = figures["killed_same_bits"] and figures["stopped_same_bits"]
-    close = max(figures["killed"], figures["stopped"]) <= LOSS_LIMIT and accelerator_type() is not None
-    passed = (same or close) and figures["saved_weights"] <= LOSS_LIMIT and is_damage_named
-    word = (
-        "the same, bit for bit" if same else f"DIFFERENT: test loss by {max(figures['killed'], figures['stopped']):.1e}"
-    )
+    saved = saved_weights_difference(trials, whole)
+    interrupted = settings | {"checkpoint_every": 4, "resume": "auto"}
+    checkpoints = CheckpointFolder(trials.folder / "interrupted" / FOLDER)
+    killed = trials.start("train", output_dir="interrupted", **interrupted)
+    wait_until(killed, lambda: len(checkpoints.numbered()) > 1)
+    killed.kill()
+    killed.communicate()
+    damaged = damage_newest(checkpoints)
+    stopped = trials.start("train", output_dir="interrupted", **interrupted)
+    wait_until(stopped, lambda: any(number > damaged for number, _ in checkpoints.numbered()))
+    stopped.terminate()
+    _, notices = finish(stopped, TERMINATED)
+    resumed = trials.train("interrupted", **interrupted)
+    is_damage_named = "damaged" in notices
+    same = resumed.weights_sha256 == whole.weights_sha256
+    difference = abs(resumed.test_loss / whole.test_loss - 1)
+    is_close = same or (difference <= LOSS_LIMIT and accelerator_type() is not None)
     summary = (
-        f"weights after SIGKILL and after SIGTERM: {word}; "
+        "weights after SIGKILL and SIGTERM: "
+        f"{'the same, bit for bit' if same else f'DIFFERENT: test loss by {difference:.1e}'}; "
         f"damaged checkpoint {'' if is_damage_named else 'NOT '}noticed; "
-        f"saved weights differ by {figures['saved_weights']:.0e} in test loss (limit {LOSS_LIMIT})"
+        f"saved weights differ by {saved:.0e} in test loss (limit {LOSS_LIMIT})"
     )
-    return passed, summary, figures
+    figures = {"saved_weights": saved, "resumed": difference, "same_bits": same, "damage_noticed": is_damage_named}
+    return is_close and saved <= LOSS_LIMIT and is_damage_named, summary, figures
 
 
-def start(trials: Trials, name: str, settings: dict[str, Any]) -> Any:
-    """A process that trains in the folder `name` with frequent checkpoints."""
-    options = [text for key, value in settings.items() for text in (f"--{key.replace('_', '-')}", value)]
-    return trials.start("train", *options, "--checkpoint-every", 4, "--output-dir", name)
-
-
-def damage(checkpoints: CheckpointFolder) -> None:
-    """Change a bit in the middle of the newest checkpoint."""
-    _, path = checkpoints.numbered()[-1]
+def damage_newest(checkpoints: CheckpointFolder) -> int:
+    """Change a bit in the middle of the newest checkpoint; its number."""
+    number, path = checkpoints.numbered()[-1]
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+    return number
 
 
 def saved_weights_difference(trials: Trials, whole: TrainResult) -> float:

@@ -1,37 +1,71 @@
-"""`mnist-accel diff`: the first difference of two traces, its size, and its usual cause."""
+"""`mnist-accel diff`: the first step and layer in which two traces differ by more than rounding explains.
+
+Each tensor is compared with the tensors that it was computed from, in the order of the computation. Its tolerance
+follows from their measured differences and from the coarser rounding of the two runs, so it grows as they grow.
+docs/certify.md explains the tolerances and names the measurements behind the constants.
+"""
 
 import math
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_accel.checks.trace_comparison import Comparison, compare
-from mnist_accel.training import trace
-from mnist_accel.training.trace import Header
+import numpy as np
+import numpy.typing as npt
 
+from mnist_accel.errors import UserError
+from mnist_accel.training import trace
+from mnist_accel.training.trace import ROUNDING, Header, Step, Summary
+
+CAUSES: dict[str, str] = tomllib.loads(Path(__file__).with_name("explanations.toml").read_text("utf-8"))["causes"]
 IRRELEVANT = {"data_dir", "output_dir", "keep", "resume", "checkpoint_every", "timeout", "max_restarts", "processes"}
 """Settings that change no number."""
-CAUSES = {
-    "samples": "The runs train on other samples: another seed, order, subset or batch size, or another division of "
-    "each batch among the processes.",
-    "labels": "The same samples have other labels: the label files differ, or labels were permuted.",
-    "images": "The same samples give other images: the normalisation, the augmentation or the image files differ.",
-    "weights": "The weight changed between two steps, outside the optimizer: a fault of the memory, or code that "
-    "writes into weights.",
-    "first weights": "The runs start from other weights: another seed, initialisation, network or checkpoint.",
-    "Dropout": "Dropout draws other random numbers. This is expected with another seed, number of processes or kind of "
-    "device. To compare such runs, train both with dropout = 0 in a recipe file.",
-    "BatchNorm": "Batch normalisation takes the statistics of each process's part of a batch. This is expected with "
-    "another number of processes or accumulation steps; otherwise its kernel or its settings differ.",
-    "activations": "The layer computes something else from the same input and weights: another kernel, other settings, "
-    "or a lower precision such as TF32.",
-    "loss": "The same logits and labels give another loss: the loss function or its reduction differs.",
-    "gradients": "The forward pass agrees. The backward pass of this layer or the exchange of gradients differs; a "
-    "ratio of norms like the number of processes means that gradients are summed in place of averaged.",
-    "learning rate": "The learning rate or its schedule differs.",
-    "updates": "Gradients and learning rate agree. The optimizer differs: its kind, its settings, or its moments after "
-    "a resume.",
-}
+
+ROUNDED, SUMMED, STATISTICS = 8, 64, 16384
+"""Rounding errors of a layer: in its precision; in the precision of weights; of the latter, in batch normalisation."""
+LARGEST_GAIN, LEAST_GAIN, GAIN_GROWTH, GAIN_STEPS = 16, 3, 5, 4
+"""A difference is at most its cause times the largest gain; after some steps, times a few of its gains so far."""
+SWITCH, SWITCH_CAUSE = 0.02, 1e-6
+"""One ReLU or maximum that rounding switches changes a gradient by this much; in float64 rounding switches none."""
+KEPT = 1e-11
+"""Weights are those before the last step plus its update; the relative rounding error of their summaries."""
+GROWN_APART = 0.9
+"""Gradients and updates of two runs that have grown apart still have norms of the same order."""
+
+Explanation = Callable[[str, Summary, Summary], tuple[float, float]]
+"""The relative difference that a tensor's inputs give it at gain 1, and that of its rounding."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity of one step in both traces.
+
+    Attributes:
+        layer: the layer or weight, or the name of the quantity.
+        size: norm of the difference divided by the larger norm; for samples, the share that differs.
+        tolerance: the largest size that rounding explains.
+        ratio: norm in the second trace divided by that in the first.
+        is_same: whether the bits are the same.
+    """
+
+    step: int
+    quantity: str
+    layer: str
+    size: float
+    tolerance: float
+    ratio: float
+    is_same: bool
+
+    @property
+    def is_equal(self) -> bool:
+        return not self.size or self.size <= self.tolerance
+
+    @property
+    def place(self) -> str:
+        return self.quantity if self.quantity == self.layer else f"{self.quantity} of {self.layer}"
 
 
 @dataclass(frozen=True)
@@ -42,14 +76,12 @@ class Diff:
         steps: the number of steps compared, up to and with the one that differs.
         difference: the first one that rounding does not explain; None if the traces are equal up to rounding.
         first_bits: the first one of all; None if all bits are the same.
-        largest: the largest one of each quantity.
     """
 
     headers: tuple[Header, Header]
     steps: int
     difference: Comparison | None
     first_bits: Comparison | None
-    largest: dict[str, Comparison]
 
     def as_json(self) -> dict[str, Any]:
         """The values of `--json`; an infinite size is null."""
@@ -61,21 +93,19 @@ class Diff:
 
     def lines(self) -> list[str]:
         """The result for people."""
+        lines = [f"equal up to rounding: {self.steps} steps"]
         if found := self.difference:
             lines = [
-                f"different from step {found.step} on: {_place(found)}",
+                f"different from step {found.step} on: {found.place}",
                 f"relative difference {found.size:.2g}, of which rounding explains {found.tolerance:.2g}; "
                 f"ratio of norms {found.ratio:.4g}",
                 self.usual_cause(found),
             ]
-        else:
-            worst = [f"{found.size:.2g} in {_place(found)} of step {found.step}" for found in self.largest.values()]
-            lines = [f"equal up to rounding: {self.steps} steps", f"largest differences: {', '.join(worst) or 'none'}"]
         if self.first_bits:
-            lines.append(f"the first other bits: step {self.first_bits.step}, {_place(self.first_bits)}")
-        facts = [header.facts for header in self.headers]
-        names = [name for name in facts[0] if name not in IRRELEVANT and facts[0][name] != facts[1].get(name)]
-        return [*lines, *(f"{name}: {facts[0][name]} and {facts[1].get(name)}" for name in names)]
+            lines.append(f"the first other bits: step {self.first_bits.step}, {self.first_bits.place}")
+        one, other = (header.facts for header in self.headers)
+        names = [name for name in one if name not in IRRELEVANT and one[name] != other.get(name)]
+        return [*lines, *(f"{name}: {one[name]} and {other.get(name)}" for name in names)]
 
     def usual_cause(self, found: Comparison) -> str:
         """The usual cause of a difference at this place."""
@@ -93,17 +123,154 @@ def diff_traces(first: Path, second: Path) -> Diff:
         UserError: a file is no trace, or the traces share no step.
     """
     one, other = trace.read(first), trace.read(second)
-    first_bits, largest, steps = None, dict[str, Comparison](), set[int]()
+    first_bits, steps = None, set[int]()
     for found in compare(one, other):
         steps.add(found.step)
-        if not found.is_same:
-            first_bits = first_bits or found
+        first_bits = first_bits or (None if found.is_same else found)
         if not found.is_equal:
-            return Diff((one[0], other[0]), len(steps), found, first_bits, largest)
-        if found.size and (found.quantity not in largest or found.size > largest[found.quantity].size):
-            largest[found.quantity] = found
-    return Diff((one[0], other[0]), len(steps), None, first_bits, largest)
+            return Diff((one[0], other[0]), len(steps), found, first_bits)
+    return Diff((one[0], other[0]), len(steps), None, first_bits)
 
 
-def _place(found: Comparison) -> str:
-    return found.quantity if found.quantity == found.layer else f"{found.quantity} of {found.layer}"
+def compare(first: tuple[Header, list[Step]], second: tuple[Header, list[Step]]) -> Iterator[Comparison]:
+    """Compare the steps that two traces share, in the order of the computation.
+
+    Raises:
+        UserError: they share no step.
+    """
+    others = {step.step: step for step in second[1]}
+    pairs = [(step, others[step.step]) for step in first[1] if step.step in others]
+    if not pairs:
+        raise UserError("the two traces have no step in common", "trace the same steps of both runs")
+    return _Pair(first[0], second[0]).comparisons(pairs)
+
+
+class _Pair:
+    """Two traces, compared step by step.
+
+    Attributes:
+        rounding: the largest relative error of one operation of the forward pass; `fine`, with weights.
+        sizes: the sizes found in this step, by quantity and layer.
+        grown: the largest difference of each gradient so far.
+        gains: the differences of each layer divided by their causes, so far.
+        moved: how far apart the last step has left the projections of each weight.
+    """
+
+    def __init__(self, first: Header, second: Header) -> None:
+        self.rounding = max(ROUNDING[header.facts["precision"]] for header in (first, second))
+        self.fine = max(ROUNDING[header.facts["dtype"]] for header in (first, second))
+        self.layers = first.layers
+        self.statistics = STATISTICS * self.fine * any("BatchNorm" in kind for kind in first.layers.values())
+        self.grown: dict[str, float] = {}
+        self.gains: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        self.moved: dict[str, npt.NDArray[np.float64]] = {}
+
+    def comparisons(self, pairs: list[tuple[Step, Step]]) -> Iterator[Comparison]:
+        for self.a, self.b in pairs:
+            self.sizes: dict[str, dict[str, float]] = {}
+            yield self._samples()
+            yield from self._table("batch", lambda name, *_: (0.0, SUMMED * self.fine * (name == "images")))
+            yield from self._weights()
+            yield from self._table("activations", self._forward)
+            yield self._number("loss", self.a.loss, self.b.loss, self._loss())
+            yield from self._table("gradients", self._backward)
+            for name, size in self.sizes["gradients"].items():
+                self.grown[name] = max(size, self.grown.get(name, 0.0))
+            yield self._number("learning rate", self.a.lr, self.b.lr, KEPT)
+            yield from self._table("updates", self._update)
+
+    def _samples(self) -> Comparison:
+        ours, theirs = self.a.samples, self.b.samples
+        longest = max(len(ours), len(theirs))
+        other = longest - sum(a == b for a, b in zip(ours, theirs, strict=False))
+        ratio = len(theirs) / len(ours)
+        return Comparison(self.a.step, "samples", "samples", other / longest, 0.0, ratio, not other)
+
+    def _number(self, name: str, first: float, second: float, tolerance: float) -> Comparison:
+        summaries = ([number, number**2, number] for number in (first, second))
+        return self._comparison(name, name, tolerance, *summaries)
+
+    def _comparison(self, quantity: str, layer: str, tolerance: float, ours: Summary, theirs: Summary) -> Comparison:
+        size, ratio = difference(ours, theirs), math.sqrt(theirs[1] / ours[1]) if ours[1] else math.inf
+        return Comparison(self.a.step, quantity, layer, size, tolerance, ratio, ours[0] == theirs[0])
+
+    def _table(self, quantity: str, explain: Explanation) -> Iterator[Comparison]:
+        """Compare the layers that both traces have; gradients backwards."""
+        ours, theirs = getattr(self.a, quantity), getattr(self.b, quantity)
+        sizes = self.sizes[quantity] = {}
+        for name in reversed(ours) if quantity == "gradients" else ours:
+            if name in theirs:
+                cause, rounding = explain(name, ours[name], theirs[name])
+                limit = self._gain(quantity, name) * cause
+                if quantity == "gradients" and cause > SWITCH_CAUSE:
+                    limit = max(limit, SWITCH)
+                if min(ours[name][1], theirs[name][1]) < (1 - GROWN_APART) ** 2 * max(ours[name][1], theirs[name][1]):
+                    limit = min(limit, GROWN_APART)
+                found = self._comparison(quantity, name, limit + rounding, ours[name], theirs[name])
+                sizes[name] = found.size
+                if cause > rounding:
+                    self.gains[quantity, name].append(found.size / cause)
+                yield found
+
+    def _gain(self, quantity: str, name: str) -> float:
+        gains = self.gains[quantity, name]
+        is_known = len(gains) >= GAIN_STEPS
+        return min(max(LEAST_GAIN, GAIN_GROWTH * max(gains)), LARGEST_GAIN) if is_known else LARGEST_GAIN
+
+    def _weights(self) -> Iterator[Comparison]:
+        """Compare the weights with those of the step before plus its update; a missing one is a difference of 1."""
+        for name in self.a.weights.keys() ^ self.b.weights.keys():
+            yield Comparison(self.a.step, "weights", name, 1.0, 0.0, math.nan, is_same=False)
+        for found in self._table("weights", lambda *_: (0.0, SUMMED * self.fine if self.a.step == 1 else 2.0)):
+            name = found.layer
+            ours, theirs, update, other = (
+                np.array(table[name][2:]) for table in (self.a.weights, self.b.weights, self.a.updates, self.b.updates)
+            )
+            if name in self.moved:
+                norm = math.sqrt(self.a.weights[name][1]) or 1.0
+                jump = float(np.sqrt(np.mean((ours - theirs - self.moved[name]) ** 2))) / norm
+                yield Comparison(self.a.step, "weights", name, jump, KEPT, found.ratio, found.is_same)
+            else:
+                yield found
+            self.moved[name] = ours - theirs + update - other
+
+    def _forward(self, layer: str, *_: Summary) -> tuple[float, float]:
+        """Activations differ as the layers before and the layer's own weights do."""
+        before, weights = self.sizes["activations"], self.sizes["weights"]
+        is_alone = layer == "logits" and not before  # a compiled network
+        own = [size for name, size in weights.items() if is_alone or name.rpartition(".")[0] == layer]
+        is_normalising = is_alone or "BatchNorm" in self.layers.get(layer, "")
+        rounding = ROUNDED * self.rounding + SUMMED * self.fine + self.statistics * is_normalising
+        return max([*self.sizes["batch"].values(), *before.values(), *own]), rounding
+
+    def _loss(self) -> float:
+        """The cross entropy of one sample changes by at most √2 times the change of its logits."""
+        square = max(step.activations["logits"][1] for step in (self.a, self.b))
+        moved = self.sizes["activations"]["logits"] * math.sqrt(2 * square * len(self.a.samples))
+        return 2 * moved / max(abs(self.a.loss), abs(self.b.loss)) + SUMMED * self.fine
+
+    def _backward(self, _: str, ours: Summary, theirs: Summary) -> tuple[float, float]:
+        """Gradients differ as activations do; and a like share of the units switches its ReLU, hence the root."""
+        total = max(self.a.gradient_norm, self.b.gradient_norm)
+        rounding = 3 * (ROUNDED * self.rounding + SUMMED * self.fine) + 2 * self.rounding * _share(total, ours, theirs)
+        apart = max(self.sizes["activations"].values()) + self.statistics
+        return math.sqrt(apart) + 2 * apart, rounding
+
+    def _update(self, name: str, ours: Summary, theirs: Summary) -> tuple[float, float]:
+        """Adam's first updates are the signs of gradients, hence the root."""
+        weights = math.sqrt(self.a.weights[name][1])
+        return math.sqrt(self.grown[name]), SUMMED * self.fine + 2 * self.fine * _share(weights, ours, theirs)
+
+
+def difference(first: Summary, second: Summary) -> float:
+    """Estimated norm of the difference of two tensors, divided by the larger norm."""
+    if not (math.isfinite(first[1]) and math.isfinite(second[1])):
+        return 0.0 if math.isfinite(first[1]) == math.isfinite(second[1]) else math.inf
+    (small, large) = sorted((math.sqrt(first[1]), math.sqrt(second[1])))
+    apart = math.sqrt(np.mean(np.subtract(first[2:], second[2:]) ** 2))
+    return float(np.clip(apart, large - small, large + small) / large) if large else 0.0
+
+
+def _share(whole: float, ours: Summary, theirs: Summary) -> float:
+    """`whole` divided by the norm of a tensor, which makes its rounding error a relative one."""
+    return whole / (math.sqrt(max(ours[1], theirs[1])) or math.inf)

@@ -1,15 +1,18 @@
 """Short trainings that the sections of a certificate examine, in this process and in processes of their own."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data import named_sets
@@ -20,8 +23,6 @@ from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.training.events import Observer
 from mnist_accel.training.train import TrainResult, run_training
 
-TRAIN_SAMPLES, TEST_SAMPLES = 300, 100
-"""Of the small data set. The training samples leave a short last batch for the batch sizes in use."""
 CHILD_SECONDS = 300
 
 
@@ -48,48 +49,44 @@ class Trials:
         """The largest number of processes to compare; 1 if this machine can run one only."""
         return min(4, gpu_count()) if gpu_count() > 1 else min(2, available_cores())
 
-    @property
+    @cached_property
     def dataset(self) -> str:
-        """A small part of MNIST, as a value of `--dataset`."""
-        path = self.folder / "digits.npz"
-        if not path.exists():
-            mnist = named_sets.load("mnist", self.folder, lambda _: None)
-            train, test = mnist.train, mnist.test
-            np.savez(
-                path,
-                x_train=train.images[:TRAIN_SAMPLES],
-                y_train=train.labels[:TRAIN_SAMPLES],
-                x_test=test.images[:TEST_SAMPLES],
-                y_test=test.labels[:TEST_SAMPLES],
-            )
-        return f"npz:{path}"
+        """A small data set. The training samples leave a short last batch for the batch sizes in use."""
+        return write_digits(self.folder / "digits.npz", train_samples=300)
 
     def train(self, name: str, observer: Observer | None = None, **settings: Any) -> TrainResult:
         """Train in this process, in the folder `name`."""
         config = TrainConfig(output_dir=self.folder / name, **settings)
         return run_training(config, observer or Observer(), StopRequests())[0]
 
-    def recipe(self, name: str, **settings: Any) -> str:
-        """The path of a new recipe file with `settings`."""
-        path = self.folder / f"{name}.toml"
-        path.write_text("".join(f"{key} = {value!r}\n" for key, value in settings.items()).replace("'", '"'))
-        return str(path)
-
-    def start(self, *arguments: object) -> subprocess.Popen[str]:
-        """A command in a process of its own, without the variables of a launcher."""
+    def start(self, command: str, **settings: object) -> subprocess.Popen[str]:
+        """A command with options for `settings` in a process of its own, without the variables of a launcher."""
         launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         environment = {name: value for name, value in os.environ.items() if name not in launcher}
-        command = [sys.executable, "-m", "mnist_accel", *map(str, arguments)]
+        arguments = [sys.executable, "-m", "mnist_accel", command, "--json"]
+        for name, value in settings.items():
+            option = f"--{name.replace('_', '-')}"
+            arguments += [option] * (value is True) if isinstance(value, bool) else [option, str(value)]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(arguments, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, command: str, **settings: object) -> dict[str, Any]:
+        """The JSON object that a command prints. Raises LaunchError if it fails."""
+        return dict(json.loads(finish(self.start(command, **settings))[0].splitlines()[-1]))
 
 
-def output_of(process: subprocess.Popen[str], code: int = 0) -> str:
-    """The output of a process that must end with the exit code `code`.
+def write_digits(path: Path, train_samples: int) -> str:
+    """Write the first digits of MNIST and 100 test digits; the file as a value of `--dataset`."""
+    mnist = named_sets.load("mnist", path.parent, lambda _: None)
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for part, digits, count in (("train", mnist.train, train_samples), ("test", mnist.test, 100)):
+        arrays |= {f"x_{part}": digits.images[:count], f"y_{part}": digits.labels[:count]}
+    np.savez(path, **arrays)
+    return f"npz:{path}"
 
-    Raises:
-        LaunchError: it ends with another one.
-    """
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    """Stdout and stderr of a process. Raises LaunchError if it ends with another exit code than `code`."""
     try:
         output, errors = process.communicate(timeout=CHILD_SECONDS)
     finally:
@@ -97,7 +94,7 @@ def output_of(process: subprocess.Popen[str], code: int = 0) -> str:
     if process.returncode != code:
         reason = printable((errors.splitlines() or ["no message"])[-1])
         raise LaunchError(f"a process ended with exit code {process.returncode} instead of {code}: {reason}")
-    return output
+    return output, errors
 
 
 def wait_until(process: subprocess.Popen[str], condition: Callable[[], object]) -> None:

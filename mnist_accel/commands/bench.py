@@ -19,8 +19,8 @@ def bench(
     """Measure how fast this machine trains, in images per second. Takes minutes.
 
     Each candidate runs in a process of its own, in turn with the default: this package's loop (with progress, metrics
-    and checkpoints) by precision and number of processes, a hand-written loop, and the usual tutorial script. The
-    images are random. The peak is the measured speed of large matrix products.
+    and checkpoints) by precision and number of processes, a hand-written loop, and the usual tutorial script. The peak
+    is the measured speed of large matrix products.
 
     For example:
       mnist-accel bench

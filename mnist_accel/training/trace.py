@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from torch import Tensor
 
 from mnist_accel import speed
 from mnist_accel.errors import UserError, printable
@@ -26,11 +26,7 @@ from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.training.events import Observer, RunFacts
 from mnist_accel.training.setup import Setup
 
-FORMAT_VERSION = 1
-PROJECTIONS = 32
-LARGEST_TRACE = 2**28
-INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""By size in bytes; serve to read bit patterns."""
+FORMAT_VERSION, PROJECTIONS, LARGEST_TRACE = 1, 32, 2**28
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
 """The largest relative rounding error of one operation, by precision."""
 
@@ -38,12 +34,7 @@ Summary = list[int | float]
 
 
 class Header(BaseModel):
-    """The facts of a traced run.
-
-    Attributes:
-        facts: the settings, and the hardware and versions that decide rounding; `precision` is a key of `ROUNDING`.
-        layers: the class of each layer by name.
-    """
+    """A run's settings, hardware, versions and `precision` (a key of `ROUNDING`); the class of each layer by name."""
 
     format_version: int
     facts: dict[str, Any]
@@ -66,7 +57,7 @@ class Step(BaseModel):
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
-    step: int
+    step: int = 0
     samples: list[int] = []
     loss: float = 0.0
     lr: float = 0.0
@@ -90,7 +81,7 @@ def summary(values: Tensor, rows: Tensor) -> Summary:
     values = values.detach()
     values = (values.to_dense() if values.is_mkldnn else values).cpu()
     values = values.reshape(len(values), math.prod(values.shape[1:])).contiguous()
-    checksum = values.view(INTEGERS[values.element_size()]).sum(dtype=torch.int64)
+    checksum = values.view(getattr(torch, f"int{8 * values.element_size()}")).sum(dtype=torch.int64)
     values = values.double()
     projections = (values @ signs(values.shape[1], 1) * rows).sum(dim=0)
     return [int(checksum), float(values.square().sum()), *projections.tolist()]
@@ -120,27 +111,24 @@ class Tracer(Observer):
         hardware.together(lambda: atomic.require_writable(self.path.parent, "--trace") if hardware.is_main else None)
         setup.replay = speed.call  # hooks do not hear a replay
         self.setup, self.parameters = setup, dict(setup.module.named_parameters())
-        optimizer = getattr(setup.optimizer, "optimizer", setup.optimizer)  # fp16's is wrapped
-        self.hooks = [optimizer.register_step_pre_hook(lambda *_: self._gradients())]
         self.gather = setup.train_data.batch
         setup.train_data.batch = self._batch  # type: ignore[method-assign]
-        self.hooks += [
+        optimizer = getattr(setup.optimizer, "optimizer", setup.optimizer)  # fp16's is wrapped
+        self.hooks = [
+            optimizer.register_step_pre_hook(lambda *_: self._gradients()),
             setup.model.register_forward_pre_hook(lambda _, images: self._add("batch", "images", *images)),
-            setup.model.register_forward_hook(self._activation("logits")),
+            setup.model.register_forward_hook(lambda *values: self._activation("logits", values[-1])),
         ]
         for name, module in setup.module.named_modules():
             if not hardware.compiled and not any(module.children()):  # compiled layers cannot be observed
-                self.hooks.append(module.register_forward_hook(self._activation(name)))
+                hook = functools.partial(lambda name, *values: self._activation(name, values[-1]), name)
+                self.hooks.append(module.register_forward_hook(hook))
 
     def run_started(self, facts: RunFacts) -> None:
-        hardware, names = self.setup.hardware, ("device_name", "threads", "world_size", "exchange")
-        known = {name: getattr(facts, name) for name in names} | run_record.versions()
+        known = {name: getattr(facts, name) for name in ("device_name", "threads", "world_size", "exchange")}
+        known |= {"precision": precision(self.setup.hardware, self.setup.config.dtype)} | run_record.versions()
         layers = {name: type(layer).__name__.lstrip("_") for name, layer in self.setup.module.named_modules()}
-        header = Header(
-            format_version=FORMAT_VERSION,
-            facts=dict(facts.settings) | known | {"precision": precision(hardware, self.setup.config.dtype)},
-            layers=layers,
-        )
+        header = Header(format_version=FORMAT_VERSION, facts=dict(facts.settings) | known, layers=layers)
         self.lines.append(header.model_dump_json())
 
     def epoch_started(self, epoch: int, step: int) -> None:  # noqa: ARG002
@@ -154,8 +142,7 @@ class Tracer(Observer):
         current.loss, current.lr = float(sums[0, step]), float(self.setup.optimizer.param_groups[0]["lr"])
         current.updates = self._of_parameters(lambda name, value: value.cpu().double() - self.before[name])
         self.current = None
-        whole = merged(hardware.gather((current, self.parts)))
-        self.lines.append(whole.model_dump_json())
+        self.lines.append(merged(hardware.gather((current, self.parts))).model_dump_json())
         content = "".join(f"{line}\n" for line in self.lines).encode()
         hardware.together(lambda: atomic.write_whole(self.path, content) if hardware.is_main else None)
         self.steps_left -= 1
@@ -168,10 +155,8 @@ class Tracer(Observer):
         """Gather a part of a batch, as `InputPipeline.batch` does. The first part of a step begins its record."""
         assert isinstance(indices, Tensor)
         if self.current is None:
-            self.current, self.parts = Step(step=0), []
-            self.before = {
-                name: value.detach().to("cpu", torch.float64, copy=True) for name, value in self.parameters.items()
-            }
+            self.current, self.parts = Step(), list[list[int]]()
+            self.before = {name: value.detach().cpu().double().clone() for name, value in self.parameters.items()}
             self.current.weights = self._of_parameters(lambda _, value: value)
         self.parts.append(indices.tolist())
         self.rows = signs(len(self.setup.train_data), 2)[indices.cpu()]
@@ -179,12 +164,9 @@ class Tracer(Observer):
         self._add("batch", "labels", labels)
         return images, labels
 
-    def _activation(self, name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and len(output) == len(self.rows):
-                self._add("activations", name, output)
-
-        return hook
+    def _activation(self, name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and len(output) == len(self.rows):
+            self._add("activations", name, output)
 
     def _add(self, table: str, name: str, values: Tensor) -> None:
         """Add a part of a batch. Outside of a traced step, as in an evaluation, this does nothing."""
@@ -205,21 +187,16 @@ class Tracer(Observer):
         return {name: summary(value(name, parameter)[None], one) for name, parameter in self.parameters.items()}
 
 
-def merged(parts: list[tuple[Step, list[list[int]]]]) -> Step:
+def merged(of_ranks: list[tuple[Step, list[list[int]]]]) -> Step:
     """One step from those of all processes, each with its samples by accumulation step."""
-    whole, _ = parts[0]
-    whole.samples = [
-        sample
-        for of_ranks in zip(*(samples for _, samples in parts), strict=True)
-        for part in of_ranks
-        for sample in part
-    ]
+    (whole, _), *others = of_ranks
+    parts = zip(*(samples for _, samples in of_ranks), strict=True)
+    whole.samples = [sample for part in parts for of_rank in part for sample in of_rank]
     whole.gradient_norm = math.sqrt(sum(values[1] for values in whole.gradients.values()))
-    for other, _ in parts[1:]:
+    for other, _ in others:
         whole.loss += other.loss
         for table, found in ((whole.batch, other.batch), (whole.activations, other.activations)):
-            for name, values in found.items():
-                table[name] = added(table[name], values)
+            table |= {name: added(table[name], values) for name, values in found.items()}
     return whole
 
 
@@ -231,11 +208,7 @@ def precision(hardware: Hardware, dtype: str) -> str:
 
 
 def read(path: Path) -> tuple[Header, list[Step]]:
-    """A trace and its header.
-
-    Raises:
-        UserError: there is no such file, or it is no trace of this version.
-    """
+    """A trace and its header. Raises UserError if there is no such file, or it is no trace of this version."""
     try:
         first, *lines = read_limited(path, LARGEST_TRACE).splitlines()
         header = Header.model_validate_json(first)

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ from mnist_accel.commands.certify import certify as command
 from tests.conftest import Run
 
 
-def sections_of(folder: Path, *checks: Callable[[Trials], Any]) -> list[certify.Section]:
+def sections_of(folder: Path, **checks: certify.Check) -> list[certify.Section]:
     """The sections of a certificate that consists of `checks`."""
     trials = Trials(folder, seeds=1, first_seed=0, burn_in_seconds=0, is_quick=True)
-    table = {f"section {number}": (check, "do this") for number, check in enumerate(checks, 1)}
-    return list(certify.certify(trials, lambda _: nullcontext(), table))
+    return list(certify.certify(trials, lambda _: nullcontext(), checks))
 
 
 def passing(_: Trials) -> tuple[bool, str, dict[str, Any]]:
@@ -49,16 +47,16 @@ def test_a_sound_machine_gets_a_certificate(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_failed_section_is_named_with_advice(tmp_path: Path) -> None:
-    sections = sections_of(tmp_path, passing, failing)
+    sections = sections_of(tmp_path, arithmetic=passing, repeatability=failing)
     content = certify.certificate(sections)
     assert not content["passed"]
-    assert certify.verdict(content) == "This machine FAILS: section 2."
+    assert certify.verdict(content) == "This machine FAILS: repeatability."
     assert "wrong by 2" in str(sections[1].as_line())
-    assert "do this" in str(sections[1].as_line())
+    assert "test the memory" in str(sections[1].as_line())
 
 
 def test_a_section_that_ends_with_an_error_has_failed_and_the_others_go_on(tmp_path: Path) -> None:
-    sections = sections_of(tmp_path, ending_in_an_error, passing)
+    sections = sections_of(tmp_path, arithmetic=ending_in_an_error, processes=passing)
     assert [section.passed for section in sections] == [False, True]
     assert "not counted exactly once" in sections[0].summary
     assert not list(tmp_path.iterdir())
@@ -69,12 +67,12 @@ def test_a_failed_certificate_is_exit_code_1_when_it_is_checked(
 ) -> None:
     for name, check in (("good", passing), ("bad", failing)):
         (tmp_path / name).mkdir()
-        certify.write(certify.certificate(sections_of(tmp_path, check)), tmp_path / name)
+        certify.write(certify.certificate(sections_of(tmp_path, processes=check)), tmp_path / name)
     good, bad = (tmp_path / name / "certificate.json" for name in ("good", "bad"))
     assert command(check=[good]) == 0
     assert command(check=[good, bad], json=True) == 1
     differences = json.loads(capsys.readouterr().out.splitlines()[-1])["differences"]
-    assert differences == {"section 1": ["pass: as it should be", "FAIL: wrong by 2"]}
+    assert differences == {"processes": ["pass: as it should be", "FAIL: wrong by 2"]}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from mnist_accel import TrainConfig, train
-from mnist_accel.checks.trace_comparison import compare
-from mnist_accel.checks.trace_diff import diff_traces
+from mnist_accel.checks.trace_diff import compare, diff_traces
 from mnist_accel.errors import UserError
 from mnist_accel.training import trace
 from scripts.trace_differences import KINDS, PLANTS, STEP, place, traced, traced_by_two

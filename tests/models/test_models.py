@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_accel.checks import baselines
+from mnist_accel.checks.bench_worker import plain_cnn
 from mnist_accel.config.settings import MODELS
 from mnist_accel.errors import WeightsError
 from mnist_accel.models import architectures as models
@@ -24,7 +24,7 @@ def test_the_names_that_the_settings_know_are_those_that_there_are() -> None:
 
 def test_the_cnn_is_the_same_function_as_the_one_written_by_hand() -> None:
     torch.manual_seed(0)
-    ours, plain = models.build("cnn").double(), baselines.plain_cnn().double().eval()
+    ours, plain = models.build("cnn").double(), plain_cnn().double().eval()
     plain.load_state_dict(dict(zip(plain.state_dict(), ours.state_dict().values(), strict=True)))
     images = torch.randn(8, 1, 28, 28, dtype=torch.float64)
     assert torch.equal(ours(images), plain(images))

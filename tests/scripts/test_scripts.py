@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import clean_environment
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-LIBRARIES = ("generated_docs.py", "picture_scenes.py")
+LIBRARIES = ("faults.py", "generated_docs.py", "picture_scenes.py")
 
 
 def run(name: str, *arguments: str) -> dict[str, Any]:
