@@ -164,9 +164,9 @@ def only_first_rank(mean: Any) -> Any:
     return lambda loss, *sizes: mean(loss, *sizes) * (os.environ.get("RANK", "0") == "0")
 
 
-def only_fp32(choose: Any) -> Any:
-    """Where the user asks for no precision, this machine chooses fp32."""
-    return lambda wanted, *rest: choose("no" if wanted == "auto" else wanted, *rest)
+def always(precision: str) -> Callable[[Any], Any]:
+    """Where the user asks for no precision, this machine chooses `precision`."""
+    return lambda choose: lambda wanted, *rest: choose(precision if wanted == "auto" else wanted, *rest)
 
 
 FAULTS: dict[str, Change] = {
@@ -213,13 +213,13 @@ FAULTS: dict[str, Change] = {
     "evaluation misses the last sample": ("training.metrics", "predict_dataset", last_sample_missed),
     "test labels shuffled": ("data.datasets", "load", permuted_labels("test", 1.0)),
 }
-FP32: Change = ("hardware.precision", "choose_precision", only_fp32)
+FP32, BF16 = (("hardware.precision", "choose_precision", always(precision)) for precision in ("no", "bf16"))
 ONE_CORE: Change = ("hardware.cores", "available_cores", lambda _: lambda: 1)
 HEALTHY: dict[str, tuple[Change, ...]] = {
-    "healthy": (),
     "healthy, fp32": (FP32,),
-    "healthy, 1 process": (ONE_CORE,),
+    "healthy, bf16": (BF16,),
     "healthy, fp32, 1 process": (FP32, ONE_CORE),
+    "healthy, bf16, 1 process": (BF16, ONE_CORE),
 }
 
 

@@ -70,8 +70,10 @@ def bursts(candidate: Candidate, dataset: str, folder: Path) -> Generator[float]
         processes = [stack.enter_context(ProcessPoolExecutor(1, context)) for _ in range(candidate.processes)]
         while True:
             try:
-                run = (burst, candidate, dataset, port, folder / str(port))
-                answers = [process.submit(*run, rank) for rank, process in enumerate(processes)]
+                answers = [
+                    process.submit(burst, candidate, dataset, port, folder / str(port), rank)
+                    for rank, process in enumerate(processes)
+                ]
                 speed = min(answer.result() for answer in as_completed(answers))
             except Exception as error:
                 raise LaunchError(f"{type(error).__name__}: {error}") from error

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data import named_sets
@@ -23,7 +22,7 @@ from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.training.events import Observer
 from mnist_accel.training.train import TrainResult, run_training
 
-CHILD_SECONDS = 300
+CHILD_SECONDS, TEST_SAMPLES = 300, 100
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,16 @@ class Trials:
 
 
 def write_digits(path: Path, train_samples: int) -> str:
-    """Write the first digits of MNIST and 100 test digits; the file as a value of `--dataset`."""
+    """Write the first training and test digits of MNIST; the file as a value of `--dataset`."""
     mnist = named_sets.load("mnist", path.parent, lambda _: None)
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for part, digits, count in (("train", mnist.train, train_samples), ("test", mnist.test, 100)):
-        arrays |= {f"x_{part}": digits.images[:count], f"y_{part}": digits.labels[:count]}
-    np.savez(path, **arrays)
+    train, test, count = mnist.train, mnist.test, train_samples
+    np.savez(
+        path,
+        x_train=train.images[:count],
+        y_train=train.labels[:count],
+        x_test=test.images[:TEST_SAMPLES],
+        y_test=test.labels[:TEST_SAMPLES],
+    )
     return f"npz:{path}"
 
 

@@ -10,6 +10,7 @@ from mnist_accel.checks import certify, convergence
 from mnist_accel.checks.arithmetic import reference
 from mnist_accel.checks.trial_runs import Trials
 from mnist_accel.commands.certify import certify as command
+from mnist_accel.hardware.signals import StoppedError
 from tests.conftest import Run
 
 
@@ -59,6 +60,16 @@ def test_a_section_that_ends_with_an_error_has_failed_and_the_others_go_on(tmp_p
     sections = sections_of(tmp_path, arithmetic=ending_in_an_error, processes=passing)
     assert [section.passed for section in sections] == [False, True]
     assert "not counted exactly once" in sections[0].summary
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_stops_the_certificate(tmp_path: Path) -> None:
+    def stopped(_: Trials) -> tuple[bool, str, dict[str, Any]]:
+        raise StoppedError(15, "stopped by SIGTERM after step 68", "continue with --resume auto")
+
+    with pytest.raises(StoppedError, match="without a certificate") as error:
+        sections_of(tmp_path, arithmetic=stopped, processes=passing)
+    assert error.value.exit_code == 143
     assert not list(tmp_path.iterdir())
 
 
