@@ -183,7 +183,7 @@ FAULTS: dict[str, Change] = {
         lambda _: lambda samples, *_: __import__("numpy").arange(samples),
     ),
     "gradient summed instead of averaged": (
-        "training.bad_numbers",
+        "training.loop",
         "mean_for_all_processes",
         lambda _: lambda loss, *_: loss,
     ),
@@ -192,7 +192,7 @@ FAULTS: dict[str, Change] = {
         "local_slices",
         lambda old: lambda batch, _, *rest: old(batch, 0, *rest),
     ),
-    "one rank's gradients are not exchanged": ("training.bad_numbers", "mean_for_all_processes", only_first_rank),
+    "one rank's gradients are not exchanged": ("training.loop", "mean_for_all_processes", only_first_rank),
     "dropout 0.6 for 0.5": (
         "models.architectures",
         "Dropout.__init__",
