@@ -64,8 +64,7 @@ def test_a_failing_default_is_an_error_with_the_reason() -> None:
         measure([default])
 
 
-def test_the_operations_of_a_training_image_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "MATRIX_SIDE", 64)
+def test_the_operations_of_a_training_image_are_counted() -> None:
     facts = machine_facts("cnn", candidates(TrainConfig(cpu=True)))
     assert facts["flop_per_image"] == pytest.approx(61.0e6, rel=0.01)  # forward and backward
     assert facts["matrix_flop_per_second"]["no"] > 0
@@ -77,7 +76,6 @@ def test_the_command_prints_results_and_failures_on_stdout(
     default = short(candidates(TrainConfig(cpu=True))[0])
     refused = dataclasses.replace(default, title="refused", recipe="no-such-recipe")
     monkeypatch.setattr(bench, "candidates", lambda _: [default, refused])
-    monkeypatch.setattr(bench, "MATRIX_SIDE", 64)
     assert command(rounds=1, cpu=True) == 0
     captured = capsys.readouterr()
     first, second = captured.out.splitlines()
