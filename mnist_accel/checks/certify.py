@@ -122,7 +122,7 @@ def read(path: Path) -> dict[str, Any]:
         [content[key] for key in ("passed", "sections", "machine", "versions", "time")]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}", "name a certificate.json") from error
-    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not a certificate", "name a certificate.json that certify has written") from error
     if recorded != _sha256(content):
         raise UserError(f"{path}: this certificate was changed after it was made (SHA-256 differs)", "make it again")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mnist_accel.data.digits import DataSet, Digits, hold_out
 from mnist_accel.errors import DataError, printable
-from mnist_accel.files.untrusted import read_limited
+from mnist_accel.files.untrusted import most_unpacked, read_limited
 
 LARGEST_FILE = 2**31
 """Bytes."""
@@ -53,11 +53,15 @@ def load_npz(name: str, path: Path) -> DataSet:
     """
     content = _read(name, path)
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > most_unpacked(len(content)):
+                raise ValueError("it unpacks to more than 100 times its size")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            train, test = (_digits(name, arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test"))
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+            found = [(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
+    except Exception as error:  # NumPy raises almost any type on a damaged file
         reason = printable(error, 120)
         raise DataError(f"{name}: no arrays x_train, y_train, x_test and y_test can be read ({reason})") from error
+    train, test = (_digits(name, images, labels) for images, labels in found)
     return _data_set(name, path, train, test, content)
 
 

@@ -5,6 +5,11 @@ import stat
 from pathlib import Path
 
 
+def most_unpacked(packed: int) -> int:
+    """The bytes to which a file of `packed` bytes may unpack. Pictures of digits have 5 times the size, bombs 1,000."""
+    return max(2**28, 100 * packed)
+
+
 def read_limited(path: Path, limit: int) -> bytes:
     """The content of a file. Raises OSError if it is missing, more than `limit` bytes, or a device, FIFO or folder."""
     try:

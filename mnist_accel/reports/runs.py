@@ -66,7 +66,7 @@ class Run:
             if not math.isfinite(run.seed + run.test_accuracy + run.test_loss + history[-1].epoch):
                 raise ValueError("a figure is infinite or not a number")
             return run
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{folder}: not a whole run ({printable(reason, 100)})", "train it again") from error
 
