@@ -1,48 +1,42 @@
 """Train on simulated hosts that die, freeze and join, and compare the losses with those of an uninterrupted run.
 
-    sudo python scripts/elastic_hosts.py --scenarios 50
+    sudo python scripts/elastic_hosts.py --scenarios 50 --results elastic.jsonl
 
 The hosts are Linux network and process namespaces on one machine, joined by a bridge; they share the output folder.
 Each has its own torchrun (`--nnodes 1:4`). A scenario starts two or three hosts. Then one or two events follow at
-random times: a host is killed or frozen, another one is added, or all are killed and start again, as after the death of
-the host at which they meet. The run must end by itself with the float64 losses of an uninterrupted run, equal in 12
-digits, so that each sample was trained on once per epoch.
+random times: a host is killed or frozen, another one is added, or the first one, at which all meet, is killed; then the
+others must leave by themselves, and start again without it. The run must end by itself with the float64 losses of an
+uninterrupted run, equal in 12 digits, so that each sample was trained on once per epoch.
 
-Needs root and iproute2. Prints a line of JSON for each scenario; the exit code is 1 if any differs. `--first N`
-continues at number N.
+Needs root and iproute2. With `--results`, each scenario becomes a line of JSON there, and a later call continues. The
+last line of stdout is a JSON object about all scenarios; the exit code is 1 if any differs.
 """
 
 import argparse
 import json
 import os
 import random
+import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
+
+from scripts.evidence import Evidence, add_options, small_mnist
 
 HOSTS, MOST_HOSTS = 6, 4
 """A host that joins has a new address: to torchrun, the same address and process number are the dead launcher."""
 NETWORK, PORT = "10.231.77", 29577
 LIMIT_SECONDS = 240
-EVENTS = ("kill", "freeze", "add", "restart all")
-RUN: tuple[str, ...] = (
-    "train",
-    "--train-samples",
-    "800",
-    "--epochs",
-    "3",
-    "--batch-size",
-    "40",
-    "--threads",
-    "1",
-    "--cpu",
-)
-RUN += ("--checkpoint-every", "2", "--timeout", "10", "--resume", "auto")
+EVENTS = ("kill", "freeze", "add", "kill first")
+RUN: tuple[str, ...] = ("train", "--train-samples", "800", "--epochs", "3", "--batch-size", "40", "--threads", "1")
+RUN += ("--cpu", "--checkpoint-every", "2", "--timeout", "10", "--resume", "auto")
 DIGITS = 1e-12
 
 
@@ -52,16 +46,21 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder, self.output = folder, folder / "run"
         self.launchers: dict[int, subprocess.Popen[bytes]] = {}
-        self.round = self.used = 0
+        self.frozen: set[int] = set()
+        self.round = self.used = self.first = 0
         recipe = folder / "float64.toml"
         recipe.write_text('dtype = "float64"\ndropout = 0.0\nmodel = "small-cnn"\n')
-        self.command = ["-m", "mnist_accel", *RUN, "--recipe", str(recipe), "--output-dir", str(self.output)]
+        data = small_mnist(folder / "mnist")
+        self.command = ["-m", "mnist_accel", *RUN, "--dataset", data, "--recipe", str(recipe)]
+        self.command += ["--output-dir", str(self.output)]
 
     def start(self, host: int) -> None:
         """Start torchrun on a host, in process and network namespaces of its own."""
         self.used = max(self.used, host + 1)
-        meeting = f"last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=3,is_host={int(host == 0)}"
-        endpoint = f"{NETWORK}.1:{PORT + self.round}"
+        meeting = (
+            f"is_host={int(host == self.first)},last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=3"
+        )
+        endpoint = f"{NETWORK}.{self.first + 1}:{PORT + self.round}"
         launcher = ["-m", "torch.distributed.run", "--nnodes", f"1:{MOST_HOSTS}", "--max-restarts", "20"]
         launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", str(self.round)]
         launcher += ["--rdzv-conf", meeting, "--local-addr", f"{NETWORK}.{host + 1}"]
@@ -79,6 +78,21 @@ class Cluster:
             process.send_signal(number)
         if number == signal.SIGKILL:
             self.launchers.pop(host).wait()
+        else:
+            self.frozen.add(host)
+
+    def start_again_without_first(self) -> None:
+        """Kill the first host, wait until the others have left by themselves, and start them again."""
+        for host in [self.first, *self.frozen]:  # a frozen host cannot leave
+            self.send(host, signal.SIGKILL)
+        self.frozen.clear()
+        others = sorted(self.launchers) or [self.used]
+        for launcher in self.launchers.values():
+            launcher.wait(LIMIT_SECONDS)
+        self.launchers.clear()
+        self.round, self.first = self.round + 1, others[0]
+        for host in others:
+            self.start(host)
 
     def kill_all(self) -> None:
         """End all hosts."""
@@ -134,21 +148,17 @@ def disconnect_hosts() -> None:
 
 def happen(event: str, cluster: Cluster, generator: random.Random) -> str:
     """Let an event happen; what happened, or "" where the event is not possible."""
-    others = [host for host in cluster.launchers if host != 0]
+    others = sorted(set(cluster.launchers) - cluster.frozen - {cluster.first})
     if event in ("kill", "freeze") and others:
         host = generator.choice(others)
         cluster.send(host, signal.SIGKILL if event == "kill" else signal.SIGSTOP)
         return f"{event} host {host}"
-    if event == "add" and len(cluster.launchers) < MOST_HOSTS:
+    if event == "add" and len(cluster.launchers) < MOST_HOSTS and cluster.used < HOSTS:
         cluster.start(cluster.used)
         return f"add host {cluster.used - 1}"
-    if event == "restart all":
-        count = len(cluster.launchers)
-        cluster.kill_all()
-        cluster.round += 1
-        for host in range(count):
-            cluster.start(host)
-        return f"restart {count} hosts"
+    if event == "kill first":
+        cluster.start_again_without_first()
+        return "kill the first host"
     return ""
 
 
@@ -165,17 +175,18 @@ def scenario(number: int, seed: int, expected: list[float]) -> dict[str, object]
                 cluster.wait_for_steps(cluster.steps() + 2 + 2 * generator.randrange(5))
                 if cluster.is_finished():
                     break
+                began, steps = time.monotonic(), cluster.steps()
                 if what := happen(generator.choice(EVENTS), cluster, generator):
-                    seconds = cluster.wait_for_steps(cluster.steps() + 2)
-                    happened.append({"event": what, "seconds_to_next_step": round(seconds, 1)})
+                    cluster.wait_for_steps(steps + 2)
+                    happened.append({"event": what, "seconds_to_next_step": round(time.monotonic() - began, 1)})
             cluster.wait_for_steps(sys.maxsize)
             same = agrees(losses(cluster.output), expected)
-        except TimeoutError as problem:
+        except (TimeoutError, subprocess.TimeoutExpired) as problem:
             same, error = False, str(problem)
         finally:
             cluster.kill_all()
         log = "" if same else "\n".join(path.read_text()[-3000:] for path in sorted(Path(scratch).glob("host-*.log")))
-    found: dict[str, object] = {"scenario": number, "hosts": hosts, "events": happened, "same_losses": same}
+    found: dict[str, object] = {"hosts": hosts, "events": happened, "same_losses": same}
     return found if same else found | {"error": error, "log": log}
 
 
@@ -192,30 +203,41 @@ def agrees(found: list[float], expected: list[float]) -> bool:
     )
 
 
+def summary(scenarios: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of all scenarios: how many agree, and for each event the seconds until the next new step."""
+    seconds: dict[str, list[float]] = {}
+    for one in scenarios:
+        for event in one["events"]:
+            seconds.setdefault(re.sub(r" host \d+$", "", event["event"]), []).append(event["seconds_to_next_step"])
+    table = {
+        event: {"n": len(found), "median": statistics.median(found), "lowest": min(found), "highest": max(found)}
+        for event, found in seconds.items()
+    }
+    same = sum(bool(one["same_losses"]) for one in scenarios)
+    return {"scenarios": len(scenarios), "same_losses": same, "seconds_to_next_step": table}
+
+
 def main() -> None:
     """Create the hosts, run the scenarios, and remove the hosts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenarios", type=int, default=50)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenarios", type=int, default=50, help="scenarios to add")
+    add_options(parser)
     options = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("network namespaces need root: sudo python scripts/elastic_hosts.py")
-    agreed = 0
+    evidence = Evidence(options.results)
     with tempfile.TemporaryDirectory() as scratch:
         whole = Cluster(Path(scratch))
         subprocess.run([sys.executable, *whole.command, "--quiet"], check=True)
         expected = losses(whole.output)
     try:
         connect_hosts()
-        for number in range(options.first, options.first + options.scenarios):
-            found = scenario(number, options.seed, expected)
-            agreed += bool(found["same_losses"])
-            print(json.dumps(found), flush=True)
+        for number in evidence.numbers(options.scenarios, options.minutes):
+            evidence.add(trial=number, **scenario(number, options.seed, expected))
     finally:
         disconnect_hosts()
-    print(json.dumps({"scenarios": options.scenarios, "same_losses": agreed}))
-    raise SystemExit(agreed != options.scenarios)
+    print(json.dumps(found := summary(evidence.trials())))
+    raise SystemExit(found["same_losses"] != found["scenarios"])
 
 
 if __name__ == "__main__":

@@ -1,309 +1,323 @@
-"""Read damaged and hostile files of every kind; each must be refused with a clear error, or read correctly.
+"""Read damaged and hostile files of every kind; each must be refused with a clear error, or read.
 
-    python scripts/fuzz.py --inputs 2500
+    python scripts/fuzz.py --inputs 10000 --results fuzz.jsonl
 
-Good files are damaged: flipped bits, missing, doubled or overwritten pieces, values of wrong types, hostile pickles,
-archives that unpack to gigabytes. Each input must be refused with a UserError (no other exception), or be read. Weights
-must then have their original values. A hostile input creates a file if its code runs. No input may change on the disk,
-and the peak memory of the process must stay below 2 GB. Prints one JSON object; exit code 1 after a failure.
+The files come from grammars of their formats (scripts/fuzz_formats.py) and from damage to good files. Each must be
+refused with a UserError (no other exception), or be read; weights must then have their original values. A hostile file
+creates a file if its code runs. No input may change on the disk, none may take longer than 10 s of the processor, and
+the memory of the process must stay below 1 GB.
+
+The inputs are made in blocks of 100. With `--results`, each block becomes a line of JSON there, and a later call
+continues. The last line of stdout is a JSON object about all blocks; exit code 1 after a failure.
 """
 
 import argparse
-import copy
-import gzip
-import io
+import faulthandler
 import json
-import os
-import pickle
 import random
-import struct
 import sys
 import tempfile
+import time
 import traceback
-import zipfile
+import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import safetensors.torch
 import torch
 
-import mnist_accel.config
+from mnist_accel.checks import certify
+from mnist_accel.config import recipe
 from mnist_accel.config.settings import EvaluateConfig, TrainConfig
-from mnist_accel.data import datasets as data
-from mnist_accel.data import digits, idx, named_sets
+from mnist_accel.data import array_files, datasets, digits, idx, named_sets
 from mnist_accel.errors import UserError
-from mnist_accel.files import checkpoint, weights
-from mnist_accel.files import run_record as runlog
+from mnist_accel.files import checkpoint, exported, weights
 from mnist_accel.hardware.accelerator import start_hardware
 from mnist_accel.hardware.signals import StopRequests
-from mnist_accel.models import architectures as models
 from mnist_accel.models import classifier
-from mnist_accel.training import evaluate as evaluation
-from mnist_accel.training import state
-from mnist_accel.training.events import Observer
+from mnist_accel.pictures import predict
+from mnist_accel.reports.runs import Run
+from mnist_accel.training import evaluate, state, trace
+from mnist_accel.training.events import EpochRecord, Observer
 from mnist_accel.training.guard import Guard
 from mnist_accel.training.loop import train_epoch
-from mnist_accel.training.setup import Progress, prepare
+from mnist_accel.training.setup import Progress, Setup, prepare
+from scripts import fuzz_formats as formats
+from scripts.evidence import Evidence, add_options
 
-MEMORY_LIMIT = 2 * 2**20
-"""kB."""
-WRONG: tuple[Any, ...] = (
-    None,
-    True,
-    -1,
-    2**70,
-    float("nan"),
-    "",
-    "x" * 10_000,
-    [],
-    {},
-    [1],
-    {"a": 1},
-    torch.zeros(1),
-    torch.zeros(0, 3),
-)
-Case = tuple[str, Callable[[], object]]
+BLOCK, MEMORY_LIMIT_MB, SECONDS_LIMIT = 100, 1000, 10.0
+RECIPE_KEYS = ("model", "epochs", "batch_size", "lr", "dropout", "schedule", "warmup", "seed", "dtype", "rotation")
 
 
-def saved(value: object) -> bytes:
-    """The bytes of a file of torch.save."""
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
+@dataclass(frozen=True)
+class Good:
+    """Good files, and what reading them needs."""
+
+    training: Setup
+    who: state.Facts
+    tensors: dict[str, torch.Tensor]
+    facts: bytes
+    weights: bytes
+    classifier: classifier.Classifier
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self.training.module.state_dict().items()}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The JSON beside the weights."""
+        dataset = {"name": "mnist", "class_names": list(named_sets.DIGITS)}
+        metrics = {"test_accuracy": 0.9, "test_loss": 0.3, "epoch": 1}
+        known = {"format_version": 1, "model": "small-cnn", "dataset": dataset, "metrics": metrics}
+        return known | {"weights_sha256": weights.sha256(self.weights), "config": {"seed": 0}}
 
 
-class Hostile:
-    """Creates the file `mark` when it is unpickled."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.system, (f"touch {self.mark}",))
+def make_good(folder: Path) -> Good:
+    """Train one epoch of the smallest network."""
+    values = {
+        "dataset": "mnist",
+        "train_samples": 100,
+        "epochs": 2,
+        "cpu": True,
+        "batch_size": 50,
+        "model": "small-cnn",
+    }
+    config = TrainConfig(output_dir=folder / "run", **values)  # type: ignore[arg-type]
+    hardware = start_hardware(cpu=True, mixed_precision="no", threads=1, timeout=600)
+    train, _ = digits.split_off(datasets.load("mnist", folder, print).train, 100, 0, "")
+    dataset = digits.DataSet("mnist", train, train, named_sets.DIGITS, "", {})
+    setup, who, progress = prepare(config, hardware, dataset), state.identity(config, hardware, dataset), Progress()
+    train_epoch(setup, progress, Observer(), Guard(config, who, StopRequests(), Observer()))
+    tensors, facts = state.capture(setup, progress, who)
+    content = weights.serialise(setup.module)
+    (folder / "good.pth").write_bytes(content)
+    return Good(setup, who, tensors, facts, content, classifier.load(folder / "good.pth", torch.device("cpu")))
 
 
 class Fuzzer:
-    """Makes damaged inputs in a folder and reads them."""
+    """Makes files and reads them. Each method below that begins with `try_` makes and reads one file of a format."""
 
-    def __init__(self, folder: Path, generator: random.Random) -> None:
-        self.folder = folder
-        self.random = generator
+    def __init__(self, folder: Path, good: Good, generator: random.Random) -> None:
+        self.folder, self.good, self.random = folder, good, generator
+        self.grammar = formats.Opcodes(generator)
         self.mark = folder / "code-ran"
-        self.inputs: dict[Path, bytes] = {}
-        settings = {"dataset": "mnist", "train_samples": 100, "epochs": 2, "cpu": True, "batch_size": 50}
-        self.config = TrainConfig(output_dir=folder / "run", **settings)  # type: ignore[arg-type]
-        hardware = start_hardware(cpu=True, mixed_precision="no", threads=None, timeout=600)
-        dataset = data.load("mnist", folder, print)
-        train, _ = digits.split_off(dataset.train, 100, 0, "")
-        self.dataset = digits.DataSet("mnist", train, train, dataset.class_names, "", {})
-        self.training = prepare(self.config, hardware, self.dataset)
-        self.who = state.identity(self.config, hardware, self.dataset)
-        progress = Progress()
-        guard = Guard(self.config, self.who, StopRequests(), Observer())
-        train_epoch(self.training, progress, Observer(), guard)
-        self.checkpoint = state.capture(self.training, progress, self.who)
-        self.weights = weights.serialise(self.training.module)
-        self.good = weights.load(self.weights, Path("good.pth"))
-        self.record = runlog.record_bytes(
-            {
-                "model": "cnn",
-                "dataset": {"name": "mnist", "class_names": list(named_sets.DIGITS)},
-                "weights_sha256": weights.sha256(self.weights),
-            }
-        )
-        self.idx = struct.pack(">4B3I", 0, 0, 8, 3, 20, 28, 28) + bytes(20 * 784)
-        labels = struct.pack(">4BI", 0, 0, 8, 1, 10000) + bytes(range(10)) * 1000
-        self.gz = gzip.compress(labels)
+        self.written: dict[Path, bytes] = {}
+        self.began = time.process_time()
 
-    def damaged(self, content: bytes) -> bytes:
-        """`content` with some damage."""
-        changed = bytearray(content)
-        where = (
-            self.random.randrange(len(changed))
-            if self.random.random() < 0.5
-            else self.random.randrange(1000) % len(changed)
-        )
-        length = self.random.choice((1, 4, 64, 5000))
-        match self.random.randrange(5):
-            case 0:
-                changed[where] ^= 1 << self.random.randrange(8)
-            case 1:
-                del changed[where:]
-            case 2:
-                changed[where:where] = changed[where : where + length]
-            case 3:
-                changed[where : where + length] = self.random.randbytes(length)
-            case _:
-                del changed[where : where + length]
-        return bytes(changed)
+    def formats(self) -> dict[str, Callable[[], None]]:
+        """The methods by format."""
+        return {name[4:]: getattr(self, name) for name in sorted(dir(self)) if name.startswith("try_")}
 
     def write(self, name: str, content: bytes) -> Path:
-        """An input file."""
+        """An input file; one in three is damaged once more."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        if self.random.random() < 0.3:
+            content = self.grammar.damaged(content)
         path.write_bytes(content)
-        self.inputs[path] = content
+        self.written[path] = content
+        faulthandler.dump_traceback_later(60 * SECONDS_LIMIT, exit=True)  # a hang in C code cannot be interrupted
+        self.began = time.process_time()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of the memory starts anew
         return path
 
-    def lost(self) -> bool:
+    def has_lost(self) -> bool:
         """Whether an input has changed on the disk."""
-        return any(not path.exists() or path.read_bytes() != content for path, content in self.inputs.items())
+        return any(not path.exists() or path.read_bytes() != content for path, content in self.written.items())
 
-    def wrongly_typed(self, value: Any) -> Any:
-        """`value` with one part, at any depth, replaced by something of another type."""
-        if isinstance(value, dict) and value and self.random.random() < 0.8:
-            key = self.random.choice(list(value))
-            return value | {key: self.wrongly_typed(value[key])}
-        if isinstance(value, list) and value and self.random.random() < 0.8:
-            place = self.random.randrange(len(value))
-            return [*value[:place], self.wrongly_typed(value[place]), *value[place + 1 :]]
-        return copy.deepcopy(self.random.choice(WRONG))
+    def try_weights(self) -> None:
+        """Weights without a record, as `evaluate` reads them."""
+        content = formats.weights(self.grammar, self.good.shapes, self.mark)
+        classifier.load(self.write("w.pth", content), torch.device("cpu"))
 
-    def bomb(self, size: int) -> bytes:
-        """An archive like torch.save's whose entries unpack to `size` bytes."""
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bomb:
-            bomb.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
-            with bomb.open("archive/data/0", "w", force_zip64=True) as entry:
-                for _ in range(size // 10**7):
-                    entry.write(bytes(10**7))
-        return buffer.getvalue()
-
-    def read_weights(self, content: bytes) -> None:
-        """Read weights without a record, as `evaluate` does, and compare them with the good file."""
-        loaded = classifier.load(self.write("w.pth", content), torch.device("cpu"))
+    def try_weights_bytes(self) -> None:
+        """Damaged weights must have the original values if they are read."""
+        loaded = classifier.load(self.write("v.pth", self.grammar.damaged(self.good.weights)), torch.device("cpu"))
         for name, tensor in loaded.model.state_dict().items():
-            assert torch.equal(tensor, self.good[name]), f"{name} was read wrongly"
+            assert torch.equal(tensor, self.good.training.module.state_dict()[name]), f"{name} was read wrongly"
 
-    def read_checkpoint(self, content: bytes) -> None:
-        """Read a checkpoint as `--resume` does."""
+    def try_checkpoint(self) -> None:
+        """A checkpoint as `--resume` reads it: damaged, or wrong inside with a SHA-256 that fits."""
+        tensors, facts = self.good.tensors, self.good.facts
+        match self.random.randrange(3):
+            case 0:
+                facts = self.grammar.json(json.loads(facts)).decode(errors="replace").encode()
+            case 1:
+                shape = tuple(self.random.randrange(4) for _ in range(self.random.randrange(4)))
+                kind = self.random.choice((torch.float32, torch.int64, torch.bool, torch.bfloat16, torch.complex64))
+                tensors = tensors | {self.random.choice(list(tensors)): torch.zeros(shape, dtype=kind)}
+            case _:
+                name = self.random.choice(list(tensors))
+                tensors = {key: value for key, value in tensors.items() if key != name}
+        content = checkpoint.encode(tensors, facts)
+        if self.random.random() < 0.3:
+            content = formats.safetensors(self.grammar, content)
         path = self.write("checkpoint-000001.safetensors", content)
-        state.restore(self.training, checkpoint.read(path), self.who)
+        state.restore(self.good.training, checkpoint.read(path), self.good.who)
 
-    def wrongly_typed_checkpoint(self) -> bytes:
-        """A checkpoint with a value or tensor of a wrong type, and a SHA-256 that fits."""
-        tensors, facts = self.checkpoint
-        if self.random.random() < 0.5:
-            facts = json.dumps(self.wrongly_typed(json.loads(facts)), default=str).encode()
-        else:
-            tensors = tensors | {self.random.choice(list(tensors)): torch.zeros(self.random.randrange(3), 3)}
-        return checkpoint.encode(tensors, facts)
+    def try_safetensors(self) -> None:
+        """An exported file as `predict` reads it."""
+        metadata = {"mnist_accel_facts": "1", "class_names": json.dumps(list("0123456789")), "model": "small-cnn"}
+        state_dict = self.good.training.module.state_dict()
+        good = safetensors.torch.save({name: value.contiguous() for name, value in state_dict.items()}, metadata)
+        classifier.load(self.write("w.safetensors", formats.safetensors(self.grammar, good)), torch.device("cpu"))
 
-    def read_record(self, content: bytes) -> None:
-        """Read the JSON beside weights as `evaluate` does."""
-        path = self.write("r.pth", self.weights)
-        self.write("r.json", content)
+    def try_onnx(self) -> None:
+        """An exported file as `inspect` reads it: nothing in it runs."""
+        from onnx import helper, numpy_helper
+
+        tensor = numpy_helper.from_array(np.zeros((4, 4), np.float32), "w")
+        tensor.dims[0] = self.random.choice((4, 4, 0, -1, 2**62))
+        graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [], [], [tensor])
+        model = helper.make_model(graph)
+        helper.set_model_props(model, {self.random.choice(formats.TEXTS): self.random.choice(formats.TEXTS)})
+        content = self.grammar.damaged(model.SerializeToString())
+        exported.read_onnx(self.write("m.onnx", content).read_bytes(), Path("m.onnx"))
+
+    def try_record(self) -> None:
+        """The JSON beside weights, as `evaluate` reads it."""
+        path = self.folder / "r.pth"
+        path.write_bytes(self.good.weights)
+        self.write("r.json", self.grammar.json(self.good.record))
         loaded = classifier.load(path, torch.device("cpu"))
-        evaluation.dataset_name(EvaluateConfig(weights=path, output_dir=self.folder), loaded.trained_on)
+        evaluate.dataset_name(EvaluateConfig(weights=path, output_dir=self.folder), loaded.trained_on)
 
-    def read_idx(self, content: bytes) -> None:
-        """Read an IDX file. The reader of a folder turns ValueError into a message."""
+    def try_run(self) -> None:
+        """A finished run, as `report` and `compare` read it."""
+        epoch = vars(EpochRecord(1, 0.5, 0.9, 0.4, 0.9, 0.001, 100.0, 1.0))
+        place = self.write("run/mnist_cnn_model.json", self.grammar.maybe(json.dumps(self.good.record).encode(), b"{}"))
+        self.write("run/metrics.jsonl", formats.lines(self.grammar, [epoch, epoch]))
+        losses = [b"epoch,step,loss", b"1,1,0.5", self.grammar.maybe(b"1,2,0.4", b"1,2", b"1,2,x", b"1,2,1e999", b"\0")]
+        self.write("run/step_losses.csv", b"\n".join(losses) + b"\n")
+        Run.load(place.parent)
+
+    def try_trace(self) -> None:
+        """A trace, as `diff` reads it."""
+        header = {"format_version": trace.FORMAT_VERSION, "facts": {"precision": "float32"}, "layers": {}}
+        trace.read(self.write("t.jsonl", formats.lines(self.grammar, [header, {"step": 1, "loss": 0.5}])))
+
+    def try_certificate(self) -> None:
+        """A certificate, as `certify --compare` reads it."""
+        known = {"passed": True, "sections": [], "machine": {}, "versions": {}, "time": "", "sha256": "0" * 64}
+        certify.read(self.write("certificate.json", self.grammar.json(known)))
+
+    def try_idx(self) -> None:
+        """An IDX file. The reader of a folder turns ValueError into a message."""
+        path = self.write("images", formats.idx(self.grammar, self.random.choice(((20, 28, 28), (20,)))))
         try:
-            idx.parse(content, "images", 3)
+            idx.parse(path.read_bytes(), "images", self.random.choice((1, 3)))
         except ValueError as error:
             raise UserError(str(error)) from error
 
-    def read_gz(self, content: bytes) -> None:
-        """Read a packed data file in the data folder."""
+    def try_gz(self) -> None:
+        """A packed data file in the data folder."""
+        content = formats.packed(self.grammar, formats.idx(self.grammar, (10_000,)))
         folder = self.write("FashionMNIST/raw/t10k-labels-idx1-ubyte.gz", content).parent
         arrays, _, problems = named_sets.read_idx_folder(folder, named_sets.IDX_SOURCES["fashion-mnist"])
         if problems and not arrays:
             raise UserError(problems[0])
 
-    def read_recipe(self, content: bytes) -> None:
-        """Read a file as `--recipe` does."""
+    def try_npz(self) -> None:
+        """`--dataset npz:`."""
+        array_files.load_npz("npz:d.npz", self.write("d.npz", formats.npz(self.grammar)))
+
+    def try_csv(self) -> None:
+        """`--dataset csv:`."""
+        array_files.load_csv("csv:d.csv", self.write("d.csv", formats.csv(self.grammar)))
+
+    def try_recipe(self) -> None:
+        """A file as `--recipe` reads it."""
+        good = min(recipe.FOLDER.glob("*.toml")).read_bytes()
+        content = self.random.choice((self.grammar.damaged(good), formats.toml(self.grammar, list(RECIPE_KEYS))))
         TrainConfig(recipe=str(self.write("r.toml", content)))
 
-    def case(self) -> Case:
-        """A random kind, and a function that reads a damaged input of it."""
-        kind = self.random.choice(("weights", "checkpoint", "record", "idx", "gz", "recipe", "types", "hostile"))
-        seed = models.parameter_count(self.training.module)
-        match kind:
-            case "weights":
-                content = self.damaged(self.weights)
-                return kind, lambda: self.read_weights(content)
-            case "checkpoint":
-                content = self.damaged(checkpoint.encode(*self.checkpoint))
-                return kind, lambda: self.read_checkpoint(content)
-            case "record":
-                content = self.damaged(self.record)
-                if self.random.random() < 0.5:
-                    content = json.dumps(self.wrongly_typed(json.loads(self.record)), default=str).encode()
-                return kind, lambda: self.read_record(content)
-            case "idx":
-                content = self.damaged(self.idx)
-                return kind, lambda: self.read_idx(content)
-            case "gz":
-                bomb = self.random.random() < 0.02
-                content = gzip.compress(bytes(10**9), 1) if bomb else self.damaged(self.gz)
-                return kind, lambda: self.read_gz(content)
-            case "recipe":
-                good = min(Path(str(mnist_accel.config.__file__)).parent.rglob("*.toml")).read_bytes()
-                content = self.damaged(good)
-                return kind, lambda: self.read_recipe(content)
-            case "types":
-                content = self.wrongly_typed_checkpoint()
-                return kind, lambda: self.read_checkpoint(content)
-            case _:
-                content = self.random.choice(
-                    (
-                        lambda: saved({"w": Hostile(self.mark)}),
-                        lambda: pickle.dumps(Hostile(self.mark), protocol=self.random.randrange(6)),
-                        lambda: self.bomb(3 * 10**9) if self.random.random() < 0.1 else self.bomb(10**7),
-                        lambda: saved({"w": torch.zeros(1).expand(seed, 10**9)}),
-                    )
-                )()
-                return kind, lambda: self.read_weights(content)
+    def try_picture(self) -> None:
+        """A picture, as `predict` reads it."""
+        path = self.write("p.png", formats.picture(self.grammar))
+        (result,) = predict.read_files([str(path)], self.good.classifier)
+        if result.error:
+            raise UserError(result.error)
 
 
-def peak_memory() -> int:
-    """Peak memory of this process in kB. Linux only; getrusage would include the parent process."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0])
+def peak_memory_mb() -> int:
+    """Peak memory of this process. Linux only; getrusage would include the parent process."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
+
+
+def try_one(fuzzer: Fuzzer, kind: str, where: str) -> tuple[str, float]:
+    """Make and read one file: the outcome and the seconds of the processor."""
+    try:
+        fuzzer.formats()[kind]()
+        outcome = "read"
+    except UserError as error:
+        outcome = "refused" if str(error).strip() else "refused without a word"
+    except Exception:
+        outcome = "TRACEBACK"
+        print(f"{where} ({kind}):", file=sys.stderr)
+        traceback.print_exc()
+    faulthandler.cancel_dump_traceback_later()
+    if fuzzer.mark.exists():
+        outcome = "CODE RAN"
+        fuzzer.mark.unlink()
+    if fuzzer.has_lost():
+        outcome = "INPUT CHANGED"
+    seconds = time.process_time() - fuzzer.began
+    fuzzer.written.clear()
+    return outcome, seconds
+
+
+def block(number: int, seed: int, good: Good) -> dict[str, Any]:
+    """Read one block of files."""
+    outcomes: Counter[str] = Counter()
+    slowest, largest = (0.0, ""), (0, "")
+    for place in range(BLOCK):
+        generator = random.Random(f"{seed}-{number}-{place}")
+        with tempfile.TemporaryDirectory() as folder:
+            fuzzer = Fuzzer(Path(folder), good, generator)
+            kind = generator.choice(list(fuzzer.formats()))
+            outcome, seconds = try_one(fuzzer, kind, f"block {number}, input {place}")
+        outcomes[f"{kind}: {outcome}"] += 1
+        slowest, largest = max(slowest, (round(seconds, 1), kind)), max(largest, (peak_memory_mb(), kind))
+    return {"outcomes": dict(outcomes), "slowest": slowest, "largest": largest}
+
+
+def summary(blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of all blocks."""
+    outcomes: Counter[str] = Counter()
+    for one in blocks:
+        outcomes.update(one["outcomes"])
+    slowest, largest = (max(tuple(one[name]) for one in blocks) for name in ("slowest", "largest"))
+    failures = sum(count for name, count in outcomes.items() if name.split(": ")[1] not in ("read", "refused"))
+    return {
+        "inputs": outcomes.total(),
+        "failures": failures,
+        "slowest_seconds": slowest,
+        "peak_memory_mb": largest,
+        "outcomes": dict(sorted(outcomes.items())),
+    }
 
 
 def main() -> None:
     """Read all inputs and print the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=2500)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--inputs", type=int, default=10_000, help="files to add, in blocks of 100")
+    add_options(parser)
     options = parser.parse_args()
-    outcomes: Counter[str] = Counter()
-    failures = 0
+    warnings.simplefilter("ignore")  # zipfile and NumPy warn of what the grammars make
+    evidence = Evidence(options.results)
     with tempfile.TemporaryDirectory() as name:
-        fuzzer = Fuzzer(Path(name), random.Random(options.seed))
-        for number in range(options.inputs):
-            kind, read = fuzzer.case()
-            try:
-                read()
-                outcome = "read"
-            except UserError as error:
-                outcome = "refused" if str(error).strip() else "refused without a word"
-            except Exception:
-                outcome = "TRACEBACK"
-                print(f"input {number} ({kind}):", file=sys.stderr)
-                traceback.print_exc()
-            if fuzzer.mark.exists():
-                outcome = "CODE RAN"
-                fuzzer.mark.unlink()
-            if fuzzer.lost():
-                outcome = "INPUT CHANGED"
-            failures += outcome not in ("read", "refused")
-            outcomes[f"{kind}: {outcome}"] += 1
-    peak = peak_memory()
-    failures += peak > MEMORY_LIMIT
-    print(
-        json.dumps(
-            {
-                "inputs": options.inputs,
-                "failures": failures,
-                "peak_memory_mb": round(peak / 1024),
-                "outcomes": dict(sorted(outcomes.items())),
-            }
-        )
-    )
-    raise SystemExit(failures > 0)
+        good = make_good(Path(name))
+        for number in evidence.numbers(options.inputs // BLOCK, options.minutes):
+            evidence.add(trial=number, **block(number, options.seed, good))
+    found = summary(evidence.trials())
+    print(json.dumps(found))
+    is_slow, is_large = found["slowest_seconds"][0] > SECONDS_LIMIT, found["peak_memory_mb"][0] > MEMORY_LIMIT_MB
+    raise SystemExit(found["failures"] > 0 or is_slow or is_large)
 
 
 if __name__ == "__main__":

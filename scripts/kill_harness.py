@@ -1,18 +1,19 @@
 """Kill training runs at random instants, resume them, and compare the final weights with an uninterrupted run's.
 
-    python scripts/kill_harness.py --kills 1000 --processes 1 2 3 4
+    python scripts/kill_harness.py --kills 1000 --results kills.jsonl
 
-Each trial starts a new run and sends SIGKILL at a random instant, drawn uniformly over the length of an uninterrupted
-run: to all processes, or to one, whose peers must then leave by themselves. One in four is killed again while it
-resumes. Then it is resumed with `--resume auto`, and the SHA-256 of the weights is compared. A checkpoint is written
-after every second step, so that many kills interrupt a save. The processes are forked from one that has imported torch;
-each runs the command line.
+Each trial starts a new run and sends SIGKILL to all processes, or to one, whose peers must then leave by themselves.
+The instant is drawn uniformly over the length of an uninterrupted run, or lies in a save, or in the publishing of the
+results. One run in four is killed again while it resumes. Then it is resumed with `--resume auto`, and the SHA-256 of
+the weights is compared. A checkpoint is written after every second step. The processes are forked from one that has
+imported torch; each runs the command line.
 
-One line per trial goes to stderr; the last line of stdout is a JSON object. The exit code is 1 unless all trials agree.
-`--first N` continues at trial number N.
+With `--results`, each trial becomes a line of JSON there, and a later call continues after the last one. The last line
+of stdout is a JSON object about all trials; the exit code is 1 unless all agree.
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -23,25 +24,32 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-COMMON: tuple[str, ...] = ("train", "--dataset", "mnist", "--epochs", "2", "--checkpoint-every", "2")
+from scripts.evidence import Evidence, add_options, small_mnist
+
+COMMON: tuple[str, ...] = ("train", "--epochs", "2", "--checkpoint-every", "2")
 COMMON += ("--threads", "1", "--cpu", "--quiet", "--resume", "auto")
 KINDS = {
+    "classic": ("--train-samples", "400", "--batch-size", "40"),
     "accurate": ("--recipe", "accurate", "--train-samples", "450", "--batch-size", "50"),
     "accumulation": ("--train-samples", "450", "--batch-size", "37", "--gradient-accumulation-steps", "2"),
     "validation": ("--train-samples", "400", "--batch-size", "50", "--validation-samples", "100", "--select", "best"),
 }
 """About 20 steps and 10 checkpoints: with dropout; augmentation, batch normalisation, a schedule and averaged weights;
 odd parts of a batch; the best epoch's weights."""
+DATA = "mnist"
 LEAVE_SECONDS = 10.0
 """The peers of a killed process must have left after this time."""
 AGAIN = 0.25
 """Share of the trials in which the resumed run is killed, too."""
 LAUNCHER_SECONDS = 4.0
 """The peers get SIGTERM after this time; launchers send it at once."""
+AIMS = ("any", "any", "any", "save", "publish")
+"""What is killed: a run at any instant, in a save, or while it publishes its results."""
 
 
 @dataclass
@@ -96,7 +104,16 @@ def start(folder: Path, kind: Kind) -> Run:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    arguments = [*COMMON, *KINDS[kind.recipe], "--mixed-precision", kind.precision, "--output-dir", str(folder)]
+    arguments = [
+        *COMMON,
+        "--dataset",
+        f"idx:{folder.parent / DATA}",
+        *KINDS[kind.recipe],
+        "--mixed-precision",
+        kind.precision,
+        "--output-dir",
+        str(folder),
+    ]
     pids = []
     for rank in range(kind.processes):
         pid = os.fork()
@@ -146,102 +163,110 @@ def complete(folder: Path, kind: Kind) -> str:
     return weights_hash(folder)
 
 
-def kill(folder: Path, kind: Kind, length: float, generator: random.Random) -> tuple[str, float] | None:
-    """Start or resume a run and kill it; a description, and the seconds until the peers had left.
+def kill(folder: Path, kind: Kind, length: float, generator: random.Random) -> dict[str, Any] | None:
+    """Start or resume a run and kill it; where, and the seconds until the peers had left.
 
     None when the run has finished before it could be killed. Raises RuntimeError if the peers do not leave.
     """
-    run = start(folder, kind)
-    instant = generator.uniform(0, length)
-    time.sleep(instant)
+    run, aim = start(folder, kind), generator.choice(AIMS)
+    _wait_for(aim, folder, generator.uniform(0, length), run)
     if (folder / "mnist_cnn_model.json").exists() and run.wait(0) is not None:
         return None
-    victims = run.kill(generator)
+    found: dict[str, Any] = {"where": _position(folder), "victims": run.kill(generator)}
     killed = time.monotonic()
     codes = run.wait(LAUNCHER_SECONDS)
     if codes is None:  # a process killed before it joined is unknown to its peers; a launcher would end them
+        found["joining"] = True
         run.signal(signal.SIGTERM)
         codes = run.wait(LEAVE_SECONDS - LAUNCHER_SECONDS)
-    left = time.monotonic() - killed
     if codes is None:
         run.signal(signal.SIGKILL)
         run.wait(10)
-        raise RuntimeError(f"peers of a process killed after {instant:.2f} s were running after {LEAVE_SECONDS} s")
-    checkpoints = len(list(folder.glob("checkpoints/checkpoint-*")))
-    saving = "in a save" if list(folder.glob("checkpoints/.*.tmp")) else f"{checkpoints} checkpoints"
-    return f"{victims} killed after {instant:.2f} s ({saving}), left in {left:.2f} s", left
+        raise RuntimeError(f"peers of a killed process were running after {LEAVE_SECONDS} s ({found})")
+    return found | {"left_seconds": round(time.monotonic() - killed, 2)}
 
 
-def trial(folder: Path, kind: Kind, length: float, expected: str, generator: random.Random) -> tuple[bool, str, float]:
-    """Kill a run once or twice and resume it; whether the weights agree, a description, and the longest leave."""
-    kills: list[tuple[str, float]] = []
+def _wait_for(aim: str, folder: Path, seconds: float, run: Run) -> None:
+    """Wait so many seconds; then, until the run is saving or publishing, if that is the aim."""
+    time.sleep(min(seconds, 1) if aim == "publish" else seconds)
+    pattern = {"any": "", "save": "checkpoints/.*.tmp", "publish": ".*.tmp"}[aim]
+    while pattern and not list(folder.glob(pattern)) and run.wait(0) is None:
+        time.sleep(0.0005)
+
+
+def _position(folder: Path) -> str:
+    if list(folder.glob("checkpoints/.*.tmp")):
+        return "in a save"
+    if list(folder.glob(".*.tmp")):
+        return "while publishing"
+    return "between saves" if list(folder.glob("checkpoints/checkpoint-*")) else "without a checkpoint"
+
+
+def trial(folder: Path, kind: Kind, reference: dict[str, Any], generator: random.Random) -> dict[str, Any]:
+    """Kill a run once or twice and resume it: the kills, and whether the weights are those of the reference."""
+    kills: list[dict[str, Any]] = []
+    length = reference["seconds"]
     while not kills:
         shutil.rmtree(folder, ignore_errors=True)
-        if (first := kill(folder, kind, length, generator)) is not None:
-            kills.append(first)
+        kills += filter(None, [kill(folder, kind, length, generator)])
     if generator.random() < AGAIN and (again := kill(folder, kind, length, generator)) is not None:
-        kills.append(again)
-    how = f"{kind}: {'; again '.join(text for text, _ in kills)}"
-    return complete(folder, kind) == expected, how, max(left for _, left in kills)
+        kills.append(again | {"while": "resuming"})
+    return {"kind": str(kind), "kills": kills, "same": complete(folder, kind) == reference["weights_sha256"]}
+
+
+def reference_of(kind: Kind, folder: Path, evidence: Evidence) -> dict[str, Any]:
+    """The hash and the seconds of an uninterrupted run, which is made once."""
+    for line in evidence.lines:
+        if line.get("reference") == str(kind):
+            return line
+    started = time.monotonic()
+    sha256 = complete(folder / "whole", kind)
+    evidence.add(reference=str(kind), weights_sha256=sha256, seconds=round(time.monotonic() - started, 2))
+    shutil.rmtree(folder / "whole")
+    return evidence.lines[-1]
+
+
+def summary(evidence: Evidence) -> dict[str, Any]:
+    """The figures of all trials."""
+    trials = evidence.trials()
+    kills = [kill for trial in trials for kill in trial["kills"]]
+    return {
+        "trials": len(trials),
+        "same_weights": sum(trial["same"] for trial in trials),
+        "kills": len(kills),
+        "kinds": dict(Counter(trial["kind"].partition(",")[0] for trial in trials)),
+        "processes": dict(Counter(trial["kind"].split(", ")[1] for trial in trials)),
+        "where": dict(Counter(kill["where"] for kill in kills)),
+        "while_resuming": sum("while" in kill for kill in kills),
+        "while_joining": sum("joining" in kill for kill in kills),
+        "longest_left_seconds": max(kill["left_seconds"] for kill in kills),
+    }
 
 
 def main() -> None:
-    """Distribute the kills over numbers of processes and precisions."""
+    """Distribute the kills over kinds of runs, numbers of processes and precisions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=1000, help="trials to add")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--recipes", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--precisions", nargs="+", default=["bf16", "no"])
-    parser.add_argument("--seed", type=int, default=0)
+    add_options(parser)
     options = parser.parse_args()
 
     # Imported before the forks, which then start at once; after --help, which need not wait for torch.
-    from mnist_accel.hardware.cores import available_cores
     from mnist_accel.reports import plots  # noqa: F401
     from mnist_accel.training import train as training  # noqa: F401
 
-    summary = run_trials(options)
-    summary["cores"] = available_cores()
-    print(json.dumps(summary))
-    raise SystemExit(summary["bit_identical"] != options.kills)
-
-
-def run_trials(options: argparse.Namespace) -> dict[str, Any]:
-    """All trials, after one uninterrupted run of each kind as reference."""
-    kinds = [
-        Kind(recipe, processes, precision)
-        for recipe in options.recipes
-        for processes in options.processes
-        for precision in options.precisions
-    ]
-    agreed, in_saves, slowest = 0, 0, 0.0
-    began = time.monotonic()
-    references: dict[Kind, tuple[str, float]] = {}
+    evidence = Evidence(options.results)
+    kinds = [Kind(*of) for of in itertools.product(options.recipes, options.processes, options.precisions)]
     with tempfile.TemporaryDirectory() as name:
-        for number in range(options.first, options.first + options.kills):
+        small_mnist(Path(name) / DATA)
+        for number in evidence.numbers(options.kills, options.minutes):
             kind, generator = kinds[number % len(kinds)], random.Random(f"{options.seed}-{number}")
-            if kind not in references:
-                started = time.monotonic()
-                expected = complete(Path(name) / f"whole-{number}", kind)
-                references[kind] = (expected, time.monotonic() - started)
-            expected, length = references[kind]
-            same, how, left = trial(Path(name) / "killed", kind, length, expected, generator)
-            agreed += same
-            in_saves += "in a save" in how
-            slowest = max(slowest, left)
-            print(f"{number} {'same' if same else 'DIFFERENT'}: {how}", file=sys.stderr, flush=True)
-    return {
-        "kills": options.kills,
-        "bit_identical": agreed,
-        "in_a_save": in_saves,
-        "slowest_peers_left_seconds": round(slowest, 2),
-        "first": options.first,
-        "recipes": options.recipes,
-        "processes": options.processes,
-        "precisions": options.precisions,
-        "seconds": round(time.monotonic() - began),
-    }
+            reference = reference_of(kind, Path(name), evidence)
+            evidence.add(trial=number, **trial(Path(name) / "killed", kind, reference, generator))
+    print(json.dumps(found := summary(evidence)))
+    raise SystemExit(found["same_weights"] != found["trials"])
 
 
 if __name__ == "__main__":

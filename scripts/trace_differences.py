@@ -29,8 +29,7 @@ from torch.nn import functional
 from mnist_accel.checks.trace_diff import compare, diff_traces
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data import batches
-from mnist_accel.hardware.accelerator import stop
-from mnist_accel.hardware.signals import StopRequests
+from mnist_accel.hardware.peers import leave
 from mnist_accel.training import loop, trace
 from mnist_accel.training.events import Observer, Observers
 from mnist_accel.training.setup import Setup
@@ -194,7 +193,7 @@ def traced(path: Path, steps: int, plant: str | None = None, **settings: Any) ->
     config = TrainConfig(**BASE | {"output_dir": path.parent / "run"} | settings)
     with contextlib.ExitStack() as stack, contextlib.suppress(_Done):
         planter = _Planter(PLANTS[plant] if plant else None, steps, stack)
-        run_training(config, Observers(trace.Tracer(path, steps), planter), StopRequests())
+        run_training(config, Observers(trace.Tracer(path, steps), planter))
     return path
 
 
@@ -273,7 +272,7 @@ def main(
     if worker:
         for run in json.loads(worker):
             traced(Path(run.pop("path")), **run)
-        stop()
+        leave()
         return
     right, used = dict.fromkeys(KINDS, 0), dict[str, float]()
     alarms = pairs = 0
