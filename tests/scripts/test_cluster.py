@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -98,23 +97,43 @@ def mnist_accel(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_container_has_every_file_that_the_package_needs(tmp_path: Path) -> None:
-    steps = (CLUSTER / "Containerfile").read_text().splitlines()
-    for step in steps:
-        if step.startswith("COPY"):
-            *sources, target = step.split()[1:]
+def test_the_steps_of_the_container_make_a_program_that_trains(tmp_path: Path) -> None:
+    """They run in a root folder of their own, with the system, the Python and the libraries of this machine."""
+    root, folder, environment = tmp_path / "root", "/", clean_environment()
+    root.mkdir()
+    inside = fresh_root(root)
+    for step in (CLUSTER / "Containerfile").read_text().splitlines():
+        kind, _, rest = step.partition(" ")
+        if kind == "WORKDIR":
+            folder = rest
+            (root / rest[1:]).mkdir()
+        elif kind == "COPY":
+            *sources, target = rest.split()
             for source in sources:
-                copy(ROOT / source, tmp_path / "src" / target)
-    (install,) = (shlex.split(step)[1:] for step in steps if step.startswith("RUN"))
-    assert install[:2] == ["pip", "install"]
-    site = tmp_path / "site"
-    command = [sys.executable, "-m", *install, "--quiet", "--no-deps", "--target", str(site)]
-    subprocess.run(command, cwd=tmp_path / "src", capture_output=True, check=True)
-    shutil.rmtree(tmp_path / "src")
-    environment: dict[str, Any] = clean_environment() | {"PYTHONPATH": str(site)}
-    train = [sys.executable, "-m", "mnist_accel", "train", "--train-samples", "200", "--epochs", "1", "--quiet"]
-    subprocess.run(train, cwd=tmp_path, env=environment, check=True)
-    assert (tmp_path / "mnist_cnn_model.pth").exists()
+                copy(ROOT / source, root / folder[1:] / target)
+        elif kind == "ENV":
+            name, _, value = rest.partition("=")
+            environment[name] = value
+        elif kind == "RUN":
+            install = [sys.executable, "-m", *shlex.split(rest), "--quiet", "--no-deps", "--target", "/site"]
+            subprocess.run([*inside, folder, *install], env=environment, capture_output=True, check=True)
+        elif kind == "CMD":
+            train = [*json.loads(rest), "--train-samples", "200", "--epochs", "1", "--quiet"]
+    environment |= {"PATH": f"/site/bin:{environment['PATH']}", "PYTHONPATH": "/site"}
+    subprocess.run([*inside, folder, *train], env=environment, check=True)
+    assert (root / "output/mnist_cnn_model.pth").exists()
+
+
+def fresh_root(root: Path) -> list[str]:
+    """The beginning of a command that runs with `root` as its root folder; a working directory and a command follow."""
+    if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a root folder of its own needs root")
+    own = {"/src", "/output", "/site", "/tmp", f"/{root.parts[1]}"}
+    system = [path for path in Path("/").iterdir() if path.is_dir() and str(path) not in own]
+    mounts = [f"mkdir -p {root}{path} && mount --rbind {path} {root}{path}" for path in system]
+    (root / "tmp").mkdir()
+    script = " && ".join([*mounts, f'exec chroot {root} /usr/bin/env --chdir="$0" "$@"'])
+    return ["unshare", "--mount", "bash", "-c", script]
 
 
 def copy(source: Path, target: Path) -> None:
