@@ -12,7 +12,6 @@ from mnist_accel.errors import printable
 from mnist_accel.files import atomic, run_record
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.hardware.cores import launched_rank
-from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.reports.notebook import notebook_observer
 from mnist_accel.reports.timing import Timing, machine_use
 from mnist_accel.training import lr_find
@@ -43,19 +42,18 @@ def train(
     observer: Observer | None = None,
     *,
     model: "type[nn.Module] | None" = None,
-    stop: StopRequests | None = None,
 ) -> TrainResult:
     """Train as `config` says, and write weights, record, figures and pictures into `config.output_dir`.
 
     Every process of a distributed run calls this; the main process alone writes. The files of an earlier run in the
-    same folder are replaced only when this run has succeeded. Nothing is printed, except in a notebook. Raises
-    UserError if the machine, the data or the output folder does not allow it.
+    same folder are replaced only when this run has succeeded. Signals stop the run between two steps, after it has
+    saved. Nothing is printed, except in a notebook. Raises UserError if the machine, the data or the output folder does
+    not allow it.
 
     Args:
         config: the settings; by default those of the default recipe.
         observer: hears the events of the run; by default a notebook shows a table and the pictures.
         model: a network of the caller's own in place of `config.model`, defined at the top level of a module.
-        stop: requests to stop; by default signals stop the run between two steps, after it has saved.
     """
     began = time.perf_counter()
     timing = Timing(is_written=launched_rank() == 0)
@@ -63,7 +61,7 @@ def train(
     config = config or TrainConfig()
     if model is not None:
         config = config.with_changes(model=f"{model.__module__}:{model.__qualname__}")
-    result, hardware, dataset, predictions = run_training(config, observer, stop or StopRequests())
+    result, hardware, dataset, predictions = run_training(config, observer)
 
     def draw() -> tuple[bytes, bytes]:
         from mnist_accel.reports import plots  # here, because importing Matplotlib takes a third of a second

@@ -9,10 +9,7 @@ from mnist_accel.reports.runs import Group, Run, differences
 from mnist_accel.training.events import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mnist_accel.config.settings import TrainConfig
-    from mnist_accel.hardware.signals import StopRequests
 
 
 def train_group(
@@ -21,7 +18,6 @@ def train_group(
     observer: Observer | None = None,
     *,
     folds: int | None = None,
-    stop: "Callable[[], StopRequests] | None" = None,
 ) -> Group:
     """Train with the seeds `config.seed`, `config.seed + 1`, …, each in its own sub-folder of `config.output_dir`.
 
@@ -33,7 +29,6 @@ def train_group(
         seeds: number of runs.
         observer: hears the events of each run.
         folds: in place of seeds, one run for each of so many parts of the training set, which is then the test set.
-        stop: makes the requests to stop of one run; by default signals stop a run after it has saved.
 
     Raises:
         UserError: the machine, the data or the output folder does not allow it.
@@ -57,6 +52,6 @@ def train_group(
                     "give the same settings, or another --output-dir",
                 )
         else:
-            api.train(member, observer, stop=stop() if stop else None)
+            api.train(member, observer)
         runs.append(Run.load(path))
     return Group(folder, tuple(runs))

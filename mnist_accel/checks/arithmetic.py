@@ -13,8 +13,7 @@ from torch.nn.functional import cross_entropy
 from mnist_accel.checks.trial_runs import Trials
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data import datasets
-from mnist_accel.hardware.accelerator import accelerator_type
-from mnist_accel.hardware.precision import choose_precision
+from mnist_accel.hardware.accelerator import accelerator_type, choose_precision
 from mnist_accel.models import architectures
 from mnist_accel.training.loop import train_step
 from mnist_accel.training.setup import Setup, prepare

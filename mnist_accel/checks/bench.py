@@ -23,9 +23,8 @@ from mnist_accel.checks.convergence import RECIPE
 from mnist_accel.checks.trial_runs import Trials, write_digits
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import LaunchError, printable
-from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
+from mnist_accel.hardware.accelerator import accelerator_type, choose_precision, gpu_count
 from mnist_accel.hardware.cores import available_cores, cpu_name
-from mnist_accel.hardware.precision import choose_precision
 from mnist_accel.reports.timing import Timing, flop_per_image, matrix_flop_per_second
 
 STEPS_PER_CHECKPOINT, CHECKPOINTS = 24, 9

@@ -11,9 +11,8 @@ import torch
 from mnist_accel.data import named_sets as data
 from mnist_accel.errors import UserError
 from mnist_accel.files import run_record
-from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
+from mnist_accel.hardware.accelerator import accelerate_configuration, accelerator_type, choose_precision, gpu_count
 from mnist_accel.hardware.cores import available_cores, cgroup_quota, cpu_name, launched_world_size, local_world_size
-from mnist_accel.hardware.precision import accelerate_configuration, choose_precision
 
 LAUNCHER_VARIABLE = re.compile("(LOCAL_)?RANK|(LOCAL_)?WORLD_SIZE|(ACCELERATE|CUDA|GLOO|MASTER|MKL|NCCL|OMP)_.*")
 

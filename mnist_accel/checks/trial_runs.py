@@ -18,7 +18,6 @@ from mnist_accel.data import named_sets
 from mnist_accel.errors import LaunchError, printable
 from mnist_accel.hardware.accelerator import gpu_count
 from mnist_accel.hardware.cores import available_cores
-from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.training.events import Observer
 from mnist_accel.training.train import TrainResult, run_training
 
@@ -56,7 +55,7 @@ class Trials:
     def train(self, name: str, observer: Observer | None = None, **settings: Any) -> TrainResult:
         """Train in this process, in the folder `name`."""
         config = TrainConfig(output_dir=self.folder / name, **settings)
-        return run_training(config, observer or Observer(), StopRequests())[0]
+        return run_training(config, observer or Observer())[0]
 
     def start(self, command: str, **settings: object) -> subprocess.Popen[str]:
         """A command with options for `settings` in a process of its own, without the variables of a launcher."""

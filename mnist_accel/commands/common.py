@@ -138,7 +138,7 @@ def _described(error: Exception | KeyboardInterrupt) -> tuple[list[str], int, bo
     if isinstance(error, ConfigError):
         return [found.shown(option_name) for found in error.problems], error.exit_code, error.is_shared
     if "torch" in sys.modules and not isinstance(error, UserError):
-        from mnist_accel.hardware.accelerator import lost_contact
+        from mnist_accel.hardware.peers import lost_contact
 
         error = lost_contact(error) or error
     if isinstance(error, UserError):

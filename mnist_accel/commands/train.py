@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,19 +94,17 @@ def _work(
 ) -> "tuple[float, str, dict[str, Any], list[Path]]":
     """Test accuracy (1 without a test), result in a sentence and as JSON values, and written files."""
     from mnist_accel import api, groups
-    from mnist_accel.hardware.signals import StopRequests
     from mnist_accel.reports.console import group_headline, headline
 
-    stop = functools.partial(StopRequests, leaves_at_once=True)
     if lr_find:
         found = api.find_learning_rate(config, observer)
         picture = config.output_dir / api.LR_FIND_FILE
         return 1.0, f"suggested learning rate: --lr {found.lr:g}", dataclasses.asdict(found), [picture]
     if seeds or folds:
-        group = groups.train_group(config, seeds or 1, observer, folds=folds, stop=stop)
+        group = groups.train_group(config, seeds or 1, observer, folds=folds)
         values = group.as_json()
         return values["mean"], group_headline(values), values, [run.path for run in group.runs]
-    result = api.train(config, observer, stop=stop())
+    result = api.train(config, observer)
     files = [config.output_dir / name for name in api.TRAIN_FILES]
     return result.test_accuracy, headline(result), result.as_json(), files
 

@@ -3,7 +3,9 @@
 A checkpoint is one safetensors file. Its metadata holds the state as JSON, and the SHA-256 of the file.
 """
 
+import contextlib
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,7 +49,7 @@ class CheckpointFolder:
 
     def numbered(self) -> list[tuple[int, Path]]:
         """The checkpoints with their numbers, oldest first, valid or not."""
-        if not self.folder.is_dir():
+        if not os.path.isdir(self.folder):  # noqa: PTH112  # Path.is_dir raises if the name is too long
             return []
         return sorted((int(match[1]), path) for path in self.folder.iterdir() if (match := NAME.fullmatch(path.name)))
 
@@ -86,7 +88,7 @@ class CheckpointFolder:
         """Delete the checkpoints of a finished run."""
         for _, path in reversed(self.numbered()):
             path.unlink()
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
+        with contextlib.suppress(OSError):  # a file of somebody else is in it
             self.folder.rmdir()
 
 

@@ -1,11 +1,12 @@
 """The devices, processes, threads and precision of a run, and what its processes do together."""
 
 import atexit
-import contextlib
+import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -14,11 +15,10 @@ from accelerate.state import AcceleratorState, GradientState, is_initialized
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, TorchDynamoPlugin
 from torch import distributed
 
-from mnist_accel.errors import LaunchError, UserError
-from mnist_accel.hardware import rendezvous
+from mnist_accel.errors import UserError
+from mnist_accel.hardware import peers
 from mnist_accel.hardware.cores import available_cores, cpu_name, has_compiler, launched_world_size, local_world_size
-from mnist_accel.hardware.heartbeats import Heartbeats
-from mnist_accel.hardware.precision import choose_precision
+from mnist_accel.hardware.peers import Heartbeats
 from mnist_accel.speed import keep_freed_memory
 
 Result = TypeVar("Result")
@@ -32,27 +32,26 @@ class Hardware:
 
     Attributes:
         precision_reason: in words for people.
-        timeout: seconds that a process waits for the others in a collective.
-        speedups: whether the run uses mnist_accel/speed.
-        compiled: whether Accelerate compiles models.
         control: the group in which several processes agree on things; on the CPU whatever device they use.
         heartbeats: the reports of several processes, which name one that is lost.
     """
 
     accelerator: Accelerator
-    device_name: str
     threads: int
     mixed_precision: str
     precision_reason: str
-    timeout: float
-    speedups: bool
-    compiled: bool
     control: distributed.ProcessGroup | None
     heartbeats: Heartbeats | None
 
     @property
     def device(self) -> torch.device:
         return cast("torch.device", self.accelerator.device)
+
+    @property
+    def device_name(self) -> str:
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return cpu_name() if self.device.type == "cpu" else self.device.type
 
     @property
     def world_size(self) -> int:
@@ -83,18 +82,6 @@ class Hardware:
                 first.is_shared = True
                 raise first
         return cast("Result", result)
-
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Raise a LaunchError that names the lost process where the communication inside this block fails."""
-        with self.heartbeats or contextlib.nullcontext():
-            try:
-                yield
-            except Exception as error:
-                if (lost := lost_contact(error)) is None:
-                    raise
-                named = self.heartbeats.lost_processes() if self.heartbeats else lost.message
-                raise LaunchError(named, lost.hint) from error
 
     def require_same(self, facts: dict[str, Any], hint: str) -> None:
         """Raise a UserError on all processes that names the facts in which they differ, if there are any."""
@@ -128,35 +115,19 @@ def start_hardware(
 ) -> Hardware:
     """Set up Accelerate. The arguments are those of `config.settings`; `accumulation_steps` only affects `compiled`."""
     kind = (None if cpu else accelerator_type()) or "cpu"
-    launched, patience = launched_world_size() or 1, timedelta(seconds=timeout)
+    patience = timedelta(seconds=timeout)
     _require_support(kind, processes, compiled)
     mixed_precision, reason = choose_precision(mixed_precision, kind, dtype)
-    store = None
-    if kind in ("cpu", "cuda"):
-        store = rendezvous.join("gloo" if kind == "cpu" else "nccl", patience)
+    heartbeats = peers.join("gloo" if kind == "cpu" else "nccl", patience) if kind in ("cpu", "cuda") else None
     plugin = _compiler(kind, accumulation_steps) if compiled else None
     accelerator = _accelerator(kind, mixed_precision, patience, plugin)
-    if accelerator.num_processes != launched:
-        raise LaunchError(
-            f"{launched} processes were started, but only {accelerator.num_processes} joined",
-            "start them with torchrun or --processes",
-        )
     torch.set_num_threads(threads := threads or max(1, available_cores() // local_world_size()))
     keep_freed_memory(speedups)
-    control = heartbeats = None
-    if launched > 1:
-        atexit.register(stop)  # for callers in Python
+    control = None
+    if accelerator.num_processes > 1:
+        atexit.register(peers.leave)  # for callers in Python
         control = cast("distributed.ProcessGroup", distributed.new_group(backend="gloo", timeout=patience))
-        if store is not None:
-            heartbeats = Heartbeats(store, accelerator.process_index, launched)
-    chosen = (mixed_precision, reason, timeout, speedups, compiled)
-    return Hardware(accelerator, _device_name(accelerator.device), threads, *chosen, control, heartbeats)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return cpu_name() if device.type == "cpu" else device.type
+    return Hardware(accelerator, threads, mixed_precision, reason, control, heartbeats)
 
 
 def _require_support(kind: str, processes: int | None, compiled: bool) -> None:
@@ -208,24 +179,6 @@ def _compiler(kind: str, accumulation_steps: int) -> TorchDynamoPlugin:
     return TorchDynamoPlugin(backend="inductor", mode=mode)
 
 
-def stop() -> None:
-    """Leave the process group. Without this, a process could end while its threads communicate, and abort."""
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
-
-
-def lost_contact(error: Exception) -> LaunchError | None:
-    """The error to report if `error` means that another process no longer answers; otherwise None."""
-    text = str(error).partition("\n")[0]
-    signs = ("gloo", "closed by peer", "timed out waiting", "monitoredbarrier")
-    has_sign = any(sign in text.lower() for sign in signs)
-    if not isinstance(error, distributed.DistError) and not (isinstance(error, RuntimeError) and has_sign):
-        return None
-    is_silent = "timed out" in text.lower() or "timeout" in text.lower()
-    what = "did not answer in time (--timeout)" if is_silent else "has ended or cannot be reached"
-    return LaunchError(f"another process {what} ({text[:150]})", "see what happened to it; continue with --resume auto")
-
-
 def accelerator_type() -> str | None:
     """Type of the accelerator that torch uses here, such as cuda or mps; None without one."""
     device = torch.accelerator.current_accelerator(check_available=True)
@@ -235,3 +188,60 @@ def accelerator_type() -> str | None:
 def gpu_count() -> int:
     """The number of accelerators that torch can use on this machine."""
     return torch.accelerator.device_count() if accelerator_type() else 0
+
+
+def choose_precision(wanted: str, kind: str | None, dtype: str = "float32") -> tuple[str, str]:
+    """Choose no, bf16 or fp16 for a kind of device (cpu, cuda or mps), and say why in words for people.
+
+    Raises UserError if the device does not support the precision that was `wanted`.
+    """
+    if dtype == "float64":
+        return "no", "float64 weights"
+    precision, reason = wanted, "as asked"
+    if precision == "auto":
+        native = native_bf16(kind)
+        precision, reason = ("bf16", native) if native else ("no", "no native bf16 on this device")
+        if configured := _configured_precision():
+            precision, reason = configured, "as Accelerate was configured"
+    if precision not in ("no", "bf16", "fp16"):
+        raise UserError(f"mixed precision {precision!r} is not supported", "give no, bf16 or fp16")
+    if precision == "fp16" and kind == "cpu":
+        raise UserError(f"mixed precision fp16 ({reason}): a CPU does not support it", "give bf16 or no")
+    if precision != "no" and kind == "mps":
+        raise UserError(f"mixed precision {precision} ({reason}): Apple MPS supports only fp32", "give no")
+    return precision, reason
+
+
+def native_bf16(kind: str | None) -> str | None:
+    """Why bf16 is native on this kind of device; None where it is not."""
+    if kind == "cuda":
+        major, minor = torch.cuda.get_device_capability()
+        return f"native: compute capability {major}.{minor}" if major >= 8 else None
+    if kind == "cpu":
+        for name in ("amx_bf16", "avx512_bf16", "bf16"):  # the last is ARM's
+            if torch.cpu.get_capabilities().get(name):
+                return f"native: {name.upper()}"
+    return None
+
+
+def _configured_precision() -> str | None:
+    """The precision that `accelerate launch`, or else Accelerate's configuration file, asks for; None without one."""
+    value = os.environ.get("ACCELERATE_MIXED_PRECISION")
+    value = getattr(accelerate_configuration()[1], "mixed_precision", None) if value is None else value
+    return None if value in (None, "no") else str(value).lower()  # the launcher exports "no" if nothing was chosen
+
+
+def accelerate_configuration() -> tuple[Path, Any]:
+    """The path of Accelerate's default configuration file, and its content; None if there is no such file."""
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+
+    path = Path(default_config_file)
+    if not path.is_file():
+        return path, None
+    try:
+        return path, load_config_from_file(default_config_file)
+    except Exception as error:  # a damaged YAML or JSON file raises almost anything
+        raise UserError(
+            f"{path}: not a readable Accelerate configuration ({error})",
+            "run accelerate config again, or give --mixed-precision",
+        ) from error

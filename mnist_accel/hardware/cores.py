@@ -27,34 +27,16 @@ def available_cores() -> int:
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
-    """The CPU limit of this process' control group in cores; infinite without one.
+    """The CPU limit of this process' control group (version 2) and the groups above it in cores; infinite without one.
 
-    Reads both versions of control groups, for the group and each group above it: `cpu.max` ("quota period" in µs, or
-    "max"), and `cpu.cfs_quota_us` over `cpu.cfs_period_us`.
-    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html and the kernel's cgroup-v1 documentation.
+    Source: `cpu.max` ("quota period" in µs, or "max") in https://docs.kernel.org/admin-guide/cgroup-v2.html.
     """
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return float("inf")  # not Linux
-    limits = [float("inf")]
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        base = root / controllers  # version 2 names no controllers
-        here = base / group.lstrip("/")
-        limits += [_folder_quota(folder) for folder in (here, *here.parents) if folder.is_relative_to(base)]
-    return min(limits)
-
-
-def _folder_quota(folder: Path) -> float:
-    names = ("cpu.max",) if (folder / "cpu.max").exists() else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-    try:
-        quota, period = " ".join((folder / name).read_text() for name in names).split()
-    except OSError:
-        return float("inf")
-    return float("inf") if quota in ("max", "-1") else int(quota) / int(period)
+    found = re.search("^0::/(.*)", membership.read_text(), re.MULTILINE) if membership.exists() else None
+    here = root / found[1] if found else root
+    limits = [
+        (folder / "cpu.max").read_text().split() for folder in (here, *here.parents) if (folder / "cpu.max").exists()
+    ]
+    return min((int(quota) / int(period) for quota, period in limits if quota != "max"), default=float("inf"))
 
 
 def launched_world_size() -> int | None:

@@ -12,7 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
 from mnist_accel.errors import EXIT_BUG, EXIT_LOST, LaunchError, UserError
-from mnist_accel.files.checkpoint import FOLDER
+from mnist_accel.files.checkpoint import FOLDER, CheckpointFolder
 from mnist_accel.hardware import accelerator, cores
 
 
@@ -29,7 +29,8 @@ def run_processes(
     if processes > limit:
         here = f"this machine has {limit} {unit}{'s' if limit > 1 else ''}"
         raise UserError(f"--processes {processes}: {here}", f"give at most {limit}{advice}")
-    earlier = _checkpoints(output_dir)
+    folder = CheckpointFolder(output_dir / FOLDER)
+    earlier = folder.numbered()
     for restart in range(max_restarts + 1):
         code = _run_once(processes, arguments)
         if code >= 0 and code not in (EXIT_BUG, EXIT_LOST):
@@ -37,7 +38,7 @@ def run_processes(
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         if restart < max_restarts:
             print(f"mnist-accel: a process {how}; starting again ({restart + 1} of {max_restarts})", file=sys.stderr)
-            if _checkpoints(output_dir) - earlier:  # checkpoints of another run would be refused
+            if folder.numbered()[-1:] != earlier[-1:]:  # checkpoints of another run would be refused
                 arguments = [*arguments, "--resume", "auto"]
     if code < 0:
         raise LaunchError(
@@ -45,11 +46,6 @@ def run_processes(
             "if nobody did that, check whether the machine ran out of memory; continue with --resume auto",
         )
     return code
-
-
-def _checkpoints(output_dir: Path) -> set[tuple[Path, int]]:
-    """Path and time of each checkpoint."""
-    return {(path, path.lstat().st_mtime_ns) for path in (output_dir / FOLDER).glob("checkpoint-*")}
 
 
 def _run_once(processes: int, arguments: Sequence[str]) -> int:

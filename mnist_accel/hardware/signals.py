@@ -2,8 +2,6 @@
 
 import os
 import signal
-import socket
-import sys
 import threading
 from types import FrameType
 from typing import Any, Self
@@ -23,24 +21,20 @@ class StoppedError(UserError):
 
 
 class StopRequests:
-    """Notes signals inside its `with` block. Outside the main thread it notes nothing.
+    """Notes signals inside its `with` block; a second Ctrl-C raises KeyboardInterrupt there.
 
-    A second thread receives the signals: the main thread may be waiting for other processes in C++ code, where Python
-    runs no signal handler. A second Ctrl-C ends this process immediately if `leaves_at_once`, as a command should.
-    Otherwise it raises KeyboardInterrupt, as a notebook expects.
+    Outside the main thread it notes nothing.
 
     Attributes:
         wants_status: whether SIGUSR1 has asked for the position of the run.
     """
 
-    def __init__(self, *, leaves_at_once: bool = False) -> None:
-        self.leaves_at_once = leaves_at_once
-        self._noted = self._interrupts = 0
+    def __init__(self) -> None:
+        self._noted = 0
         self.wants_status = False
         is_launched = "RANK" in os.environ or "ACCELERATE_DYNAMO_BACKEND" in os.environ  # by torchrun or accelerate
         self._launcher = os.getppid() if is_launched else None
         self._handlers: dict[int, Any] = {}
-        self._thread: threading.Thread | None = None
 
     @property
     def wanted(self) -> int:
@@ -50,41 +44,20 @@ class StopRequests:
         return self._noted
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is not threading.main_thread():
-            return self
-        self._reader, self._writer = socket.socketpair()
-        self._writer.setblocking(False)
-        self._previous_descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP for this process
-                self._handlers[number] = signal.signal(number, self._handle)
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+                if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP for this process
+                    self._handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._thread is None:
-            return
-        signal.set_wakeup_fd(self._previous_descriptor)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._writer.close()  # ends the thread
-        self._thread.join()
-        self._reader.close()
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        self._interrupts += number == signal.SIGINT
-        if self._interrupts > 1 and not self.leaves_at_once:
+        if number == signal.SIGUSR1:
+            self.wants_status = True
+        elif self._noted and number == signal.SIGINT:
             raise KeyboardInterrupt
-
-    def _listen(self) -> None:
-        while received := self._reader.recv(1):
-            number = received[0]
-            if self._noted and number == signal.SIGINT and self.leaves_at_once:
-                if sys.stderr.isatty():
-                    os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the progress bar has hidden the cursor
-                os._exit(128 + signal.SIGINT)
-            if number == signal.SIGUSR1:
-                self.wants_status = True
-            elif number in self._handlers:
-                self._noted = self._noted or number
+        else:
+            self._noted = self._noted or number

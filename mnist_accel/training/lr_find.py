@@ -46,17 +46,16 @@ def find_learning_rate(config: TrainConfig, observer: Observer) -> tuple[Learnin
         UserError: the data or the machine do not allow it, or an epoch has too few whole batches.
     """
     hardware = start(config)
-    with hardware.watching():
-        dataset = load_data(config.dataset, config.data_dir, hardware, observer, skip_damaged=config.skip_damaged)
-        dataset, _ = split(config, dataset)
-        batches = len(dataset.train) // config.batch_size
-        steps = min(MOST_STEPS, batches // len(RATES))
-        if steps < LEAST_STEPS:
-            few = f"--lr-find: an epoch has {batches} whole batches of {config.batch_size}"
-            raise UserError(few, f"lower --batch-size; {LEAST_STEPS * len(RATES)} are needed")
-        order = epoch_order(len(dataset.train), config.seed, 0)
-        dataset = dataclasses.replace(dataset, train=select(dataset.train, order[: steps * config.batch_size]))
-        losses = np.array([_loss(config.with_changes(lr=rate, epochs=1), hardware, dataset) for rate in RATES.tolist()])
+    dataset = load_data(config.dataset, config.data_dir, hardware, observer, skip_damaged=config.skip_damaged)
+    dataset, _ = split(config, dataset)
+    batches = len(dataset.train) // config.batch_size
+    steps = min(MOST_STEPS, batches // len(RATES))
+    if steps < LEAST_STEPS:
+        few = f"--lr-find: an epoch has {batches} whole batches of {config.batch_size}"
+        raise UserError(few, f"lower --batch-size; {LEAST_STEPS * len(RATES)} are needed")
+    order = epoch_order(len(dataset.train), config.seed, 0)
+    dataset = dataclasses.replace(dataset, train=select(dataset.train, order[: steps * config.batch_size]))
+    losses = np.array([_loss(config.with_changes(lr=rate, epochs=1), hardware, dataset) for rate in RATES.tolist()])
     shown = [loss if np.isfinite(loss) else None for loss in losses.tolist()]
     return LearningRates(suggestion(losses), RATES.tolist(), shown), hardware
 

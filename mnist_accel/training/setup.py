@@ -92,7 +92,7 @@ def prepare(config: TrainConfig, hardware: Hardware, data: DataSet, validation: 
     set_seed(config.seed)  # the same initial weights on every process
     module = architectures.build(config.model, classes=len(data.class_names), dropout=config.dropout)
     module = module.to(device, dtype).to(memory_format=torch.channels_last)  # in which convolutions are faster
-    speed.prepare_model(module, device, hardware.speedups)
+    speed.prepare_model(module, device, config.speedups)
     optimizer = build_optimizer(module, config)
     bad_numbers = BadNumbers(optimizer, hardware)
     if config.cuda_graph and (device.type != "cuda" or hardware.world_size > 1 or accelerator.scaler is not None):
@@ -112,7 +112,7 @@ def prepare(config: TrainConfig, hardware: Hardware, data: DataSet, validation: 
         setup.weight_average = WeightAverage(module, config.average)
     if hardware.world_size > 1:
         first = train_data.batch(slice(0, 1))[0]
-        setup.exchange = speed.prepare_exchange(model, first, hardware.timeout, hardware.speedups)
+        setup.exchange = speed.prepare_exchange(model, first, config.timeout, config.speedups)
         optimizer.zero_grad()
     set_seed(config.seed, device_specific=True)  # different dropout on each process
     return setup

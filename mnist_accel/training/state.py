@@ -1,5 +1,6 @@
 """The training state saved in a checkpoint: captured between two steps, and restored into a prepared run."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -22,16 +23,7 @@ ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 class SavedState(BaseModel):
-    """Everything in a checkpoint but its tensors.
-
-    Attributes:
-        identity: the settings and data that decide the result; see `identity`.
-        environment: what bit-exactness depends on besides; see `environment`.
-        step: number of finished steps of the current epoch.
-        epoch_seconds: time of the training steps of the current epoch so far.
-        history: records of the finished epochs.
-        scaler: state of fp16's gradient scaler, or None.
-    """
+    """Everything in a checkpoint but its tensors; `step` and `epoch_seconds` are of the current epoch."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -54,27 +46,14 @@ def identity(config: TrainConfig, hardware: Hardware, dataset: DataSet) -> Facts
 
 def environment(setup: Setup) -> Facts:
     """What bit-exactness depends on besides the identity: a change alters rounding or dropout, but no promise else."""
-    return {
-        "world_size": setup.hardware.world_size,
-        "threads": setup.hardware.threads,
-        "device": setup.hardware.device_name,
-        "exchange": setup.exchange or "none",
-        "speedups": setup.hardware.speedups,
-        "compile": setup.hardware.compiled,
-        "cuda_graph": setup.config.cuda_graph,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-    }
+    hardware, config = setup.hardware, setup.config
+    known: Facts = {"world_size": hardware.world_size, "threads": hardware.threads, "device": hardware.device_name}
+    known |= {"exchange": setup.exchange or "none", "torch": str(torch.__version__), "numpy": np.__version__}
+    return known | {name: getattr(config, name) for name in ("speedups", "compile", "cuda_graph")}
 
 
 def capture(setup: Setup, progress: Progress, who: Facts) -> tuple[dict[str, Tensor], bytes]:
-    """The tensors and the JSON of a checkpoint; the same on every process. Called on every process.
-
-    Args:
-        setup: the run.
-        progress: its position.
-        who: the `identity` of the run.
-    """
+    """The tensors and the JSON of a checkpoint of the run with the identity `who`. Called on every process."""
     hardware, scaler = setup.hardware, setup.hardware.accelerator.scaler
     own = {"random": torch.get_rng_state()}
     if hardware.device.type != "cpu":
@@ -102,15 +81,10 @@ def capture(setup: Setup, progress: Progress, who: Facts) -> tuple[dict[str, Ten
 
 
 def restore(setup: Setup, checkpoint: Checkpoint, who: Facts) -> tuple[Progress, list[str]]:
-    """Put the state of a checkpoint into `setup`. Called on every process.
+    """Put the state of a checkpoint into `setup`; the position, and the differences of the environment.
 
-    On another number of processes, each process draws other dropout; everything else goes on as it was.
-
-    Returns:
-        The position of the run, and the differences of the environment, which may change the last bits.
-
-    Raises:
-        CheckpointError: the checkpoint is of another configuration or data set, or does not fit the model.
+    Called on every process. On another number of processes, each draws other dropout; everything else goes on as it
+    was. Raises CheckpointError if the checkpoint is of another configuration or data set, or does not fit the model.
     """
     try:
         saved = SavedState.model_validate_json(checkpoint.state)
@@ -150,9 +124,7 @@ def _restore(setup: Setup, saved: SavedState, tensors: Mapping[str, Tensor]) -> 
         hardware.accelerator.scaler.load_state_dict(saved.scaler)
     step_losses = torch.empty(len(saved.history) * steps).copy_(tensors["step_losses"]).numpy()
     progress = Progress(saved.step, None, saved.epoch_seconds, saved.history, step_losses, _group(tensors, "best"))
-    processes: list[dict[str, Tensor]] = []
-    while process := _group(tensors, f"process.{len(processes)}"):
-        processes.append(process)
+    processes = list(itertools.takewhile(bool, (_group(tensors, f"process.{rank}") for rank in itertools.count())))
     is_same_number = len(processes) == hardware.world_size
     if saved.step:
         sums = [process["sums"] for process in processes]

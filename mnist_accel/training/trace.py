@@ -120,7 +120,7 @@ class Tracer(Observer):
             setup.model.register_forward_hook(lambda *values: self._activation("logits", values[-1])),
         ]
         for name, module in setup.module.named_modules():
-            if not hardware.compiled and not any(module.children()):  # compiled layers cannot be observed
+            if not setup.config.compile and not any(module.children()):  # compiled layers cannot be observed
                 hook = functools.partial(lambda name, *values: self._activation(name, values[-1]), name)
                 self.hooks.append(module.register_forward_hook(hook))
 

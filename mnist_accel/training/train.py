@@ -61,43 +61,40 @@ class TrainResult(RunFacts):
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in in_files}
 
 
-def run_training(
-    config: TrainConfig, observer: Observer, stop: StopRequests
-) -> tuple[TrainResult, Hardware, DataSet, Predictions]:
+def run_training(config: TrainConfig, observer: Observer) -> tuple[TrainResult, Hardware, DataSet, Predictions]:
     """Train, and write weights, record and figures; see `api.train`. Every process of a distributed run calls this.
 
     The result comes with what its pictures need: the hardware, the data set, and the predictions of the test set.
     """
     hardware = start(config)
-    with hardware.watching():
-        observer.part_started("data")
-        dataset = load_data(config.dataset, config.data_dir, hardware, observer, skip_damaged=config.skip_damaged)
-        dataset, validation = split(config, dataset)
-        observer.part_started("start-up")
-        who = identity(config, hardware, dataset)
-        same = {name: getattr(config, name) for name in ("resume", "checkpoint_every", "compile", "cuda_graph")}
-        hardware.require_same(who | same, "give every process the same settings")
-        setup = prepare(config, hardware, dataset, validation)
-        with stop:
-            guard = Guard(config, who, stop, observer)
-            progress = guard.resume(setup)
-            facts = run_facts(setup, dataset)
-            observer.run_prepared(setup)
-            observer.run_started(facts)
-            predictions = loop.fit(setup, progress, observer, guard)
-        observer.part_started("checkpoints")
-        content = weights.serialise(setup.final_module)  # the same bytes on every process
-        result = train_result(setup, facts, progress, predictions, content)
-        warn_of_doubtful_result(result, observer)
+    observer.part_started("data")
+    dataset = load_data(config.dataset, config.data_dir, hardware, observer, skip_damaged=config.skip_damaged)
+    dataset, validation = split(config, dataset)
+    observer.part_started("start-up")
+    who = identity(config, hardware, dataset)
+    same = {name: getattr(config, name) for name in ("resume", "checkpoint_every", "compile", "cuda_graph")}
+    hardware.require_same(who | same, "give every process the same settings")
+    setup = prepare(config, hardware, dataset, validation)
+    with StopRequests() as stop:
+        guard = Guard(config, who, stop, observer)
+        progress = guard.resume(setup)
+        facts = run_facts(setup, dataset)
+        observer.run_prepared(setup)
+        observer.run_started(facts)
+        predictions = loop.fit(setup, progress, observer, guard)
+    observer.part_started("checkpoints")
+    content = weights.serialise(setup.final_module)  # the same bytes on every process
+    result = train_result(setup, facts, progress, predictions, content)
+    warn_of_doubtful_result(result, observer)
 
-        def publish() -> None:
-            if hardware.is_main:
-                write_results(config.output_dir, result, content)
-                guard.checkpoints.clear()
-                guard.epoch_log.unlink(missing_ok=True)
+    def publish() -> None:
+        if hardware.is_main:
+            write_results(config.output_dir, result, content)
+            guard.checkpoints.clear()
+            guard.epoch_log.unlink(missing_ok=True)
 
-        hardware.together(publish)
-        return result, hardware, dataset, predictions
+    hardware.together(publish)
+    return result, hardware, dataset, predictions
 
 
 def start(config: RunConfig) -> Hardware:

@@ -99,7 +99,7 @@ def smaller(words: list[str]) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the files that the commands of documents name: pictures of digits, and files of the checkout."""
+    """What the commands of the documents expect: pictures of digits, and the files of the checkout that they name."""
     for name in ("photo.jpg", "scans/1.png", "scans/2.jpg", "seven.png"):
         picture = Image.new("L", (200, 200), 230)
         ImageDraw.Draw(picture).line([(60, 50), (140, 50), (95, 150)], fill=30, width=12, joint="curve")

@@ -5,7 +5,7 @@ import pytest
 from mnist_accel.hardware import cores
 
 
-def test_the_quota_of_a_version_2_group_is_that_of_its_tightest_parent(tmp_path: Path) -> None:
+def test_the_quota_of_a_group_is_that_of_its_tightest_parent(tmp_path: Path) -> None:
     group = tmp_path / "user" / "job"
     group.mkdir(parents=True)
     (group / "cpu.max").write_text("max 100000\n")
@@ -13,16 +13,6 @@ def test_the_quota_of_a_version_2_group_is_that_of_its_tightest_parent(tmp_path:
     membership = tmp_path / "cgroup"
     membership.write_text("0::/user/job\n")
     assert cores.cgroup_quota(tmp_path, membership) == 1.5
-
-
-def test_the_quota_of_a_version_1_group(tmp_path: Path) -> None:
-    group = tmp_path / "cpu,cpuacct" / "job"
-    group.mkdir(parents=True)
-    (group / "cpu.cfs_quota_us").write_text("400000\n")
-    (group / "cpu.cfs_period_us").write_text("100000\n")
-    membership = tmp_path / "cgroup"
-    membership.write_text("4:memory:/job\n3:cpu,cpuacct:/job\n")
-    assert cores.cgroup_quota(tmp_path, membership) == 4
 
 
 def test_no_limit_and_no_cgroups_are_infinite(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ def crash(folder: Path, saves: Sequence[str], commands: list[list[str]]) -> Call
 def test_a_restart_continues_only_from_checkpoints_that_this_run_has_saved(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "checkpoints" / "checkpoint-000004").mkdir(parents=True)  # of another run
+    (tmp_path / "checkpoints" / "checkpoint-000004.safetensors").mkdir(parents=True)  # of another run
     commands: list[list[str]] = []
-    monkeypatch.setattr(launch, "_run_once", crash(tmp_path, ["", "checkpoint-000005", ""], commands))
+    monkeypatch.setattr(launch, "_run_once", crash(tmp_path, ["", "checkpoint-000005.safetensors", ""], commands))
     code = launch.run_processes(1, ["train"], on_cpu=True, output_dir=tmp_path, max_restarts=2)
     assert code == CRASHED
     assert commands == [["train"], ["train"], ["train", "--resume", "auto"]]

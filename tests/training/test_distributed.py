@@ -1,4 +1,4 @@
-"""Runs in several processes: the same result on any number of them; one process prints, and writes one set of files."""
+"""Real processes: the same result on any number of them, one voice, one set of files."""
 
 import functools
 import json
@@ -23,7 +23,7 @@ CURVES = ("float64", "float64 accumulated", "float64 distorted", "float32")
 
 @functools.cache
 def outcome(world_size: int) -> dict[str, Any]:
-    """The results of `workers/sameness.py` on so many processes."""
+    """What `workers/sameness.py` computed on so many processes."""
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / "outcome.json"
         command = [sys.executable, *torchrun(world_size), str(WORKER), str(output), SMALL_MNIST]

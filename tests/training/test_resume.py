@@ -1,4 +1,4 @@
-"""Checkpoints and resuming in one process: a checkpoint is complete or refused, and a resumed run ends the same."""
+"""Checkpoints and resuming within one process: whole or refused, and exact."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from mnist_accel.errors import DataError, OutputError
 from mnist_accel.files import checkpoint
 from mnist_accel.files.checkpoint import CheckpointError, CheckpointFolder
 from mnist_accel.files.untrusted import read_limited
-from mnist_accel.hardware.precision import native_bf16
+from mnist_accel.hardware.accelerator import native_bf16
 from mnist_accel.training import loop
 from mnist_accel.training.events import Observer
 from mnist_accel.training.guard import Guard

@@ -1,4 +1,4 @@
-"""How real runs react to signals, to processes that are killed or stopped, and to a full disk."""
+"""Real signals to real processes: what a cluster, a keyboard and a full disk do to a run."""
 
 import json
 import os
@@ -26,7 +26,7 @@ TWO = pytest.mark.skipif(available_cores() < 2, reason="two processes need two c
 
 
 class Live:
-    """A running command, in a session of its own, and its log."""
+    """A command that is running, in a session of its own, and what it says."""
 
     def __init__(self, folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> None:
         self.log = folder / "stderr.log"

@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mnist_accel import speed
-from mnist_accel.hardware import accelerator
+from mnist_accel.hardware import accelerator, peers
 from mnist_accel.models import architectures
 from mnist_accel.speed import shared_memory
 
@@ -43,7 +43,7 @@ def main(speedups: bool, layout: bool = True, obstacle: str = "") -> None:
     plain.get_submodule("features.0").register_forward_hook(lambda *call: layouts.add(call[2].is_mkldnn))
     exchange = "none"
     if hardware.world_size > 1:
-        exchange = speed.prepare_exchange(model, images[0, share], hardware.timeout, speedups)
+        exchange = speed.prepare_exchange(model, images[0, share], 60, speedups)
         optimizer.zero_grad()
     model.train()
     layouts.clear()
@@ -58,7 +58,7 @@ def main(speedups: bool, layout: bool = True, obstacle: str = "") -> None:
     if hardware.is_main:
         checksum = hashlib.sha256(weights).hexdigest()
         print(json.dumps({"exchange": exchange, "layouts": [*layouts], "losses": losses, "weights": checksum}))
-    accelerator.stop()
+    peers.leave()
     sys.stdout.flush()
     os._exit(0)
 

@@ -16,7 +16,7 @@ from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data import datasets, digits
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.data.digits import DataSet
-from mnist_accel.hardware.accelerator import stop
+from mnist_accel.hardware.peers import leave
 from mnist_accel.training.events import Observer
 from mnist_accel.training.guard import Guard
 from mnist_accel.training.loop import fit
@@ -132,7 +132,7 @@ def main() -> None:
     }
     if start(TrainConfig(threads=1)).is_main:
         output.write_text(json.dumps(found))
-    stop()
+    leave()
 
 
 if __name__ == "__main__":
