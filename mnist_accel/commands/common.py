@@ -148,8 +148,8 @@ def _described(error: Exception | KeyboardInterrupt) -> tuple[list[str], int, bo
 
 
 def leave(code: int) -> NoReturn:
-    """End this process. One of several processes skips the interpreter's shutdown: threads can abort it."""
-    if (launched_world_size() or 1) > 1:
+    """End this process, after Ctrl-C at once. One of several skips the interpreter's shutdown: threads can abort it."""
+    if code == EXIT_INTERRUPTED or (launched_world_size() or 1) > 1:
         with contextlib.suppress(OSError):  # the reader may have gone
             sys.stdout.flush()
             sys.stderr.flush()
