@@ -131,4 +131,4 @@ def test_each_batch_size_has_a_recording_of_its_own() -> None:
 def test_cuda_graphs_are_refused_without_an_nvidia_gpu(tmp_path: Path) -> None:
     config = TrainConfig(dataset=SMALL_MNIST, cpu=True, cuda_graph=True, output_dir=tmp_path)
     with pytest.raises(UserError, match="NVIDIA"):
-        train.run_training(config, Observer(), StopRequests())
+        train.run_training(config, Observer())
