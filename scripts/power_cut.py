@@ -11,13 +11,14 @@ or all of them, or random ones with the last one torn. The file system then reco
 - before, the newest checkpoint whose `save` had returned, or a later one, and no damaged one.
 
 Prints a line of JSON for each file system; exit code 1 if anything is missing. The disk itself is trusted: it keeps
-what it has flushed, and writes sectors of 512 bytes as a whole.
+what it has flushed, and writes sectors of 4,096 bytes as a whole.
 """
 
 import argparse
 import hashlib
 import json
 import random
+import subprocess
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -129,10 +130,14 @@ def try_cuts(file_system: str, every: int, scratch: Path) -> dict[str, Any]:
         for how in HOW if writes % every == 0 else ():
             recorded_disk.copy_sparse(disk.blank, image)
             recorded_disk.apply(recorded_disk.survivors(cut.pending, how, generator), image)
-            with recorded_disk.mounted(image, options, point):
-                tried += 1
-                if found := problem(runs, cut.position, point / "run"):
-                    problems[f"{how}: {found}"] += 1
+            tried += 1
+            try:
+                with recorded_disk.mounted(image, options, point):
+                    found = problem(runs, cut.position, point / "run")
+            except subprocess.CalledProcessError as error:
+                found = f"the file system does not mount ({error})"
+            if found:
+                problems[f"{how}: {found}"] += 1
     saves = sum(len(run.saved) for run in runs)
     return {"file_system": file_system, "saves": saves, "writes": writes, "cuts": tried, "problems": dict(problems)}
 

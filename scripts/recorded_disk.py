@@ -19,7 +19,7 @@ from pathlib import Path
 
 ENTRY = struct.Struct("<qI")
 """Offset and length of a recorded write, whose content follows; the offset of a flush is -1."""
-LARGEST_WRITE, SECTOR = 2**17, 512
+LARGEST_WRITE, SECTOR = 2**17, 4096
 GETATTR, OPEN, READ, WRITE, STATFS, RELEASE, FSYNC, FLUSH, INIT = 3, 14, 15, 16, 17, 18, 20, 25, 26
 """Requests of the kernel, as in linux/fuse.h."""
 WITHOUT_REPLY = (2, 36, 42)
