@@ -18,7 +18,6 @@ from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data import datasets
 from mnist_accel.data.digits import Digits
 from mnist_accel.hardware.cores import available_cores
-from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.reports.console import TrainingConsole
 from mnist_accel.training.train import run_training
 
@@ -83,7 +82,7 @@ def train_ours(candidate: Candidate, dataset: str, folder: Path) -> float:
     )
     with Path(os.devnull).open("w") as screen:
         console = TrainingConsole(Console(file=screen, force_terminal=True))
-        return run_training(config, console, StopRequests())[0].images_per_second
+        return run_training(config, console)[0].images_per_second
 
 
 def train_by_hand(candidate: Candidate, dataset: str, folder: Path) -> float:
