@@ -11,9 +11,8 @@ import time
 import numpy as np
 import torch
 
-from mnist_accel.data.batches import InputPipeline
+from mnist_accel.data.batches import InputPipeline, epoch_order
 from mnist_accel.data.digits import Digits
-from mnist_accel.data.sample_order import epoch_order
 
 SAMPLES, BATCH_SIZE, REPEATS = 60_000, 128, 7
 

@@ -171,14 +171,14 @@ def always(precision: str) -> Callable[[Any], Any]:
 
 FAULTS: dict[str, Change] = {
     "labels of 1% of the samples permuted": ("data.datasets", "load", permuted_labels("train", 0.01)),
-    "normalisation off by 10%": ("models.normalisation", "STD", lambda std: std * 1.1),
+    "normalisation off by 10%": ("models.architectures", "STD", lambda std: std * 1.1),
     "last batch dropped": (
-        "data.sample_order",
+        "data.batches",
         "steps_per_epoch",
         lambda _: lambda samples, size: max(1, samples // size),
     ),
     "samples not shuffled": (
-        "data.sample_order",
+        "data.batches",
         "epoch_order",
         lambda _: lambda samples, *_: __import__("numpy").arange(samples),
     ),
@@ -188,7 +188,7 @@ FAULTS: dict[str, Change] = {
         lambda _: lambda loss, *_: loss,
     ),
     "two ranks see the same samples": (
-        "data.sample_order",
+        "data.batches",
         "local_slices",
         lambda old: lambda batch, _, *rest: old(batch, 0, *rest),
     ),

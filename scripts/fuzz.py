@@ -33,7 +33,7 @@ import torch
 from mnist_accel.checks import certify
 from mnist_accel.config import recipe
 from mnist_accel.config.settings import EvaluateConfig, TrainConfig
-from mnist_accel.data import array_files, datasets, digits, idx, named_sets
+from mnist_accel.data import array_files, datasets, digits, named_sets
 from mnist_accel.errors import UserError
 from mnist_accel.files import checkpoint, exported, weights
 from mnist_accel.hardware.accelerator import start_hardware
@@ -210,7 +210,7 @@ class Fuzzer:
         """An IDX file. The reader of a folder turns ValueError into a message."""
         path = self.write("images", formats.idx(self.grammar, self.random.choice(((20, 28, 28), (20,)))))
         try:
-            idx.parse(path.read_bytes(), "images", self.random.choice((1, 3)))
+            array_files.parse_idx(path.read_bytes(), "images", self.random.choice((1, 3)))
         except ValueError as error:
             raise UserError(str(error)) from error
 
@@ -218,7 +218,7 @@ class Fuzzer:
         """A packed data file in the data folder."""
         content = formats.packed(self.grammar, formats.idx(self.grammar, (10_000,)))
         folder = self.write("FashionMNIST/raw/t10k-labels-idx1-ubyte.gz", content).parent
-        arrays, _, problems = named_sets.read_idx_folder(folder, named_sets.IDX_SOURCES["fashion-mnist"])
+        arrays, _, problems = named_sets.read_folder(folder, named_sets.NAMED_SETS["fashion-mnist"])
         if problems and not arrays:
             raise UserError(problems[0])
 

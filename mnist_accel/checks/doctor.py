@@ -85,15 +85,14 @@ def _folders(findings: Findings, data_dir: Path) -> None:
         findings.warnings.append(f"cannot write results in {Path.cwd()}; give train and evaluate --output-dir FOLDER")
     if not data_dir.is_dir() and (data_dir.exists() or data_dir != Path("data")):
         findings.warnings.append(f"--data-dir {data_dir}: no such folder; check the name")
-    for name, source in data.IDX_SOURCES.items():
-        folder = data_dir / source.torchvision_class / "raw"
-        _, checksums, problems = data.read_idx_folder(folder, source)
-        damaged = [f"{problem}; delete it" for problem in problems if not problem.endswith("is missing")]
-        known = "MD5 as published" if source.md5 else "header and size right"
+    for name, source in data.NAMED_SETS.items():
+        folder = data_dir / source.torchvision / "raw"
+        _, checksums, damages = data.read_folder(folder, source)
+        known = "MD5 as published" if all(source.md5) else "header and size right"
         fact = "in the package" if name == "mnist" else f"not in {folder}; downloaded when needed"
-        if damaged:
+        if damages:
             fact = f"damaged in {folder}"
-        elif not problems:
+        elif len(checksums) == len(source.files):
             fact = f"{len(checksums)} files in {folder}, {known}"
         findings.facts[f"data: {name}"] = fact
-        findings.warnings += damaged
+        findings.warnings += [f"{damage}; delete it" for damage in damages]

@@ -1,34 +1,119 @@
-"""`--dataset csv:FILE` and `npz:FILE`: a data set in one table or in NumPy's arrays."""
+"""Data sets in files of arrays: `--dataset idx:DIR` (MNIST's format), `csv:FILE` (a table) and `npz:FILE` (NumPy's)."""
 
+import gzip
 import hashlib
 import io
+import math
+import struct
 import warnings
 import zipfile
-from dataclasses import replace
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist_accel.data.digits import DataSet, Digits, hold_out
+from mnist_accel.data.digits import DataSet, Digits, checked, hold_out, numbered_classes
 from mnist_accel.errors import DataError, printable
 from mnist_accel.files.untrusted import most_unpacked, read_limited
 
-LARGEST_FILE = 2**31
-"""Bytes."""
+LARGEST_IDX, LARGEST_FILE = 2**30, 2**31
+"""Bytes, unpacked. The images of EMNIST, the largest set of IDX files, have 550 MB."""
+UNREADABLE = (ValueError, OSError, EOFError, zlib.error)
+"""Raised where a file cannot be read, unpacked or understood."""
 PIXELS = 28 * 28
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def load_csv(name: str, path: Path) -> DataSet:
-    """Read a table with a header line: in each row a label, then 784 pixels from 0 to 255 (the form of Kaggle's MNIST).
+def read_unpacked(path: Path) -> bytes:
+    """The content of a file, unpacked if it is a .gz file. Raises one of `UNREADABLE`."""
+    content = read_limited(path, LARGEST_IDX)
+    if path.suffix == ".gz":
+        limit = min(LARGEST_IDX, most_unpacked(len(content)))
+        with gzip.open(io.BytesIO(content)) as stream:
+            content = stream.read(limit + 1)
+        if len(content) > limit:
+            raise ValueError(f"more than {limit:,} bytes when unpacked")
+    return content
 
-    Some rows of each class become test samples, always the same ones.
 
-    Raises:
-        DataError: the file is missing, or is not in this form.
+def parse_idx(content: bytes, name: str, dimensions: int) -> npt.NDArray[np.uint8]:
+    """The array in the unpacked content of an IDX file, without a copy: images (N, rows, columns) or labels (N,).
+
+    IDX is a magic number, the sizes, then the bytes; source: "FILE FORMATS FOR THE MNIST DATABASE" in
+    http://yann.lecun.com/exdb/mnist/. Raises ValueError if the header is wrong, or does not fit the size of the file.
     """
-    content = _read(name, path)
+    header_size = 4 + 4 * dimensions
+    if len(content) < header_size:
+        raise ValueError(f"{name} is cut short: {len(content)} bytes, less than the header")
+    if content[:4] != bytes([0, 0, 8, dimensions]):  # 8 stands for unsigned bytes
+        raise ValueError(f"{name} is not an IDX file of unsigned bytes in {dimensions} dimensions")
+    shape = struct.unpack_from(f">{dimensions}I", content, 4)
+    if len(content) != header_size + math.prod(shape):
+        raise ValueError(f"{name} has {len(content)} bytes, but its header says {header_size + math.prod(shape)}")
+    return np.frombuffer(content, dtype=np.uint8, offset=header_size).reshape(shape)
+
+
+def load_idx(name: str, folder: Path) -> DataSet:
+    """Read four IDX files, packed (.gz) or not, with names like those of MNIST or EMNIST.
+
+    Raises DataError if a file is missing, damaged, or does not fit the others; OSError if the folder cannot be read.
+    """
+    checksums: dict[str, str] = {}
+
+    def read(words: tuple[str, ...], kind: str, dimensions: int) -> npt.NDArray[np.uint8]:
+        path = _find(name, folder, words, kind, f"idx{dimensions}")
+        try:
+            content = read_unpacked(path)
+            checksums[path.name] = "sha256:" + hashlib.sha256(content).hexdigest()
+            return parse_idx(content, path.name, dimensions)
+        except UNREADABLE as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{name}: {path.name} is damaged or unreadable ({reason})", "replace the file") from error
+
+    def part(*words: str) -> Digits:
+        return checked(f"{name}, {words[0]} part", read(words, "images", 3), read(words, "labels", 1))
+
+    train, test = part("train"), part("t10k", "test")
+    return DataSet(name, train, test, numbered_classes(train, test), str(folder), checksums)
+
+
+def _find(name: str, folder: Path, words: tuple[str, ...], kind: str, form: str) -> Path:
+    """The only file named by one of `words`, "images" or "labels", and "idx3" or "idx1". Unpacked ones come first."""
+    files = [path for path in sorted(folder.iterdir()) if any(word in path.name for word in words)]
+    found = [path for path in files if kind in path.name and form in path.name]
+    chosen = [path for path in found if path.suffix != ".gz"] or found
+    if len(chosen) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        text = f"one file named …{words[0]}…{kind}…{form}… is needed in {folder}; found: {names}"
+        raise DataError(f"{name}: {text}", "name the files like those of MNIST, one of each kind")
+    return chosen[0]
+
+
+def load_file(name: str, path: Path) -> DataSet:
+    """Read a table ("csv:…") in the form of Kaggle's MNIST, or arrays ("npz:…") in the form of Keras' MNIST.
+
+    A table has a header line, then in each row a label and 784 pixels from 0 to 255; some rows of each class become
+    test samples, always the same ones. Arrays are `ARRAYS`: images uint8 (N, 28, 28) and labels (N,), whole numbers.
+    Raises DataError if the file is missing, or is not in this form.
+    """
+    try:
+        content = read_limited(path, LARGEST_FILE)
+    except OSError as error:
+        raise DataError(f"{name}: cannot read {path}: {error.strerror or error}", "name another file") from error
+    is_table = name.startswith("csv:")
+    if is_table:
+        table = _table(name, content)
+        train, test = hold_out(name, checked(name, table[:, 1:].reshape(-1, 28, 28), table[:, 0]))
+    else:
+        x_train, y_train, x_test, y_test = _arrays(name, content)
+        train, test = checked(name, x_train, y_train), checked(name, x_test, y_test)
+    checksums = {path.name: f"sha256:{hashlib.sha256(content).hexdigest()}"}
+    return DataSet(name, train, test, numbered_classes(train, test), str(path), checksums, has_test_part=not is_table)
+
+
+def _table(name: str, content: bytes) -> npt.NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # reported below
@@ -38,51 +123,16 @@ def load_csv(name: str, path: Path) -> DataSet:
     if table.shape[1] != 1 + PIXELS or not len(table):
         shape = f"{len(table)} rows of {table.shape[1]} columns"
         raise DataError(f"{name}: {shape}", f"give rows of a label and {PIXELS} pixels")
-    digits = _digits(name, table[:, 1:].reshape(-1, 28, 28), table[:, 0])
-    train, test = hold_out(name, digits)
-    return replace(_data_set(name, path, train, test, content), has_test_part=False)
+    return table
 
 
-def load_npz(name: str, path: Path) -> DataSet:
-    """Read the arrays x_train, y_train, x_test and y_test (the form of Keras' MNIST).
-
-    Images are uint8 (N, 28, 28), labels whole numbers (N,).
-
-    Raises:
-        DataError: the file is missing, or is not in this form.
-    """
-    content = _read(name, path)
+def _arrays(name: str, content: bytes) -> list[npt.NDArray[Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > most_unpacked(len(content)):
                 raise ValueError("it unpacks to more than 100 times its size")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            found = [(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            return [file[array] for array in ARRAYS]
     except Exception as error:  # NumPy raises almost any type on a damaged file
         reason = printable(error, 120)
-        raise DataError(f"{name}: no arrays x_train, y_train, x_test and y_test can be read ({reason})") from error
-    train, test = (_digits(name, images, labels) for images, labels in found)
-    return _data_set(name, path, train, test, content)
-
-
-def _read(name: str, path: Path) -> bytes:
-    try:
-        return read_limited(path, LARGEST_FILE)
-    except OSError as error:
-        raise DataError(f"{name}: cannot read {path}: {error.strerror or error}", "name another file") from error
-
-
-def _digits(name: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Digits:
-    if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
-        raise DataError(f"{name}: images are {images.dtype} {images.shape}", "give images uint8 (N, 28, 28)")
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or not len(labels):
-        raise DataError(f"{name}: labels are {labels.dtype} {labels.shape}", "give one whole number for each image")
-    if labels.min() < 0 or labels.max() > 255:
-        raise DataError(f"{name}: labels from {labels.min()} to {labels.max()}", "give labels from 0 to 255")
-    return Digits(images, labels.astype(np.int64))
-
-
-def _data_set(name: str, path: Path, train: Digits, test: Digits, content: bytes) -> DataSet:
-    classes = 1 + int(max(train.labels.max(), test.labels.max()))
-    names = tuple(map(str, range(max(2, classes))))
-    return DataSet(name, train, test, names, str(path), {path.name: f"sha256:{hashlib.sha256(content).hexdigest()}"})
+        raise DataError(f"{name}: no arrays {', '.join(ARRAYS)} can be read ({reason})") from error

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from mnist_accel.data import array_files, idx_folder, named_sets
+from mnist_accel.data import array_files, named_sets
 from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import DataError, did_you_mean
 
@@ -31,30 +31,28 @@ def load(
     """Read a data set; download it if it is neither packaged nor in `data_dir`.
 
     Args:
-        name: a key of `IDX_SOURCES`, "idx:DIR" for a folder of IDX files, "folder:DIR" for
-            a folder of pictures, "csv:FILE" for a table, or "npz:FILE" for NumPy's arrays.
+        name: a key of `NAMED_SETS`, or "idx:DIR", "folder:DIR", "csv:FILE" or "npz:FILE".
         data_dir: a folder in torchvision's layout (FashionMNIST/raw/…).
         notice: called with one line about a download or a damaged file.
         progress: called with the numbers of finished and of all pictures while a folder of pictures is read.
         skip_damaged: leave out all pictures of a folder that cannot be read, not only a few.
 
-    Raises:
-        DataError: the data set is unknown, missing, damaged or unreadable, and cannot be downloaded.
+    Raises DataError if the data set is unknown, missing, damaged or unreadable, and cannot be downloaded.
     """
     form, _, place = name.partition(":")
     try:
-        if name in named_sets.IDX_SOURCES:
+        if name in named_sets.NAMED_SETS:
             ahead = _read_ahead.pop((name, data_dir), None)
             return ahead.result() if ahead else named_sets.load(name, data_dir, notice)
         if form in ("csv", "npz"):
-            return (array_files.load_csv if form == "csv" else array_files.load_npz)(name, Path(place))
+            return array_files.load_file(name, Path(place))
         if form not in ("idx", "folder"):
-            known = (*named_sets.IDX_SOURCES, "idx:DIR", "folder:DIR", "csv:FILE", "npz:FILE")
+            known = (*named_sets.NAMED_SETS, "idx:DIR", "folder:DIR", "csv:FILE", "npz:FILE")
             raise DataError(f"unknown data set {name}", did_you_mean(name, known))
         if not os.path.isdir(place):  # noqa: PTH112  # Path.is_dir raises an error if the name is too long
             raise DataError(f"{name}: {place} is not a folder", "name a folder with IDX files or pictures")
         if form == "idx":
-            return idx_folder.load(name, Path(place))
+            return array_files.load_idx(name, Path(place))
         from mnist_accel.data import picture_folder  # here, for the start-up time: it imports SciPy
 
         return picture_folder.load(name, Path(place), notice, progress, skip_damaged=skip_damaged)

@@ -1,8 +1,9 @@
-"""The types of a data set, and functions that divide it."""
+"""The types of a data set, and functions that check and divide it."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,23 @@ def fingerprint(data: DataSet) -> str:
     return json.dumps([data.name, len(data.train), len(data.test), dict(data.checksums)], sort_keys=True)
 
 
+def checked(name: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Digits:
+    """Images and labels of the user's file `name`. Raises DataError if their shapes, types or values do not fit."""
+    if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
+        raise DataError(f"{name}: images are {images.dtype} {images.shape}", "give images uint8 (N, 28, 28)")
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or not len(labels):
+        text = f"labels are {labels.dtype} {labels.shape} for {len(images)} images"
+        raise DataError(f"{name}: {text}", "give one whole number for each image")
+    if labels.min() < 0 or labels.max() > 255:
+        raise DataError(f"{name}: labels from {labels.min()} to {labels.max()}", "give labels from 0 to 255")
+    return Digits(images, labels.astype(np.int64))
+
+
+def numbered_classes(*parts: Digits) -> tuple[str, ...]:
+    """Class names where labels are all that is known: "0", "1", … to the largest label, at least two."""
+    return tuple(map(str, range(max(2, *(1 + int(part.labels.max()) for part in parts)))))
+
+
 def occurrence(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The number of equal labels before each label; shape (N,)."""
     counts = np.empty(len(labels), dtype=np.int64)
@@ -56,8 +74,8 @@ def occurrence(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return counts
 
 
-def select(digits: Digits, indices: npt.NDArray[np.int64]) -> Digits:
-    """A copy of the digits at `indices`."""
+def select(digits: Digits, indices: npt.NDArray[Any]) -> Digits:
+    """A copy of the digits at `indices`, or of those that a mask chooses."""
     files = None if digits.files is None else digits.files[indices]
     return Digits(digits.images[indices], digits.labels[indices], files)
 
@@ -65,8 +83,7 @@ def select(digits: Digits, indices: npt.NDArray[np.int64]) -> Digits:
 def split_off(digits: Digits, size: int, seed: int, option: str) -> tuple[Digits, Digits]:
     """Divide into `size` random digits, balanced over the classes as far as possible, and the rest; order is kept.
 
-    Raises:
-        DataError: there are fewer than `size` digits; its text names `option`, the option that gave `size`.
+    Raises DataError, which names `option`, if there are fewer than `size` digits.
     """
     if size > len(digits):
         raise DataError(f"{option} {size}: there are {len(digits)} training samples", f"give at most {len(digits)}")
@@ -76,41 +93,38 @@ def split_off(digits: Digits, size: int, seed: int, option: str) -> tuple[Digits
     return select(digits, np.sort(order[:size])), select(digits, np.sort(order[size:]))
 
 
-def hold_out(name: str, digits: Digits) -> tuple[Digits, Digits]:
-    """Training and test digits: one in `TEST_SHARE` of each class, chosen at random with a fixed seed.
+def _shuffled_occurrence(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The numbers 0, 1, 2, … for the samples of each class, in an order that is random and always the same."""
+    order = np.random.default_rng(0).permutation(len(labels))
+    numbers = np.empty_like(order)
+    numbers[order] = occurrence(labels[order])
+    return numbers
 
-    Raises:
-        DataError: no class has so many digits; its text names `name`, the data set.
+
+def hold_out(name: str, digits: Digits) -> tuple[Digits, Digits]:
+    """Training and test digits: one in `TEST_SHARE` of each class, always the same ones.
+
+    Raises DataError, which names the data set `name`, if no class has so many digits.
     """
-    order = np.random.default_rng(0).permutation(len(digits))
-    is_test = np.empty(len(order), dtype=np.bool_)
-    is_test[order] = occurrence(digits.labels[order]) % TEST_SHARE == TEST_SHARE - 1
+    is_test = _shuffled_occurrence(digits.labels) % TEST_SHARE == TEST_SHARE - 1
     if not is_test.any():
         raise DataError(f"{name}: too few samples to hold some out", f"give a class at least {TEST_SHARE}")
-    return select(digits, np.flatnonzero(~is_test)), select(digits, np.flatnonzero(is_test))
+    return select(digits, ~is_test), select(digits, is_test)
 
 
 def fold(data: DataSet, part: str) -> DataSet:
     """Fold K of N, where `part` is "K/N": part K of the training set for testing, and the others for training.
 
     Each class is divided evenly, always in the same way. Images that are equal in all pixels are in the same part. The
-    test part of the data set is left out, unless it was divided off the training set.
-
-    Raises:
-        DataError: the part or the others have no samples.
+    test part of the data set is left out, unless it was divided off the training set. Raises DataError if the part or
+    the others have no samples.
     """
     number, parts = map(int, part.split("/"))
-    images, labels = data.train.images, data.train.labels
-    if not data.has_test_part:
-        images = np.concatenate([images, data.test.images])
-        labels = np.concatenate([labels, data.test.labels])
-    order = np.random.default_rng(0).permutation(len(labels))
-    part_of = np.empty(len(order), np.int64)
-    part_of[order] = 1 + occurrence(labels[order]) % parts
+    sources = [data.train] if data.has_test_part else [data.train, data.test]
+    digits = Digits(*(np.concatenate([getattr(source, name) for source in sources]) for name in ("images", "labels")))
+    part_of = 1 + _shuffled_occurrence(digits.labels) % parts
     firsts: dict[bytes, int] = {}
-    is_test = part_of[[firsts.setdefault(image.tobytes(), index) for index, image in enumerate(images)]] == number
+    is_test = part_of[[firsts.setdefault(image.tobytes(), at) for at, image in enumerate(digits.images)]] == number
     if is_test.all() or not is_test.any():
         raise DataError(f"{data.name}: part {part} of the training set or the rest has no samples", "give fewer folds")
-    return replace(
-        data, train=Digits(images[~is_test], labels[~is_test]), test=Digits(images[is_test], labels[is_test])
-    )
+    return replace(data, train=select(digits, ~is_test), test=select(digits, is_test))

@@ -1,74 +1,87 @@
-"""`--dataset folder:DIR`: a data set of pictures, one sub-folder for each class."""
+"""`--dataset folder:DIR`: a data set of pictures, one sub-folder for each class. What was read is kept in a cache."""
 
 import hashlib
+import io
+import json
 import os
-from collections.abc import Callable
+import pickle
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import PIL
+import platformdirs
 
-from mnist_accel.data import picture_reader
+from mnist_accel import pictures
 from mnist_accel.data.digits import DataSet, Digits, hold_out, select
-from mnist_accel.errors import DataError
-from mnist_accel.pictures.picture_file import SUFFIXES
+from mnist_accel.errors import DataError, OutputError
+from mnist_accel.files.atomic import write_whole
+from mnist_accel.hardware.cores import available_cores
+from mnist_accel.pictures.picture_file import SUFFIXES, PictureError
+from mnist_accel.pictures.predict import read_character
 
 LARGEST_DAMAGED_SHARE = 0.01
 """Pictures that cannot be read are left out up to this share of all pictures."""
+CHUNK = 100
+"""Pictures that a process reads before it answers."""
+LEAST_PER_PROCESS = 1000
+"""A further process, which starts in half a second, is not worth it for fewer pictures."""
+
+Answer = npt.NDArray[np.uint8] | str
+"""A picture, uint8 (28, 28), or the reason why it cannot be read."""
+Heard = Callable[[int, int], None]
+"""Called with the numbers of finished and of all pictures."""
 
 
 def load(
-    name: str,
-    folder: Path,
-    notice: Callable[[str], None],
-    progress: Callable[[int, int], None],
-    *,
-    skip_damaged: bool = False,
+    name: str, folder: Path, notice: Callable[[str], None], progress: Heard, *, skip_damaged: bool = False
 ) -> DataSet:
     """Read pictures from DIR/CLASS, or from DIR/train/CLASS and DIR/test/CLASS, as torchvision's ImageFolder does.
 
     Each picture shows one character and is converted to the form of MNIST's images, as `predict` does it. Without
     train/ and test/, one in `TEST_SHARE` pictures of each class becomes a test picture, always the same ones.
 
-    Raises:
-        DataError: there are fewer than two classes, a class has no picture, or too many pictures cannot be read.
-        OSError: a folder cannot be read.
+    Raises DataError if there are fewer than two classes, a class has no picture, or too many pictures cannot be read;
+    OSError if a folder cannot be read.
     """
-    parts = [Path("train"), Path("test")] if (folder / "train").is_dir() else [Path()]
-    classes = _same_classes(name, folder, parts)
-    class_folders = [part / class_name for part in parts for class_name in classes]
-    listed = [_pictures(folder, class_folder) for class_folder in class_folders]
-    files = [file for inside in listed for file in inside]
-    images, errors = picture_reader.read(folder, files, progress)
+    parts = [folder / "train", folder / "test"] if (folder / "train").is_dir() else [folder]
+    classes = _same_classes(name, parts)
+    listed = [_pictures(part / class_name) for part in parts for class_name in classes]
+    files = [str(path.relative_to(folder)) for inside in listed for path in inside]
+    images, errors = read(folder, files, progress)
     problems = [f"{files[index]}: {text}" for index, text in errors.items()]
-    _report(name, problems, len(files), notice, are_all_skipped=skip_damaged)
-    places = np.repeat(np.arange(len(listed)), [len(inside) for inside in listed])  # the class folder of each picture
+    _report(name, problems, len(files), notice, skip_all=skip_damaged)
+    places = np.repeat(np.arange(len(listed)), [len(inside) for inside in listed])  # part × classes + class
     sound = np.delete(np.arange(len(files)), list(errors))
     images, places = images[sound], places[sound]
     if missing := set(range(len(listed))) - set(places.tolist()):
-        empty = folder / class_folders[min(missing)]
+        part, label = divmod(min(missing), len(classes))
+        empty = parts[part] / classes[label]
         raise DataError(f"{name}: no picture in {empty}", "give each class pictures, or delete its folder")
     digest = hashlib.sha256()
     for index, image in zip(sound, images, strict=True):
         digest.update(os.fsencode(files[index]) + image.tobytes())
-    is_test, labels = places >= len(classes), places % len(classes)
-    everything = Digits(images, labels, np.array(files, dtype=np.object_)[sound])
-    if len(parts) == 2:
-        train, test = (select(everything, np.flatnonzero(here)) for here in (~is_test, is_test))
-    else:
-        train, test = hold_out(name, everything)
+    digits = Digits(images, places % len(classes), np.array(files, dtype=np.object_)[sound])
+    is_test, has_test_part = places >= len(classes), len(parts) == 2
+    train, test = (select(digits, ~is_test), select(digits, is_test)) if has_test_part else hold_out(name, digits)
     checksums = {"pictures": f"sha256:{digest.hexdigest()}"}
-    return DataSet(name, train, test, tuple(classes), str(folder), checksums, has_test_part=len(parts) == 2)
+    return DataSet(name, train, test, tuple(classes), str(folder), checksums, has_test_part)
 
 
-def _same_classes(name: str, folder: Path, parts: list[Path]) -> list[str]:
+def _same_classes(name: str, parts: list[Path]) -> list[str]:
     """The classes of a folder whose parts all have the same ones."""
-    classes = _classes(folder / parts[0])
+    classes = _classes(parts[0])
     if not 2 <= len(classes) <= 256:
-        counted = f"{folder / parts[0]} has {len(classes)} sub-folders, one for each class"
-        raise DataError(f"{name}: {counted}", "make 2 to 256")
-    if unknown := sorted(set(_classes(folder / parts[-1])) - set(classes)):
+        raise DataError(f"{name}: {parts[0]} has {len(classes)} sub-folders, one for each class", "make 2 to 256")
+    if unknown := sorted(set(_classes(parts[-1])) - set(classes)):
         raise DataError(
-            f"{name}: {', '.join(unknown[:3])}: a class in {folder / parts[-1]} but not in {folder / parts[0]}",
+            f"{name}: {', '.join(unknown[:3])}: a class in {parts[-1]} but not in {parts[0]}",
             "give each class training pictures, or delete its test pictures",
         )
     return classes
@@ -78,21 +91,102 @@ def _classes(part: Path) -> list[str]:
     return sorted(path.name for path in part.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _pictures(folder: Path, class_folder: Path) -> list[str]:
-    """The pictures in a class folder by their paths relative to `folder`; none if there is no such class folder."""
-    inside = folder / class_folder
-    files = sorted(inside.iterdir()) if inside.is_dir() else []
-    return [str(class_folder / file.name) for file in files if file.suffix.lower() in SUFFIXES]
+def _pictures(class_folder: Path) -> list[Path]:
+    """The pictures in a class folder; none if there is no such folder."""
+    files = sorted(class_folder.iterdir()) if class_folder.is_dir() else []
+    return [path for path in files if path.suffix.lower() in SUFFIXES]
 
 
-def _report(
-    name: str, problems: list[str], pictures: int, notice: Callable[[str], None], *, are_all_skipped: bool
-) -> None:
+def _report(name: str, problems: list[str], total: int, notice: Callable[[str], None], *, skip_all: bool) -> None:
     """Tell the user about damaged pictures; raise DataError if they are too many."""
     if not problems:
         return
     more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-    text = f"{name}: {len(problems)} of {pictures:,} pictures cannot be read: {'; '.join(problems[:3])}{more}"
-    if len(problems) > LARGEST_DAMAGED_SHARE * pictures and not are_all_skipped:
+    text = f"{name}: {len(problems)} of {total:,} pictures cannot be read: {'; '.join(problems[:3])}{more}"
+    if len(problems) > LARGEST_DAMAGED_SHARE * total and not skip_all:
         raise DataError(text, "replace or delete them, or leave them out by --skip-damaged")
     notice(f"{text}. They are left out")
+
+
+def read(folder: Path, names: Sequence[str], progress: Heard) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
+    """The pictures `names` below `folder`, uint8 (N, 28, 28), white on black; and the reason where one cannot be read.
+
+    They come from the cache if names, sizes and times of all files are as they were.
+    """
+    cache = platformdirs.user_cache_path("mnist-accel") / f"{_sha256(str(folder.resolve()))[:16]}.npz"
+    # What decides how a picture is read: the code and the file, whose content has changed only if size or times have.
+    code = [_sha256(path.read_text(encoding="utf-8")) for path in sorted(Path(pictures.__file__).parent.glob("*.py"))]
+    key = _sha256(repr([PIL.__version__, *code, *((name, _version(folder / name)) for name in names)]))
+    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        kept = np.load(io.BytesIO(cache.read_bytes()))
+        if str(kept["key"]) == key:
+            return kept["images"], {int(index): text for index, text in json.loads(str(kept["errors"])).items()}
+    images = np.zeros((len(names), 28, 28), np.uint8)
+    errors: dict[int, str] = {}
+    for index, answer in enumerate(_answers([folder / name for name in names])):
+        if isinstance(answer, str):
+            errors[index] = answer
+        else:
+            images[index] = answer
+        if (index + 1) % CHUNK == 0 or index + 1 == len(names):
+            progress(index + 1, len(names))
+    content = io.BytesIO()
+    np.savez(content, key=np.array(key), images=images, errors=np.array(json.dumps(errors)))
+    with suppress(OSError, OutputError):  # without a cache, the next run reads the pictures again
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(cache, content.getvalue())
+    return images, errors
+
+
+def _answers(paths: list[Path]) -> Iterator[Answer]:
+    """The pictures, in order, read by several processes in turn, a chunk each.
+
+    The processes are no children of multiprocessing: those import the main program again, which may train a model.
+    """
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    processes = min(available_cores(), len(paths) // LEAST_PER_PROCESS)
+    if processes < 2:
+        yield from map(_answer, paths)
+        return
+    command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
+    with ExitStack() as stack:
+        readers = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            for _ in range(processes)
+        ]
+        for number, reader in enumerate(readers):
+            assert reader.stdin
+            with reader.stdin:
+                pickle.dump(chunks[number::processes], reader.stdin)
+        for number in range(len(chunks)):
+            stdout = readers[number % processes].stdout
+            assert stdout
+            yield from pickle.load(stdout)
+
+
+def serve() -> None:
+    """Answer lists of paths, which stdin holds, with the pictures, until nobody reads them any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the program that asks
+    with suppress(BrokenPipeError):
+        for chunk in pickle.load(sys.stdin.buffer):
+            pickle.dump([_answer(path) for path in chunk], sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+
+
+def _answer(path: Path) -> Answer:
+    try:
+        return read_character(path)
+    except PictureError as error:
+        return error.message
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Size and times of a file; empty if there is no such file."""
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return ()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

@@ -18,8 +18,8 @@ from mnist_accel.errors import UserError, printable
 from mnist_accel.files import atomic, exported, weights
 from mnist_accel.files.exported import FORMATS
 from mnist_accel.models import classifier
+from mnist_accel.models.architectures import MEAN, STD, normalise
 from mnist_accel.models.classifier import Classifier
-from mnist_accel.models.normalisation import MEAN, STD, normalise
 from mnist_accel.training.events import Observer
 
 OPSET = 20

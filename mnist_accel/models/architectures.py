@@ -1,4 +1,4 @@
-"""The network architectures by name. To add one, write a module and enter it in `MODELS`."""
+"""The network architectures by name, and their input. To add one, write a function and enter it in `MODELS`."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -10,6 +10,15 @@ from torch.nn import functional
 
 from mnist_accel.errors import WeightsError, did_you_mean, printable
 from mnist_accel.models import own_network
+
+MEAN, STD = 0.1307, 0.3081
+"""Of MNIST's training pixels scaled to 0 … 1; https://github.com/pytorch/examples/tree/main/mnist."""
+LARGEST_CLASSES = 256  # labels are bytes
+
+
+def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """The input of a network: (pixel / 255 - MEAN) / STD in `dtype` for uint8 images of any shape."""
+    return images.to(dtype).mul_(1 / (255 * STD)).sub_(MEAN / STD)
 
 
 class Dropout(nn.Module):
@@ -97,15 +106,21 @@ def _normalised(channels_in: int, channels_out: int, *, pool: bool = False, padd
     ]
 
 
-Architecture = Callable[[int, float], nn.Module]
-MODELS: Mapping[str, Architecture] = {"cnn": cnn, "small-cnn": small_cnn, "normalised-cnn": normalised_cnn}
-LARGEST_CLASSES = 256  # labels are bytes
+MODELS: Mapping[str, Callable[[int, float], nn.Module]] = {
+    "cnn": cnn,
+    "small-cnn": small_cnn,
+    "normalised-cnn": normalised_cnn,
+}
 
 
-def build(name: str, *, classes: int = 10, dropout: float = 0.0) -> nn.Module:
-    """A new model: one of `MODELS`, or a network of the user's own, which knows no `dropout`; see `own_network`."""
+def build(name: str, *, classes: int = 10, dropout: float = 0.0, part: int = 2) -> nn.Module:
+    """A new model: one of `MODELS`, or a network of the user's own, which knows no `dropout`.
+
+    Args:
+        part: the fewest images that a process computes at once, for the checks of a network of the user's own.
+    """
     if ":" in name:
-        return own_network.build(name, classes)
+        return own_network.build(name, classes, part)
     return MODELS[name](classes, dropout)
 
 
@@ -118,27 +133,24 @@ def from_state(state: Mapping[str, Tensor], name: str | None, path: Path, classe
     """The name of an architecture, and a model of it with the weights `state`. Raises WeightsError if they do not fit.
 
     Args:
-        name: the architecture; None for the one that the shapes fit.
+        name: the architecture; None for the one that has these tensors.
         path: of the weights, for error messages.
-        classes: number of outputs of a network of the user's own; 0 if it is not recorded.
+        classes: number of outputs; 0 if it is not recorded.
     """
-    if name is not None and ":" not in name and name not in MODELS:
-        name = printable(name, 60)
-        raise WeightsError(f"{path}: weights of an unknown model {name!r}", did_you_mean(name, MODELS))
-    for candidate in MODELS if name is None else [name]:
-        own = ":" in candidate
-        model = build(candidate, classes=(classes or 10) if own else _class_count(candidate, state))
-        try:
-            model.load_state_dict(dict(state))
-        except RuntimeError as error:
-            if name is not None:
-                raise WeightsError(f"{path}: {printable(error, 150)}", f"give weights of {name}") from error
-        else:
-            return candidate, model
-    raise WeightsError(f"{path}: these weights fit no model", f"give weights of {' or '.join(MODELS)}")
-
-
-def _class_count(name: str, state: Mapping[str, Tensor]) -> int:
-    """The size of the last tensor of model `name`, the bias of its last linear layer, in `state`; else 10."""
-    *_, last = build(name).state_dict()
-    return min(max(state[last].numel(), 1), LARGEST_CLASSES) if last in state else 10
+    if name is None:
+        fitting = [known for known in MODELS if build(known).state_dict().keys() == state.keys()]
+        if not fitting:
+            raise WeightsError(f"{path}: these weights fit no model", f"give weights of {' or '.join(MODELS)}")
+        name = fitting[0]
+    if ":" not in name:
+        if name not in MODELS:
+            name = printable(name, 60)
+            raise WeightsError(f"{path}: weights of an unknown model {name!r}", did_you_mean(name, MODELS))
+        *_, last = build(name).state_dict()  # the bias of the last linear layer
+        classes = min(max(state[last].numel(), 1), LARGEST_CLASSES) if last in state else 10
+    model = build(name, classes=classes or 10)
+    try:
+        model.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: {printable(error, 150)}", f"give weights of {name}") from error
+    return name, model

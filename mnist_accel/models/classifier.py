@@ -1,21 +1,24 @@
 """A trained model from any weights file, ready for use: from pixels to probabilities. Needs no Accelerate."""
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mnist_accel.errors import WeightsError, printable
 from mnist_accel.files import exported, run_record, weights
 from mnist_accel.files.untrusted import read_limited
 from mnist_accel.models import architectures
-from mnist_accel.models.normalisation import normalise
-from mnist_accel.models.onnx_model import OnnxModel
+from mnist_accel.models.architectures import normalise
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 BATCH_SIZE = 256
 """Images in one forward pass. Larger batches are not faster on a CPU; the largest activation takes 22 MB."""
@@ -27,8 +30,7 @@ class Classifier:
 
     Attributes:
         model: images (B, 1, 28, 28) of type `dtype` → logits (B, classes); in evaluation mode, on `device`.
-        dtype: float32 for a model that takes normalised images; uint8 for one that normalises them itself.
-        architecture: its name in `architectures.MODELS`; None for an ONNX graph, which computes in float32 only.
+        architecture: its name in `architectures.MODELS`, or of a network of the user's own; None for an ONNX graph.
         trained_on: the name of the data set, or None if it is not recorded.
         sha256: of the file.
         facts: the metadata of an exported file, or the JSON beside a .pth file.
@@ -36,13 +38,17 @@ class Classifier:
 
     path: Path
     model: nn.Module
-    dtype: torch.dtype
     architecture: str | None
     class_names: tuple[str, ...]
     trained_on: str | None
     device: torch.device
     sha256: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32 for a model that takes normalised images; uint8 for an ONNX graph, which normalises them itself."""
+        return torch.float32 if self.architecture else torch.uint8
 
     @torch.inference_mode()
     def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -56,11 +62,44 @@ class Classifier:
         for start in range(0, len(images), BATCH_SIZE):
             part = slice(start, start + BATCH_SIZE)
             batch = torch.tensor(images[part], device=self.device).unsqueeze(1)  # uint8 (B, 1, 28, 28)
-            logits = self.model(batch if self.dtype == torch.uint8 else normalise(batch, self.dtype))
+            logits = self.model(normalise(batch, self.dtype) if self.architecture else batch)
             found[part] = logits.softmax(dim=1).cpu().numpy()
         if not np.isfinite(found).all():
             raise WeightsError(f"{self.path}: these weights give no probabilities", "train them again")
         return found
+
+
+class OnnxModel(nn.Module):
+    """The ONNX model in the bytes `content` of the file `path`, computed on the CPU in float32 by onnxruntime.
+
+    Images uint8 (B, 1, 28, 28) → log-probabilities float32 (B, classes). Probabilities below 1e-38 count as 1e-38.
+    """
+
+    def __init__(self, content: bytes, path: Path) -> None:
+        super().__init__()
+        self.content, self.path = content, path
+
+    @functools.cached_property
+    def session(self) -> "onnxruntime.InferenceSession":
+        """Created at the first use, because a session cannot be sent to another process."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 4  # errors are raised
+        return onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = images.squeeze(1).cpu().numpy()
+        try:
+            (probabilities,) = self.session.run(["probabilities"], {"images": pixels})
+            if probabilities.ndim != 2 or len(probabilities) != len(pixels):
+                raise ValueError(f"{probabilities.shape} results for {len(pixels)} images")
+        except Exception as error:  # the errors of onnxruntime have no common type
+            problem = f"{self.path}: not a usable model ({printable(error, 120)})"
+            raise WeightsError(problem, "export it again") from error
+        found = torch.from_numpy(probabilities).to(images.device, torch.float32)
+        return found.clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 def load(path: Path, device: torch.device | None = None, model: str | None = None) -> Classifier:
@@ -78,36 +117,14 @@ def load(path: Path, device: torch.device | None = None, model: str | None = Non
     return from_content(content, path, device, model)
 
 
-def _facts(content: bytes, path: Path, sha256: str) -> tuple[tuple[str, ...], str | None, dict[str, Any]]:
-    """Class names, data set and all facts that a file or the JSON beside it records; empty if nothing is recorded."""
-    if path.suffix == ".pt2":
-        raise WeightsError(f"{path}: .pt2 files are for other programs", "name the .pth file that it was exported from")
-    if path.suffix in (".onnx", ".safetensors"):
-        is_graph = path.suffix == ".onnx"
-        facts = exported.read_onnx(content, path) if is_graph else exported.read_safetensors(content, path)[1]
-        names = exported.class_names_of(facts, path) if facts else ()
-        return names, facts.get("trained_on") or None, facts
-    facts = run_record.read_record(path) or {}
-    if facts and facts["weights_sha256"] != sha256:
-        raise WeightsError(
-            f"{path} is not the file that {run_record.record_path(path)} describes (SHA-256 differs)",
-            "copy both again; or delete the JSON, and name --dataset, to evaluate the weights without it",
-        )
-    dataset = facts.get("dataset", {})
-    return tuple(dataset.get("class_names", ())), dataset.get("name"), facts
-
-
 def from_content(
     content: bytes, path: Path, device: torch.device | None = None, model_name: str | None = None
 ) -> Classifier:
     """The model in the bytes of the file `path`, whose suffix tells the format; see `load`."""
-    model: nn.Module
+    names, trained_on, facts = _facts(content, path)
     architecture: str | None = None
-    sha256 = weights.sha256(content)
-    names, trained_on, facts = _facts(content, path, sha256)
-    if path.suffix == ".onnx":
-        model = OnnxModel(content, path)
-    else:
+    model: nn.Module = OnnxModel(content, path)
+    if path.suffix != ".onnx":
         is_safetensors = path.suffix == ".safetensors"
         state = exported.read_safetensors(content, path)[0] if is_safetensors else weights.load(content, path)
         recorded = facts.get("model")
@@ -116,11 +133,28 @@ def from_content(
         architecture, model = architectures.from_state(state, model_name or recorded, path, len(names))
         model = model.to(memory_format=torch.channels_last)  # convolutions on a CPU take half the time in it
     model.eval()
-    dtype = torch.uint8 if architecture is None else torch.float32
     with torch.inference_mode():
-        classes = model(torch.zeros(1, 1, 28, 28, dtype=dtype)).shape[1]
+        classes = model(torch.zeros(1, 1, 28, 28, dtype=torch.float32 if architecture else torch.uint8)).shape[1]
     names = names or tuple(map(str, range(classes)))
     if len(names) != classes:
         raise WeightsError(f"{path}: {classes} classes, but {len(names)} class names", "copy or export it again")
     device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    return Classifier(path, model.to(device), dtype, architecture, names, trained_on, device, sha256, facts)
+    return Classifier(path, model.to(device), architecture, names, trained_on, device, weights.sha256(content), facts)
+
+
+def _facts(content: bytes, path: Path) -> tuple[tuple[str, ...], str | None, dict[str, Any]]:
+    """Class names, data set and all facts that a file or the JSON beside it records; empty if nothing is recorded."""
+    if path.suffix == ".pt2":
+        raise WeightsError(f"{path}: .pt2 files are for other programs", "name the .pth file that it was exported from")
+    if path.suffix in (".onnx", ".safetensors"):
+        is_graph = path.suffix == ".onnx"
+        facts = exported.read_onnx(content, path) if is_graph else exported.read_safetensors(content, path)[1]
+        return exported.class_names_of(facts, path) if facts else (), facts.get("trained_on") or None, facts
+    facts = run_record.read_record(path) or {}
+    if facts and facts["weights_sha256"] != weights.sha256(content):
+        raise WeightsError(
+            f"{path} is not the file that {run_record.record_path(path)} describes (SHA-256 differs)",
+            "copy both again; or delete the JSON, and name --dataset, to evaluate the weights without it",
+        )
+    dataset = facts.get("dataset", {})
+    return tuple(dataset.get("class_names", ())), dataset.get("name"), facts

@@ -3,35 +3,43 @@
 import copy
 import functools
 import hashlib
-import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mnist_accel.errors import UserError, printable
+
+
+def _of_user(name: str, problem: str, hint: str, call: Callable[[], Any]) -> Any:
+    """The result of code of the user, which can raise anything: a UserError then says what cannot be done, and why."""
+    try:
+        return call()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {printable(error, 150)}"
+        raise UserError(f"--model {name}: {problem} ({reason})", hint) from error
 
 
 @functools.cache
 def load_class(name: str) -> tuple[Any, str]:
     """The class `name` and the SHA-256 of the file that defines it. The file is imported: its code runs."""
     place, _, class_name = name.rpartition(":")
-    try:
+
+    def load() -> tuple[Any, str]:
         module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-        found = functools.reduce(getattr, class_name.split("."), module)
         source = getattr(module, "__file__", None)
-    except Exception as error:  # code of the user can raise anything
-        reason = f"{type(error).__name__}: {printable(error, 150)}"
-        hint = "give FILE.py:CLASS or MODULE:CLASS"
-        raise UserError(f"--model {name}: cannot be imported ({reason})", hint) from error
-    return found, hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+        digest = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
+        return functools.reduce(getattr, class_name.split("."), module), digest
+
+    found: tuple[Any, str] = _of_user(name, "cannot be imported", "give FILE.py:CLASS or MODULE:CLASS", load)
+    return found
 
 
-def _import_file(path: Path) -> ModuleType:
+def _import_file(path: Path) -> Any:
     specification = importlib.util.spec_from_file_location(path.stem, path)
     assert specification is not None
     assert specification.loader is not None
@@ -41,41 +49,66 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def build(name: str, classes: int) -> nn.Module:
-    """A new network. Raises UserError if it cannot be built with `classes=` alone, or does not meet `check`."""
+def build(name: str, classes: int, part: int) -> nn.Module:
+    """A new network. Raises UserError if it cannot be built with `classes=` alone, or does not meet `check`.
+
+    Args:
+        part: the fewest images that a process computes at once.
+    """
     network = load_class(name)[0]
-    try:
-        model = network(classes=classes)
-    except Exception as error:  # code of the user can raise anything
-        reason = f"{type(error).__name__}: {printable(error, 150)}"
-        hint = "it must accept one argument, classes="
-        raise UserError(f"--model {name}: cannot be built ({reason})", hint) from error
+    hint = "it must accept one argument, classes="
+    model = _of_user(name, "cannot be built", hint, lambda: network(classes=classes))
     if not isinstance(model, nn.Module):
         raise UserError(f"--model {name}: makes a {type(model).__name__}", "name a subclass of torch.nn.Module")
-    with torch.random.fork_rng():
-        check(copy.deepcopy(model), classes, name)
+    hint = "see docs/your-own-network.md"
+    if part == 1:
+        hint = f"a process computes 1 image of a batch, so change --batch-size; or {hint}"
+    with torch.random.fork_rng(devices=[]):
+        images = torch.rand(min(part, 2), 1, 28, 28)
+        problems = _of_user(name, "cannot compute", hint, lambda: check(copy.deepcopy(model), images, classes))
+    if problems:
+        raise UserError(f"--model {name}: {'; '.join(problems)}", hint)
     return model
 
 
-def check(model: nn.Module, classes: int, name: str) -> None:
-    """Raise a UserError unless `model` turns images (B, 1, 28, 28) into logits (B, classes) as training needs it.
+def check(model: nn.Module, images: Tensor, classes: int) -> list[str]:
+    """The reasons why `model` cannot be trained with the promises of this program; none if it can.
 
-    Every parameter must get a gradient, because processes exchange all gradients in each step. In evaluation mode the
-    same images must give the same logits.
+    Every parameter must get a gradient, because processes exchange all gradients in each step. For exact resuming, the
+    state must be what a checkpoint holds: parameters, buffers of the state dict, and torch's random numbers.
     """
-    images = torch.rand(2, 1, 28, 28)
-    try:
-        logits = model.train()(images)
-        if tuple(logits.shape) != (2, classes):
-            raise ValueError(f"images (2, 1, 28, 28) give {tuple(logits.shape)}, not (2, {classes})")
-        logits.sum().backward()
-        unused = [key for key, value in model.named_parameters() if value.requires_grad and value.grad is None]
-        if unused:
-            names = printable(", ".join(unused), 100)
-            raise ValueError(f"no gradient for {names}; use them, or set requires_grad=False")
-        model.eval()
-        if not torch.equal(model(images), model(images)):
-            raise ValueError("in evaluation mode the same images give other logits each time")
-    except Exception as error:  # code of the user can raise anything
-        reason = printable(error, 200) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise UserError(f"--model {name}: {printable(reason)}", "see docs/your-own-network.md") from error
+    problems = []
+
+    def logits() -> Tensor:
+        torch.manual_seed(0)
+        found: Tensor = model(images)
+        return found
+
+    if any(isinstance(value, nn.UninitializedParameter) for value in model.parameters()):
+        return ["has lazy layers; give their sizes"]
+    buffers = {name: buffer.clone() for name, buffer in model.train().named_buffers()}
+    trained = logits()
+    if tuple(trained.shape) != (len(images), classes):
+        problems.append(f"images {tuple(images.shape)} give {tuple(trained.shape)}, not {(len(images), classes)}")
+    trained.sum().backward()
+    unused = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
+    if unused:
+        problems.append(f"no gradient for {printable(', '.join(unused), 100)}; use them, or set requires_grad=False")
+    changed = {name for name, buffer in model.named_buffers() if not torch.equal(buffer, buffers[name])}
+    if lost := sorted(changed - model.state_dict().keys()):
+        problems.append(f"training changes {printable(', '.join(lost), 100)}, but no checkpoint holds such a buffer")
+    if not torch.equal(logits(), trained):
+        problems.append("in training the same images give other logits after torch.manual_seed")
+    model.eval()
+    if not torch.equal(model(images), model(images)):
+        problems.append("in evaluation mode the same images give other logits each time")
+    return problems
+
+
+def doubt(name: str, model: nn.Module) -> str:
+    """Why several processes may compute something else than one does, although `model` can be trained; or empty."""
+    layers = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    if ":" not in name or not any(isinstance(layer, layers) for layer in model.modules()):
+        return ""
+    where = "batch normalisation takes its statistics from the part of a batch that one process computes"
+    return f"--model {name}: {where}, so results depend on the number of processes"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.functional import cross_entropy
 
-from mnist_accel.data.sample_order import epoch_order, local_slices
+from mnist_accel.data.batches import epoch_order, local_slices
 from mnist_accel.training.events import EpochRecord, Observer
 from mnist_accel.training.guard import Guard
 from mnist_accel.training.metrics import Predictions, predict_dataset

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 
 from mnist_accel.config.settings import TrainConfig
+from mnist_accel.data.batches import epoch_order
 from mnist_accel.data.digits import DataSet, select
-from mnist_accel.data.sample_order import epoch_order
 from mnist_accel.errors import UserError
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.training.events import Observer
@@ -40,10 +40,8 @@ class LearningRates:
 def find_learning_rate(config: TrainConfig, observer: Observer) -> tuple[LearningRates, Hardware]:
     """Train the first steps of an epoch with each rate, from the same weights, and suggest the best; nothing is kept.
 
-    Every process of a distributed run calls this.
-
-    Raises:
-        UserError: the data or the machine do not allow it, or an epoch has too few whole batches.
+    Every process of a distributed run calls this. Raises UserError if the data or the machine do not allow it, if an
+    epoch has too few whole batches, or if all losses are infinite.
     """
     hardware = start(config)
     dataset = load_data(config.dataset, config.data_dir, hardware, observer, skip_damaged=config.skip_damaged)
@@ -71,18 +69,10 @@ def _loss(config: TrainConfig, hardware: Hardware, dataset: DataSet) -> float:
 
 
 def suggestion(losses: npt.NDArray[np.float64]) -> float:
-    """The minimum of the parabola through the lowest loss and its neighbours, in logarithms, rounded to two digits.
-
-    Args:
-        losses: one for each of `RATES`.
-
-    Raises:
-        UserError: no loss is finite.
-    """
+    """The minimum of the parabola through the lowest of the losses with `RATES` and its neighbours, in logarithms."""
     if not np.isfinite(losses).any():
-        raise UserError(
-            "--lr-find: the loss is infinite or not a number with all rates", "check the data and the network"
-        )
+        problem = "--lr-find: the loss is infinite or not a number with all rates"
+        raise UserError(problem, "check the data and the network")
     lowest = int(np.argmin(losses))
     before, here, after = np.log(np.pad(losses, 1, mode="reflect")[lowest : lowest + 3].clip(max=2 * losses[lowest]))
     curvature = before - 2 * here + after

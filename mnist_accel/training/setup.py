@@ -10,14 +10,12 @@ from torch import Tensor, nn
 
 from mnist_accel import speed
 from mnist_accel.config.settings import TrainConfig
-from mnist_accel.data.augmentation import Augmentation
-from mnist_accel.data.batches import InputPipeline
+from mnist_accel.data.batches import Augmentation, InputPipeline, steps_per_epoch
 from mnist_accel.data.digits import DataSet, Digits
-from mnist_accel.data.sample_order import steps_per_epoch
 from mnist_accel.errors import UserError
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.models import architectures
-from mnist_accel.models.normalisation import MEAN, STD
+from mnist_accel.models.architectures import MEAN, STD
 from mnist_accel.training.events import EpochRecord
 from mnist_accel.training.metrics import exact_type
 from mnist_accel.training.optimizer import BadNumbers, WeightAverage, build_optimizer
@@ -90,7 +88,9 @@ def prepare(config: TrainConfig, hardware: Hardware, data: DataSet, validation: 
     """Build model, optimizer and data on the device, from `config.seed`. Called on every process."""
     accelerator, device, dtype = hardware.accelerator, hardware.device, getattr(torch, config.dtype)
     set_seed(config.seed)  # the same initial weights on every process
-    module = architectures.build(config.model, classes=len(data.class_names), dropout=config.dropout)
+    last_batch = len(data.train) % config.batch_size or config.batch_size
+    part = max(1, last_batch // (hardware.world_size * config.gradient_accumulation_steps))
+    module = architectures.build(config.model, classes=len(data.class_names), dropout=config.dropout, part=part)
     module = module.to(device, dtype).to(memory_format=torch.channels_last)  # in which convolutions are faster
     speed.prepare_model(module, device, config.speedups)
     optimizer = build_optimizer(module, config)

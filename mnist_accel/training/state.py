@@ -141,6 +141,8 @@ def _restore(setup: Setup, saved: SavedState, tensors: Mapping[str, Tensor]) -> 
 def _restore_optimizer(setup: Setup, tensors: Mapping[str, Tensor]) -> None:
     state = {}
     for number, parameter in enumerate(setup.module.parameters()):
+        if not parameter.requires_grad:  # a network of the user's own may have such
+            continue
         saved = _group(tensors, f"optimizer.{number}")
         # The fused update needs the moments in the memory format of the parameters.
         moments = {name: torch.empty_like(parameter).copy_(saved[name]) for name in ADAM_STATE[1:]}

@@ -15,7 +15,7 @@ from mnist_accel.files import atomic, run_record, weights
 from mnist_accel.hardware.accelerator import Hardware, start_hardware
 from mnist_accel.hardware.cores import cpu_name
 from mnist_accel.hardware.signals import StopRequests
-from mnist_accel.models import architectures
+from mnist_accel.models import architectures, own_network
 from mnist_accel.training import loop
 from mnist_accel.training.events import EpochRecord, Observer, RunFacts
 from mnist_accel.training.guard import Guard
@@ -75,6 +75,8 @@ def run_training(config: TrainConfig, observer: Observer) -> tuple[TrainResult, 
     same = {name: getattr(config, name) for name in ("resume", "checkpoint_every", "compile", "cuda_graph")}
     hardware.require_same(who | same, "give every process the same settings")
     setup = prepare(config, hardware, dataset, validation)
+    if hardware.world_size > 1 and (text := own_network.doubt(config.model, setup.module)):
+        observer.notice(text)
     with StopRequests() as stop:
         guard = Guard(config, who, stop, observer)
         progress = guard.resume(setup)

@@ -9,7 +9,7 @@ import pytest
 
 from mnist_accel.config import recipe as recipes
 from mnist_accel.config.settings import DATASETS, MODELS, EvaluateConfig, TrainConfig, option_name, settings
-from mnist_accel.data.named_sets import IDX_SOURCES
+from mnist_accel.data.named_sets import NAMED_SETS
 from mnist_accel.errors import ConfigError, DataError, UserError
 from mnist_accel.hardware.cores import available_cores
 from mnist_accel.models import architectures as models
@@ -41,7 +41,7 @@ def test_text_is_read_as_the_command_line_gives_it() -> None:
 
 def test_names_of_models_and_data_sets_are_those_that_exist() -> None:
     assert set(MODELS) == set(models.MODELS)
-    assert set(DATASETS) == set(IDX_SOURCES)
+    assert set(DATASETS) == set(NAMED_SETS)
 
 
 def test_all_problems_are_reported_together(tmp_path: Path) -> None:

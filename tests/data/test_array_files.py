@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_accel import TrainConfig, evaluate, train
+from mnist_accel import EvaluateConfig, TrainConfig, evaluate, train
 from mnist_accel.data import datasets
 from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import DataError
@@ -52,7 +52,8 @@ def test_arrays_are_read_as_written(tmp_path: Path) -> None:
 def test_both_forms_are_trained_on_and_evaluated(tmp_path: Path) -> None:
     for name in (write_csv(tmp_path / "t.csv"), write_npz(tmp_path / "t.npz")):
         train(TrainConfig(dataset=name, epochs=1, output_dir=tmp_path))
-        assert evaluate(tmp_path / "mnist_cnn_model.pth").dataset == name
+        seen = evaluate(EvaluateConfig(weights=tmp_path / "mnist_cnn_model.pth", output_dir=tmp_path))
+        assert seen.dataset == name
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torchvision.datasets import EMNIST
 
 from mnist_accel.config.settings import DATASETS, TrainConfig
 from mnist_accel.data import datasets
-from mnist_accel.data.named_sets import IDX_SOURCES
+from mnist_accel.data.named_sets import NAMED_SETS
 from mnist_accel.errors import DataError
 from tests.data.test_named_sets import Server
 
@@ -80,7 +80,7 @@ def test_files_that_torchvision_has_unpacked_are_used(server: Server, tmp_path: 
 def test_names_and_classes_are_torchvisions(split: str) -> None:
     assert TrainConfig(dataset=f"EMNIST-{split}").dataset in DATASETS
     classes = [name for name in EMNIST.classes_split_dict[split] if name != "N/A"]
-    assert list(IDX_SOURCES[f"emnist-{split}"].class_names) == classes
+    assert list(NAMED_SETS[f"emnist-{split}"].classes) == classes
 
 
 @pytest.mark.usefixtures("server")

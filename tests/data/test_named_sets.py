@@ -19,18 +19,20 @@ from torchvision.datasets import FashionMNIST
 
 from mnist_accel.data import datasets as data
 from mnist_accel.data.digits import DataSet, fingerprint
-from mnist_accel.data.named_sets import IDX_FILES
+from mnist_accel.data.named_sets import NAMED_SETS
 from mnist_accel.errors import DataError
 from tests.conftest import clean_environment
 
 FASHION = "FashionMNIST"
+FILES = NAMED_SETS["mnist"].files
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # see `server`
 
 
 def idx_file(name: str) -> bytes:
     """A file of the right header and size: black images, labels 0 … 9 in turn."""
-    shape = IDX_FILES[name]
+    samples = 60_000 if "train" in name else 10_000
+    shape = (samples, 28, 28) if "images" in name else (samples,)
     header = struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
     body = bytes(np.prod(shape)) if len(shape) == 3 else bytes(range(10)) * (shape[0] // 10)
     return header + body
@@ -41,7 +43,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {f"{name}.gz": gzip.compress(idx_file(name), 1) for name in IDX_FILES}
+        self.files = {f"{name}.gz": gzip.compress(idx_file(name), 1) for name in FILES}
         self.requests: list[str] = []
         self.behaviour = "serve"
 
@@ -106,7 +108,7 @@ def test_a_missing_data_set_is_fetched_once_into_torchvisions_layout(server: Ser
     assert told == ["downloading fashion-mnist"]
     assert (tmp_path / FASHION / "raw" / "train-images-idx3-ubyte").read_bytes() == idx_file("train-images-idx3-ubyte")
     assert len(server.requests) == 4
-    assert sorted(path.name for path in (tmp_path / FASHION / "raw").iterdir()) == sorted(IDX_FILES)  # no lock file
+    assert sorted(path.name for path in (tmp_path / FASHION / "raw").iterdir()) == sorted(FILES)  # no lock file
     again = load("fashion-mnist", tmp_path)
     assert len(server.requests) == 4
     assert dict(again.checksums) == dict(first.checksums)
@@ -162,7 +164,7 @@ def test_a_mistyped_data_directory_gets_a_short_error_and_nothing_is_created(ser
 def test_without_a_connection_the_error_is_short_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FashionMNIST, "mirrors", [])
     monkeypatch.setattr(FashionMNIST, "resources", [])
-    serve_fashion_from("http://127.0.0.1:9/", dict.fromkeys((f"{name}.gz" for name in IDX_FILES), "0" * 32))
+    serve_fashion_from("http://127.0.0.1:9/", dict.fromkeys((f"{name}.gz" for name in FILES), "0" * 32))
     with pytest.raises(DataError, match="Connection refused") as caught:
         load("fashion-mnist", tmp_path)
     assert "HTTPConnectionPool" not in str(caught.value)

@@ -7,7 +7,7 @@ import numpy as np
 import platformdirs
 import pytest
 
-from mnist_accel.data import datasets, picture_reader
+from mnist_accel.data import datasets, picture_folder
 from mnist_accel.data.digits import DataSet, fingerprint
 from mnist_accel.errors import DataError
 from mnist_accel.pictures.predict import read_character
@@ -144,7 +144,7 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         read.append(path)
         return read_character(path)
 
-    monkeypatch.setattr(picture_reader, "read_character", counted)
+    monkeypatch.setattr(picture_folder, "read_character", counted)
     return read
 
 
@@ -192,12 +192,12 @@ def test_several_processes_read_the_same_as_one(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "circle" / "7.png").write_bytes(b"rubbish")
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*.png"))
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    images, errors = picture_reader.read(tmp_path, names, lambda *_: None)
-    monkeypatch.setattr(picture_reader, "LEAST_PER_PROCESS", 20)
-    monkeypatch.setattr(picture_reader, "CHUNK", 7)
-    monkeypatch.setattr(picture_reader, "available_cores", lambda: 3)
+    images, errors = picture_folder.read(tmp_path, names, lambda *_: None)
+    monkeypatch.setattr(picture_folder, "LEAST_PER_PROCESS", 20)
+    monkeypatch.setattr(picture_folder, "CHUNK", 7)
+    monkeypatch.setattr(picture_folder, "available_cores", lambda: 3)
     heard: list[tuple[int, int]] = []
-    by_three, same_errors = picture_reader.read(tmp_path, names, lambda *numbers: heard.append(numbers))
+    by_three, same_errors = picture_folder.read(tmp_path, names, lambda *numbers: heard.append(numbers))
     np.testing.assert_array_equal(by_three, images)
     assert same_errors == errors
     assert heard[0] == (7, 120)

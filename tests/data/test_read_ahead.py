@@ -16,7 +16,7 @@ def test_what_was_read_ahead_is_given_to_the_next_load_alone(tmp_path: Path) -> 
 def test_a_damaged_file_is_told_as_without_reading_ahead(tmp_path: Path) -> None:
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
-    (folder / named_sets.TEST_LABELS).write_bytes(b"damaged")
+    (folder / named_sets.NAMED_SETS["mnist"].files[-1]).write_bytes(b"damaged")
     notices: list[str] = []
     datasets.read_ahead("mnist", tmp_path, notices.append)
     assert datasets.load("mnist", tmp_path, print).source == "the mnist-accel package"

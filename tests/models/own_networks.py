@@ -1,5 +1,6 @@
 """Networks from outside: a small vision transformer, group normalisation, and some that cannot be trained."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +46,57 @@ class Random(Grouped):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
         return logits + torch.randn_like(logits)
+
+
+class HiddenState(Grouped):
+    counter: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.register_buffer("counter", torch.zeros(()), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.counter += 1
+        logits: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
+        return logits
+
+
+class OtherRandomNumbers(Grouped):
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
+        return logits * np.random.default_rng().random() if self.training else logits
+
+
+class Lazy(nn.Sequential):
+    def __init__(self, classes: int) -> None:
+        super().__init__(nn.Flatten(), nn.LazyLinear(classes))
+
+
+class Normalised(nn.Sequential):
+    """Batch normalisation of features without height and width, which has no statistics of a single image."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, classes))
+
+
+class Unusual(nn.Module):
+    """The first layer is not trained, and a buffer counts."""
+
+    count: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, stride=3).requires_grad_(False)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.last = nn.Linear(8 * 9 * 9, classes)
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.count += 1
+        logits: Tensor = self.last(self.second(self.first(images)).relu().flatten(1))
+        return logits
 
 
 class NoArgument(nn.Linear):

@@ -13,7 +13,7 @@ from mnist_accel.errors import WeightsError
 from mnist_accel.files import weights
 from mnist_accel.models import architectures as models
 from mnist_accel.models import classifier
-from mnist_accel.models.normalisation import normalise
+from mnist_accel.models.architectures import normalise
 
 
 @pytest.fixture(scope="module")

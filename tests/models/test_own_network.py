@@ -21,12 +21,13 @@ from tests.models.own_networks import Grouped
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parents[1] / "docs" / "your-own-network.md"
 NETWORKS = ["my_net.py:Residual", f"{HERE / 'own_networks.py'}:Patches", "tests.models.own_networks:Grouped"]
+UNUSUAL = "tests.models.own_networks:Unusual"
 
 
 @pytest.fixture(autouse=True)
 def my_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file of the documentation's example, in the current folder."""
-    (block,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    block, *_ = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     (tmp_path / "my_net.py").write_text(block)
     monkeypatch.chdir(tmp_path)
     own_network.load_class.cache_clear()
@@ -47,7 +48,7 @@ class StopAfter(Observer):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, UNUSUAL])
 def test_a_network_of_your_own_resumes_exactly_and_is_exported(name: str, tmp_path: Path) -> None:
     whole = train(settings(name, output_dir=tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
@@ -57,38 +58,44 @@ def test_a_network_of_your_own_resumes_exactly_and_is_exported(name: str, tmp_pa
     weights = tmp_path / "whole" / "mnist_cnn_model.pth"
     result = evaluate(EvaluateConfig(weights=weights, model=name, cpu=True, threads=1, output_dir=tmp_path / "seen"))
     assert result.accuracy == pytest.approx(whole.test_accuracy)
-    written = export(weights, "onnx", tmp_path / "net.onnx", name)
-    assert written["largest_difference"] < 1e-4
+    for kind, file in (("onnx", "net.onnx"), ("safetensors", "net.safetensors")):
+        assert export(weights, kind, tmp_path / file, name)["largest_difference"] < 1e-4
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
     expected = classifier.load(weights, model=name).probabilities(images)
     np.testing.assert_allclose(classifier.load(tmp_path / "net.onnx").probabilities(images), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", NETWORKS[::2])
-def test_two_processes_compute_what_one_computes(name: str, tmp_path: Path) -> None:
-    recipe = tmp_path / "float64.toml"
+def on_processes(number: int, name: str, folder: Path) -> "tuple[float, str]":
+    """The training loss of an epoch in float64 on this many processes, and stderr."""
+    recipe = folder / "float64.toml"
     recipe.write_text(f'model = "{name}"\ndtype = "float64"\n')
-    losses = []
-    for processes in ("1", "2"):
-        command = [
-            "train",
-            "--dataset",
-            SMALL_MNIST,
-            "--train-samples",
-            "330",
-            "--epochs",
-            "1",
-            "--cpu",
-            "--threads",
-            "1",
-        ]
-        command += ["--recipe", str(recipe), "--processes", processes, "--json", "--quiet"]
-        environment = clean_environment() | {"PYTHONPATH": str(HERE.parents[1])}
-        done = subprocess.run(
-            [sys.executable, "-m", "mnist_accel", *command], env=environment, capture_output=True, text=True, check=True
-        )
-        losses.append(json.loads(done.stdout.splitlines()[-1])["train_loss"])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-12)
+    options = f"--train-samples 330 --epochs 1 --cpu --threads 1 --processes {number} --json --quiet".split()
+    command = [
+        sys.executable,
+        "-m",
+        "mnist_accel",
+        "train",
+        "--dataset",
+        SMALL_MNIST,
+        "--recipe",
+        str(recipe),
+        *options,
+    ]
+    environment = clean_environment() | {"PYTHONPATH": str(HERE.parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])["train_loss"], done.stderr
+
+
+@pytest.mark.parametrize("name", [*NETWORKS[::2], UNUSUAL])
+def test_two_processes_compute_what_one_computes(name: str, tmp_path: Path) -> None:
+    (one, _), (two, heard) = (on_processes(number, name, tmp_path) for number in (1, 2))
+    assert two == pytest.approx(one, rel=1e-12)
+    assert "so results depend on the number of processes" not in heard
+
+
+def test_batch_normalisation_on_several_processes_is_said(tmp_path: Path) -> None:
+    _, heard = on_processes(2, "tests.models.own_networks:Normalised", tmp_path)
+    assert heard.count("so results depend on the number of processes") == 1
 
 
 def test_a_class_can_be_passed_from_python(tmp_path: Path) -> None:
@@ -117,7 +124,10 @@ def test_weights_of_an_own_network_ask_for_it(tmp_path: Path) -> None:
     [
         ("WrongShape", r"give \(2, 11\), not \(2, 10\)"),
         ("Unused", "no gradient for spare"),
-        ("Random", "the same images give other logits"),
+        ("Random", "in evaluation mode the same images give other logits"),
+        ("OtherRandomNumbers", "in training the same images give other logits after torch.manual_seed"),
+        ("HiddenState", "training changes counter, but no checkpoint holds"),
+        ("Lazy", "has lazy layers"),
         ("NoArgument", "must accept one argument, classes="),
         ("NotANetwork", "makes a NotANetwork"),
         ("Missing", "has no attribute 'Missing'"),
@@ -127,6 +137,15 @@ def test_a_network_that_cannot_be_trained_is_refused_before_training(name: str, 
     with pytest.raises(UserError, match=problem):
         train(settings(f"tests.models.own_networks:{name}", output_dir=tmp_path))
     assert not list(tmp_path.glob("*.pth"))
+
+
+def test_a_network_that_needs_several_images_is_refused_where_a_process_gets_one(tmp_path: Path) -> None:
+    name = "tests.models.own_networks:Normalised"
+    with pytest.raises(
+        UserError, match=r"cannot compute \(ValueError: Expected more than 1 value.*change --batch-size"
+    ):
+        train(settings(name, train_samples=401, output_dir=tmp_path))
+    assert train(settings(name, train_samples=402, epochs=1, output_dir=tmp_path)).steps == 9
 
 
 @pytest.mark.parametrize("name", ["missing.py:Net", "no_such_package.nets:Net"])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mnist_accel.api import TRAIN_FILES
-from mnist_accel.data.sample_order import epoch_order
+from mnist_accel.data.batches import epoch_order
 from tests.conftest import SMALL_MNIST, Run, clean_environment, torchrun
 
 WORKER = Path(__file__).parents[1] / "workers" / "sameness.py"
