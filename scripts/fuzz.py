@@ -224,11 +224,11 @@ class Fuzzer:
 
     def try_npz(self) -> None:
         """`--dataset npz:`."""
-        array_files.load_npz("npz:d.npz", self.write("d.npz", formats.npz(self.grammar)))
+        array_files.load_file("npz:d.npz", self.write("d.npz", formats.npz(self.grammar)))
 
     def try_csv(self) -> None:
         """`--dataset csv:`."""
-        array_files.load_csv("csv:d.csv", self.write("d.csv", formats.csv(self.grammar)))
+        array_files.load_file("csv:d.csv", self.write("d.csv", formats.csv(self.grammar)))
 
     def try_recipe(self) -> None:
         """A file as `--recipe` reads it."""
