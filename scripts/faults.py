@@ -27,12 +27,12 @@ def permuted_labels(part: str, share: float) -> Callable[[Any], Any]:
     """Exchange labels within a share of one part of each data set."""
 
     def make(load: Any) -> Any:
-        def wrapped(*arguments: Any) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
             import dataclasses
 
             import numpy as np
 
-            data = load(*arguments)
+            data = load(*arguments, **options)
             digits = getattr(data, part)
             labels = digits.labels.copy()
             count = max(2, int(share * len(labels)))
@@ -213,7 +213,7 @@ FAULTS: dict[str, Change] = {
     "evaluation misses the last sample": ("training.metrics", "predict_dataset", last_sample_missed),
     "test labels shuffled": ("data.datasets", "load", permuted_labels("test", 1.0)),
 }
-FP32, BF16 = (("hardware.precision", "choose_precision", always(precision)) for precision in ("no", "bf16"))
+FP32, BF16 = (("hardware.accelerator", "choose_precision", always(precision)) for precision in ("no", "bf16"))
 ONE_CORE: Change = ("hardware.cores", "available_cores", lambda _: lambda: 1)
 HEALTHY: dict[str, tuple[Change, ...]] = {
     "healthy, fp32": (FP32,),

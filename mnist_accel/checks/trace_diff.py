@@ -24,8 +24,9 @@ CAUSES: dict[str, str] = tomllib.loads(Path(__file__).with_name("explanations.to
 IRRELEVANT = {"data_dir", "output_dir", "keep", "resume", "checkpoint_every", "timeout", "max_restarts", "processes"}
 """Settings that change no number."""
 
-ROUNDED, SUMMED, STATISTICS = 8, 64, 16384
-"""Rounding errors of a layer: in its precision; in the precision of weights; of the latter, in batch normalisation."""
+ROUNDED, ADDED, SUMMED, STATISTICS = 8, 24, 64, 16384
+"""Rounding errors, in unit roundoffs: of a layer in its precision, and in that of the weights; of a gradient, a sum over
+the batch, in that of the weights; of batch normalisation, likewise."""
 LARGEST_GAIN, LEAST_GAIN, GAIN_GROWTH, GAIN_STEPS = 16, 3, 5, 4
 """A difference is at most its cause times the largest gain; after some steps, times a few of its gains so far."""
 SWITCH, SWITCH_CAUSE = 0.02, 1e-6
@@ -240,7 +241,7 @@ class _Pair:
         is_alone = layer == "logits" and not before  # a compiled network
         own = [size for name, size in weights.items() if is_alone or name.rpartition(".")[0] == layer]
         is_normalising = is_alone or "BatchNorm" in self.layers.get(layer, "")
-        rounding = ROUNDED * self.rounding + SUMMED * self.fine + self.statistics * is_normalising
+        rounding = ROUNDED * self.rounding + ADDED * self.fine + self.statistics * is_normalising
         return max([*self.sizes["batch"].values(), *before.values(), *own]), rounding
 
     def _loss(self) -> float:

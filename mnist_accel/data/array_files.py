@@ -130,7 +130,7 @@ def _arrays(name: str, content: bytes) -> list[npt.NDArray[Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > most_unpacked(len(content)):
-                raise ValueError("it unpacks to more than 100 times its size")
+                raise ValueError("it unpacks to more than 50 times its size")
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return [file[array] for array in ARRAYS]
     except Exception as error:  # NumPy raises almost any type on a damaged file

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from scripts.faults import FAULTS
+from scripts.faults import FAULTS, HEALTHY
 from scripts.planted_faults import main
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [*FAULTS, *HEALTHY])
 def test_what_a_fault_changes_is_in_the_package(fault: str) -> None:
-    module, attribute, _ = FAULTS[fault]
-    assert attrgetter(attribute)(importlib.import_module(f"mnist_accel.{module}"))
+    for module, attribute, _ in HEALTHY[fault] if fault in HEALTHY else (FAULTS[fault],):
+        assert attrgetter(attribute)(importlib.import_module(f"mnist_accel.{module}"))
 
 
 def test_a_planted_fault_is_found_and_finished_trials_are_not_repeated(

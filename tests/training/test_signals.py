@@ -163,7 +163,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once(live: Callable[..., Live]) -> None
 def test_ctrl_c_before_training_ends_the_run_at_once(live: Callable[..., Live]) -> None:
     program = (
         "import sys, time; from mnist_accel import cli; from mnist_accel.data import datasets\n"
-        "def slow(*_):\n    print('loading', file=sys.stderr, flush=True)\n    time.sleep(100)\n"
+        "def slow(*_, **__):\n    print('loading', file=sys.stderr, flush=True)\n    time.sleep(100)\n"
         "datasets.load = slow\n"
         f"sys.argv = ['mnist-accel', *{RUN!r}]\n"
         "cli.main()"

@@ -190,8 +190,10 @@ def test_training_does_not_wait_for_parts_of_torch_that_it_does_not_use(tmp_path
     """The compiler takes a second to import, distributed tensors 0.6 s, and training on one process needs neither."""
     code = (
         "import sys\n"
-        "from mnist_accel import TrainConfig, train\n"
-        "train(TrainConfig(recipe='speedrun', train_samples=100, output_dir='out'))\n"
+        "from mnist_accel import TrainConfig\n"
+        "from mnist_accel.training.events import Observer\n"
+        "from mnist_accel.training.train import run_training\n"
+        "run_training(TrainConfig(recipe='speedrun', train_samples=100, output_dir='out'), Observer())\n"
         "assert not {'torch._dynamo', 'torch.distributed.tensor', 'sympy'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
