@@ -25,8 +25,7 @@ IRRELEVANT = {"data_dir", "output_dir", "keep", "resume", "checkpoint_every", "t
 """Settings that change no number."""
 
 ROUNDED, ADDED, SUMMED, STATISTICS = 8, 24, 64, 16384
-"""Rounding errors, in unit roundoffs: of a layer in its precision, and in that of the weights; of a gradient, a sum over
-the batch, in that of the weights; of batch normalisation, likewise."""
+"""In unit roundoffs: of a layer in its precision, and in that of the weights; of a sum over a batch; in batch norm."""
 LARGEST_GAIN, LEAST_GAIN, GAIN_GROWTH, GAIN_STEPS = 16, 3, 5, 4
 """A difference is at most its cause times the largest gain; after some steps, times a few of its gains so far."""
 SWITCH, SWITCH_CAUSE = 0.02, 1e-6

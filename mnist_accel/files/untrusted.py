@@ -7,7 +7,7 @@ from pathlib import Path
 
 def most_unpacked(packed: int) -> int:
     """The bytes to which a file of `packed` bytes may unpack. Pictures of digits have 5 times the size, bombs 1,000."""
-    return max(2**28, 50 * packed)
+    return max(2**27, 25 * packed)
 
 
 def read_limited(path: Path, limit: int) -> bytes:
