@@ -31,7 +31,9 @@ def clean_environment(**changes: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if name not in LAUNCHER_VARIABLES and not name.startswith(("ACCELERATE_", "OMP_", "TORCHELASTIC_"))
     }
-    return kept | {"COLUMNS": "100", "HF_HOME": "/nonexistent", "XDG_CACHE_HOME": CACHE} | changes
+    # Idle threads that spin take the cores from the processes of other tests, which makes those several times slower.
+    usual = {"COLUMNS": "100", "HF_HOME": "/nonexistent", "XDG_CACHE_HOME": CACHE, "OMP_WAIT_POLICY": "PASSIVE"}
+    return kept | usual | changes
 
 
 def _small_mnist(train: int = 4000, test: int = 1000) -> str:
@@ -85,7 +87,7 @@ def run(tmp_path: Path) -> Run:
             env=clean_environment(**environment),
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=800,  # longer than pytest's own limit of 300 s, which a slow test can raise
             check=False,
         )
 

@@ -32,6 +32,7 @@ def ending_in_an_error(_: Trials) -> tuple[bool, str, dict[str, Any]]:
     raise RuntimeError("1 of 10000 samples were not counted exactly once")
 
 
+@pytest.mark.timeout(900)
 def test_a_sound_machine_gets_a_certificate(run: Run, tmp_path: Path) -> None:
     done = run("certify", "--quick", "--json")
     assert done.returncode == 0, done.stderr
