@@ -130,6 +130,8 @@ def fresh_root(root: Path) -> list[str]:
         pytest.skip("a root folder of its own needs root")
     own = {"/src", "/output", "/site", "/tmp", f"/{root.parts[1]}"}
     system = [path for path in Path("/").iterdir() if path.is_dir() and str(path) not in own]
+    if f"/{Path(sys.prefix).parts[1]}" in own:  # a virtual environment in /tmp, say
+        system.append(Path(sys.prefix))
     mounts = [f"mkdir -p {root}{path} && mount --rbind {path} {root}{path}" for path in system]
     (root / "tmp").mkdir()
     script = " && ".join([*mounts, f'exec chroot {root} /usr/bin/env --chdir="$0" "$@"'])
