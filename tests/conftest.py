@@ -1,6 +1,7 @@
 """Fixtures for all tests: the command line as a real process, launchers, and data."""
 
 import atexit
+import functools
 import gzip
 import os
 import shutil
@@ -14,12 +15,15 @@ from pathlib import Path
 import pytest
 
 import mnist_accel
+from tests.workers.forks import Forks
 
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PACKAGED_MNIST = Path(mnist_accel.__file__).parent / "data" / "mnist_files"
 
 CACHE = tempfile.mkdtemp(prefix="mnist-accel-cache-")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+
+BLANK = b"\x89PNG\r\n\x1a\n"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -36,7 +40,7 @@ def clean_environment(**changes: str) -> dict[str, str]:
     return kept | usual | changes
 
 
-def _small_mnist(train: int = 4000, test: int = 1000) -> str:
+def small_mnist(train: int = 4000, test: int = 1000) -> str:
     """`idx:` and a folder with the first digits of MNIST's training and test parts; removed when the tests end."""
     folder = Path(tempfile.mkdtemp(prefix="mnist-accel-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -44,13 +48,14 @@ def _small_mnist(train: int = 4000, test: int = 1000) -> str:
         for kind, dimensions, size in (("images-idx3", 3, 784), ("labels-idx1", 1, 1)):
             name = f"{part}-{kind}-ubyte"
             header_size = 4 + 4 * dimensions
-            content = gzip.decompress((PACKAGED_MNIST / f"{name}.gz").read_bytes())
-            header = content[:4] + struct.pack(">I", samples) + content[8:header_size]
-            (folder / name).write_bytes(header + content[header_size:][: samples * size])
+            with gzip.open(PACKAGED_MNIST / f"{name}.gz") as packed:
+                header = packed.read(header_size)
+                content = packed.read(samples * size)
+            (folder / name).write_bytes(header[:4] + struct.pack(">I", samples) + header[8:] + content)
     return f"idx:{folder}"
 
 
-SMALL_MNIST = _small_mnist()
+SMALL_MNIST = small_mnist()
 """For `--dataset`: 4,000 training and 1,000 test digits of MNIST."""
 
 
@@ -75,23 +80,42 @@ def user_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@functools.cache
+def forks() -> Forks:
+    """The process that forks the commands of this test process."""
+    return Forks(clean_environment())
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run `python -m mnist_accel ARGUMENTS` in an empty folder."""
+    """Run `python -m mnist_accel ARGUMENTS` in an empty folder.
+
+    Without a launcher and changes of the environment, it is a fork of a process that has imported torch.
+    """
 
     def run(*arguments: object, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *launcher, "-m", "mnist_accel", *map(str, arguments)]
+        words = [*map(str, arguments)]
+        seconds = 800  # longer than pytest's own limit of 300 s, which a slow test can raise
+        if sys.platform == "linux" and not launcher and not environment:
+            return forks().run(words, tmp_path, seconds)
         return subprocess.run(
-            command,
+            [sys.executable, *launcher, "-m", "mnist_accel", *words],
             cwd=tmp_path,
             env=clean_environment(**environment),
             capture_output=True,
             text=True,
-            timeout=800,  # longer than pytest's own limit of 300 s, which a slow test can raise
+            timeout=seconds,
             check=False,
         )
 
     return run
+
+
+@pytest.fixture
+def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the pictures of a run by an empty one: drawing takes longer than a small training."""
+    for name in ("training_history", "sample_predictions", "confusion_matrix", "worst_mistakes"):
+        monkeypatch.setattr(f"mnist_accel.reports.plots.{name}", lambda *_: BLANK)
 
 
 def torchrun(processes: int) -> tuple[str, ...]:

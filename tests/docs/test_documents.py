@@ -21,7 +21,7 @@ from sybil import Sybil
 from mnist_accel.cli import main
 from mnist_accel.data import named_sets
 from mnist_accel.data.digits import DataSet, Digits
-from tests.conftest import clean_environment
+from tests.conftest import SMALL_MNIST, clean_environment
 from tests.docs.blocks import PROGRAMS, ROOT, parser
 
 SMALLER = {"--train-samples": "200", "--epochs": "1", "--seeds": "2"}
@@ -77,6 +77,8 @@ class Shell:
         assert end.value.code in ({0, 1} if arguments[0] == "doctor" else {0}), arguments  # 1: a warning
 
     def in_processes(self, words: list[str]) -> None:
+        if "train" in words and "--trace" not in words:  # traces are compared with those of commands in this process
+            words = [*words, "--dataset", SMALL_MNIST]
         search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = clean_environment(PATH=search, PYTHONPATH=str(ROOT), **self.exported)
         done = subprocess.run(
@@ -111,6 +113,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.parametrize("document", DOCUMENTS, ids=[path.stem for path in DOCUMENTS])
 def test_commands_and_python_blocks_of_a_document_run(
     document: Path, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -28,6 +28,7 @@ from mnist_accel.training.events import Observer
 from scripts.export_agreement import agreement
 from tests.conftest import SMALL_MNIST
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 SUFFIXES = [kind.suffix for kind in FORMATS.values()]
 READABLE = [".onnx", ".safetensors"]
 
@@ -51,7 +52,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
     folder = tmp_path_factory.mktemp("exports")
     train(
         TrainConfig(
-            dataset=SMALL_MNIST, train_samples=1000, epochs=2, cpu=True, mixed_precision="no", output_dir=folder
+            dataset=SMALL_MNIST, train_samples=1000, epochs=1, cpu=True, mixed_precision="no", output_dir=folder
         )
     )
     images = data.load("mnist", folder, Observer().notice).test.images[:1000]

@@ -14,10 +14,10 @@ import pytest
 
 from mnist_accel.api import TRAIN_FILES
 from mnist_accel.data.batches import epoch_order
-from tests.conftest import SMALL_MNIST, Run, clean_environment, torchrun
+from tests.conftest import SMALL_MNIST, Run, clean_environment, small_mnist, torchrun
 
 WORKER = Path(__file__).parents[1] / "workers" / "sameness.py"
-WORLD_SIZES = (1, 2, 3, 4)
+WORLD_SIZES = (1, 2, 3)
 CURVES = ("float64", "float64 accumulated", "float64 distorted", "float32")
 
 
@@ -26,7 +26,8 @@ def outcome(world_size: int) -> dict[str, Any]:
     """What `workers/sameness.py` computed on so many processes."""
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / "outcome.json"
-        command = [sys.executable, *torchrun(world_size), str(WORKER), str(output), SMALL_MNIST]
+        launcher = torchrun(world_size) if world_size > 1 else ()
+        command = [sys.executable, *launcher, str(WORKER), str(output), small_mnist(test=250)]
         environment = clean_environment(OMP_NUM_THREADS="1", PYTHONPATH=str(WORKER.parents[2]))
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stderr
@@ -46,7 +47,7 @@ def test_each_sample_is_seen_once_and_in_the_same_global_batches(curve: str, wor
 @pytest.mark.parametrize("curve", ["float64", "float64 accumulated", "float64 distorted"])
 def test_float64_losses_are_those_of_one_process(curve: str, world_size: int) -> None:
     losses = outcome(world_size)[curve]["losses"]
-    assert len(losses) == 16
+    assert len(losses) == 8
     expected = outcome(1)[curve.removesuffix(" accumulated")]["losses"]
     np.testing.assert_allclose(losses, expected, rtol=1e-12)
 
@@ -62,11 +63,11 @@ def test_float32_gradients_and_losses_are_those_of_one_process_up_to_rounding(wo
 @pytest.mark.parametrize("world_size", WORLD_SIZES)
 def test_evaluation_counts_each_sample_once_at_any_batch_size(world_size: int) -> None:
     expected = outcome(1)["evaluations"][0]
-    assert expected["samples"] == 1000
+    assert expected["samples"] == 250
     assert outcome(world_size)["evaluations"] == [expected] * 3
 
 
-SMALL = ("train", "--dataset", SMALL_MNIST, "--epochs", 1)
+SMALL = ("train", "--dataset", SMALL_MNIST, "--epochs", 1, "--train-samples", 600)
 
 
 def check_one_voice(done: subprocess.CompletedProcess[str], folder: Path) -> dict[str, Any]:
@@ -85,25 +86,22 @@ def check_one_voice(done: subprocess.CompletedProcess[str], folder: Path) -> dic
     return result
 
 
-def test_plain_torchrun_without_a_gpu_is_really_two_ranks_with_one_voice(run: Run, tmp_path: Path) -> None:
-    done = run(*SMALL, "--threads", 1, "--json", launcher=torchrun(2))
-    check_one_voice(done, tmp_path)
-
-
 def test_all_processes_test_with_the_batch_norm_statistics_that_are_saved(run: Run) -> None:
     small = ("--dataset", SMALL_MNIST, "--mixed-precision", "no", "--threads", 1, "--json")
-    trained = run("train", "--recipe", "accurate", "--epochs", 2, "--train-samples", 1000, "--processes", 2, *small)
+    trained = run("train", "--recipe", "accurate", "--epochs", 1, "--train-samples", 400, "--processes", 2, *small)
     assert trained.returncode == 0, trained.stderr
     saved = run("evaluate", *small)
     assert saved.returncode == 0, saved.stderr
     assert json.loads(saved.stdout)["loss"] == pytest.approx(json.loads(trained.stdout)["test_loss"], rel=1e-5)
 
 
-def test_the_option_processes_gives_the_result_of_torchrun(run: Run, tmp_path: Path) -> None:
+def test_the_option_processes_and_torchrun_are_really_two_ranks_with_one_voice_and_one_result(
+    run: Run, tmp_path: Path
+) -> None:
     done = run(*SMALL, "--processes", 2, "--threads", 1, "--json", "--output-dir", "a")
     result = check_one_voice(done, tmp_path / "a")
     other = run(*SMALL, "--threads", 1, "--json", "--output-dir", "b", launcher=torchrun(2))
-    assert json.loads(other.stdout)["weights_sha256"] == result["weights_sha256"]
+    assert check_one_voice(other, tmp_path / "b")["weights_sha256"] == result["weights_sha256"]
     evaluated = run(
         "evaluate", "--weights", "a/mnist_cnn_model.pth", "--processes", 2, "--threads", 1, "--json", "--cpu"
     )
@@ -115,7 +113,7 @@ def test_the_option_processes_gives_the_result_of_torchrun(run: Run, tmp_path: P
     ("arguments", "code", "message"),
     [
         (("--train-samples", 100_000), 2, "give at most 4000"),
-        (("--target-accuracy", 1.0, "--train-samples", 100), 3, "below the target"),
+        (("--target-accuracy", 1.0), 3, "below the target"),
         (("--output-dir", "/proc/here"), 2, "cannot write"),
     ],
 )
@@ -147,28 +145,18 @@ def test_processes_that_were_started_with_other_settings_refuse_to_train(tmp_pat
     assert said[1] == ""
 
 
-def test_more_processes_than_cores_are_refused(run: Run) -> None:
-    done = run(*SMALL, "--processes", 100)
-    assert done.returncode == 2
-    assert "--processes 100" in done.stderr
-
-
-def test_accelerate_launch_changes_neither_precision_nor_threads_nor_weights(run: Run) -> None:
+def test_accelerate_launch_and_the_config_file_change_neither_precision_nor_threads_nor_weights(run: Run) -> None:
     plain = run(*SMALL, "--json", "--output-dir", "plain")
-    launched = run(*SMALL, "--json", "--output-dir", "launched", launcher=("-m", "accelerate.commands.launch"))
-    assert launched.returncode == 0, launched.stderr
-    first, second = json.loads(plain.stdout), json.loads(launched.stdout)
-    for key in ("mixed_precision", "threads", "weights_sha256", "device", "world_size"):
-        assert first[key] == second[key], key
-
-
-def test_the_config_file_works_as_it_stands(run: Run) -> None:
+    first = json.loads(plain.stdout)
     file = Path(__file__).parents[2] / "accelerate_config.yaml"
-    launcher = ("-m", "accelerate.commands.launch", "--config_file", str(file))
-    done = run(*SMALL, "--json", launcher=launcher)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["world_size"] == 1
-    assert "had defaults used instead" not in done.stderr
+    for options in ((), ("--config_file", str(file))):
+        launcher = ("-m", "accelerate.commands.launch", *options)
+        launched = run(*SMALL, "--json", "--output-dir", "launched", launcher=launcher)
+        assert launched.returncode == 0, launched.stderr
+        second = json.loads(launched.stdout)
+        for key in ("mixed_precision", "threads", "weights_sha256", "device", "world_size"):
+            assert first[key] == second[key], key
+    assert "had defaults used instead" not in launched.stderr
 
 
 def test_a_notebook_launcher_returns_a_result(tmp_path: Path) -> None:
@@ -176,7 +164,7 @@ def test_a_notebook_launcher_returns_a_result(tmp_path: Path) -> None:
         "from accelerate import notebook_launcher\n"
         "from mnist_accel import TrainConfig, train\n"
         "def cell():\n"
-        "    result = train(TrainConfig(dataset='mnist', epochs=1, train_samples=500))\n"
+        f"    result = train(TrainConfig(dataset={SMALL_MNIST!r}, epochs=1, train_samples=500))\n"
         "    print(f'{result.steps} steps, accuracy {result.test_accuracy > 0.1}')\n"
         "notebook_launcher(cell, num_processes=1)\n"
     )

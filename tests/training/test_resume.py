@@ -15,16 +15,24 @@ from mnist_accel.errors import DataError, OutputError
 from mnist_accel.files import checkpoint
 from mnist_accel.files.checkpoint import CheckpointError, CheckpointFolder
 from mnist_accel.files.untrusted import read_limited
-from mnist_accel.hardware.accelerator import native_bf16
 from mnist_accel.training import loop
 from mnist_accel.training.events import Observer
 from mnist_accel.training.guard import Guard
 from mnist_accel.training.optimizer import NumbersError
 from mnist_accel.training.setup import Progress, Setup
 from mnist_accel.training.state import SavedState, capture
-from tests.conftest import SMALL_MNIST
+from tests.conftest import small_mnist
 
-SMALL = {"dataset": SMALL_MNIST, "train_samples": 300, "epochs": 3, "batch_size": 50, "cpu": True, "threads": 1}
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+SMALL = {
+    "dataset": small_mnist(test=100),
+    "train_samples": 300,
+    "epochs": 3,
+    "batch_size": 50,
+    "cpu": True,
+    "mixed_precision": "no",
+    "threads": 1,
+}
 
 
 class Unplugged(Exception):  # noqa: N818  # no error of the program
@@ -52,6 +60,20 @@ def run(folder: Path, listener: Listener | None = None, **settings: object) -> T
     return train(TrainConfig(output_dir=folder, **SMALL | settings), listener)  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainResult]:
+    """The result of an uninterrupted run, which is made once for all tests."""
+    known: dict[str, TrainResult] = {}
+
+    def whole(**settings: object) -> TrainResult:
+        name = str(settings)
+        if name not in known:
+            known[name] = run(tmp_path_factory.mktemp("whole"), None, **settings)
+        return known[name]
+
+    return whole
+
+
 def unplugged_after(steps: int, folder: Path, **settings: object) -> None:
     with pytest.raises(Unplugged):
         run(folder, Listener(steps), **settings)
@@ -70,19 +92,23 @@ def unfinished(unfinished_run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(unfinished_run, tmp_path / "unfinished")
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-@pytest.mark.parametrize(("every", "steps"), [(None, 7), (4, 9), (1, 6), (5, 17)])
+BF16 = {"mixed_precision": "bf16", "model": "small-cnn"}
+
+
+@pytest.mark.parametrize(
+    ("every", "steps", "settings"), [(None, 7, {}), (4, 9, {}), (1, 6, {}), (5, 17, {}), (4, 9, BF16)]
+)
 def test_a_resumed_run_ends_with_the_same_weights_and_figures(
-    tmp_path: Path, every: int | None, steps: int, precision: str
+    tmp_path: Path, whole: Callable[..., TrainResult], every: int | None, steps: int, settings: dict[str, str]
 ) -> None:
-    whole = run(tmp_path / "whole", mixed_precision=precision)
-    unplugged_after(steps, tmp_path / "cut", mixed_precision=precision, checkpoint_every=every)
+    expected = whole(**settings)
+    unplugged_after(steps, tmp_path / "cut", checkpoint_every=every, **settings)
     torch.rand(7)  # whatever random numbers were drawn meanwhile
     listener = Listener()
-    resumed = run(tmp_path / "cut", listener, mixed_precision=precision, resume="auto")
+    resumed = run(tmp_path / "cut", listener, resume="auto", **settings)
     assert any("continuing from" in text for text in listener.notices)
-    assert resumed.weights_sha256 == whole.weights_sha256
-    for mine, theirs in zip(resumed.history, whole.history, strict=True):
+    assert resumed.weights_sha256 == expected.weights_sha256
+    for mine, theirs in zip(resumed.history, expected.history, strict=True):
         for key in ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr"):
             assert getattr(mine, key) == getattr(theirs, key)
     lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
@@ -92,34 +118,38 @@ def test_a_resumed_run_ends_with_the_same_weights_and_figures(
 
 @pytest.mark.parametrize("steps", [3, 7])
 def test_a_run_with_batch_norm_distortions_a_schedule_and_averaged_weights_resumes_exactly(
-    tmp_path: Path, steps: int
+    tmp_path: Path, whole: Callable[..., TrainResult], steps: int
 ) -> None:
-    settings: dict[str, Any] = {"recipe": "accurate", "checkpoint_every": 2}
-    whole = run(tmp_path / "whole", **settings)
+    settings: dict[str, Any] = {"recipe": "accurate", "train_samples": 150, "batch_size": 40, "checkpoint_every": 2}
+    expected = whole(**settings)
     unplugged_after(steps, tmp_path / "cut", **settings)
     resumed = run(tmp_path / "cut", resume="auto", **settings)
-    assert resumed.weights_sha256 == whole.weights_sha256
-    assert [record.lr for record in resumed.history] == [record.lr for record in whole.history]
+    assert resumed.weights_sha256 == expected.weights_sha256
+    assert [record.lr for record in resumed.history] == [record.lr for record in expected.history]
 
 
-def test_a_run_that_was_done_but_for_its_files_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(tmp_path / "whole")
+def test_a_run_that_was_done_but_for_its_files_is_finished(
+    tmp_path: Path, whole: Callable[..., TrainResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = whole()
     with monkeypatch.context() as patch:
         patch.setattr("mnist_accel.files.atomic.publish", lambda _: (_ for _ in ()).throw(OutputError("full")))
         with pytest.raises(OutputError):
             run(tmp_path / "cut")
     resumed = run(tmp_path / "cut", resume="auto")
-    assert resumed.weights_sha256 == whole.weights_sha256
-    assert resumed.test_accuracy == whole.test_accuracy
+    assert resumed.weights_sha256 == expected.weights_sha256
+    assert resumed.test_accuracy == expected.test_accuracy
 
 
-def test_auto_starts_a_new_run_where_there_is_no_checkpoint(tmp_path: Path) -> None:
-    assert run(tmp_path / "new", resume="auto").weights_sha256 == run(tmp_path / "whole").weights_sha256
+def test_auto_starts_a_new_run_where_there_is_no_checkpoint(tmp_path: Path, whole: Callable[..., TrainResult]) -> None:
+    assert run(tmp_path / "new", resume="auto").weights_sha256 == whole().weights_sha256
 
 
-def test_never_starts_a_new_run_and_names_the_unfinished_one(unfinished: Path, tmp_path: Path) -> None:
+def test_never_starts_a_new_run_and_names_the_unfinished_one(
+    unfinished: Path, whole: Callable[..., TrainResult]
+) -> None:
     listener = Listener()
-    assert run(unfinished, listener).weights_sha256 == run(tmp_path / "whole").weights_sha256
+    assert run(unfinished, listener).weights_sha256 == whole().weights_sha256
     assert any("unfinished run" in text and "--resume auto" in text for text in listener.notices)
 
 
@@ -142,8 +172,10 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Path, damage: str) -> None:
-    whole = run(tmp_path / "whole", epochs=1)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
+    tmp_path: Path, whole: Callable[..., TrainResult], damage: str
+) -> None:
+    expected = whole(epochs=1)
     unplugged_after(5, tmp_path / "cut", epochs=1, checkpoint_every=2)
     checkpoints = [path for _, path in CheckpointFolder(tmp_path / "cut" / "checkpoints").numbered()]
     assert len(checkpoints) == 2
@@ -151,17 +183,17 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Pat
     with pytest.raises(CheckpointError):
         run(tmp_path / "cut", epochs=1, resume=str(checkpoints[-1]))
     listener = Listener()
-    assert run(tmp_path / "cut", listener, epochs=1, resume="auto").weights_sha256 == whole.weights_sha256
+    assert run(tmp_path / "cut", listener, epochs=1, resume="auto").weights_sha256 == expected.weights_sha256
     assert str(checkpoints[-1]) in listener.notices[0]
     assert str(checkpoints[-2]) in listener.notices[1]
 
 
 @pytest.mark.parametrize("given", ["checkpoints/checkpoint-000001.safetensors", "checkpoints", "."])
-def test_a_checkpoint_can_be_named(tmp_path: Path, given: str) -> None:
-    whole = run(tmp_path / "whole", epochs=1)
+def test_a_checkpoint_can_be_named(tmp_path: Path, whole: Callable[..., TrainResult], given: str) -> None:
+    expected = whole(epochs=1)
     unplugged_after(4, tmp_path / "cut", epochs=1, checkpoint_every=3)
     resumed = run(tmp_path / "elsewhere", epochs=1, resume=str(tmp_path / "cut" / given))
-    assert resumed.weights_sha256 == whole.weights_sha256
+    assert resumed.weights_sha256 == expected.weights_sha256
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -175,7 +207,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_differences(unfinished:
     for part in ("lr was 0.001, is 0.002", "train_samples was 300, is 400"):
         assert part in str(caught.value)
     with pytest.raises(CheckpointError, match="mixed_precision"):
-        run(unfinished, resume="auto", mixed_precision="no" if native_bf16("cpu") else "bf16")
+        run(unfinished, resume="auto", mixed_precision="bf16")
 
 
 def test_a_resume_names_the_changes_that_may_alter_the_last_bits(unfinished: Path) -> None:
@@ -332,10 +364,11 @@ def test_tensors_of_other_shapes_or_types_are_a_clear_error(
         run(unfinished, resume="auto")
 
 
-def test_more_epochs_continue_a_run_with_a_constant_learning_rate(tmp_path: Path) -> None:
-    whole = run(tmp_path / "whole", epochs=4)
-    unplugged_after(15, tmp_path / "cut", epochs=3)
-    assert run(tmp_path / "cut", epochs=4, resume="auto").weights_sha256 == whole.weights_sha256
+def test_more_epochs_continue_a_run_with_a_constant_learning_rate(
+    tmp_path: Path, whole: Callable[..., TrainResult]
+) -> None:
+    unplugged_after(9, tmp_path / "cut", epochs=2)
+    assert run(tmp_path / "cut", resume="auto").weights_sha256 == whole().weights_sha256
 
 
 def test_a_run_with_a_schedule_says_why_it_cannot_be_extended(tmp_path: Path) -> None:
@@ -431,7 +464,7 @@ def test_held_out_samples_choose_and_the_test_set_is_used_once(tmp_path: Path, m
 
     monkeypatch.setattr("mnist_accel.training.loop.predict_dataset", count)
     result = run(tmp_path, validation_samples=200, select="best")
-    assert evaluated == [200, 200, 200, 1000]
+    assert evaluated == [200, 200, 200, 100]
     assert all(record.test_loss is None for record in result.history)
     best = min(result.history, key=lambda record: record.validation_loss or 0)
     assert best.validation_accuracy is not None
@@ -474,8 +507,10 @@ def test_held_out_samples_are_not_trained_on(tmp_path: Path) -> None:
     assert run(tmp_path, validation_samples=3900, train_samples=None, epochs=1).train_samples == 100
 
 
-def test_capturing_does_not_change_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = run(tmp_path / "plain").weights_sha256
+def test_capturing_does_not_change_the_run(
+    tmp_path: Path, whole: Callable[..., TrainResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = whole().weights_sha256
     original = Guard.after_step
 
     def look(self: Guard, setup: Setup, progress: Progress) -> None:

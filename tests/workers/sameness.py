@@ -24,7 +24,7 @@ from mnist_accel.training.metrics import predict_dataset
 from mnist_accel.training.setup import Progress, Setup, prepare
 from mnist_accel.training.train import start
 
-EVALUATION_BATCHES = (1000, 37, 4096)
+EVALUATION_BATCHES = (250, 37, 4096)
 """Dividing the test set, not dividing it, and of uneven shares."""
 
 DISTORTED = {"rotation": 10, "shift": 2, "scale": 0.1, "schedule": "one-cycle", "average": 0.9}
@@ -124,9 +124,9 @@ def main() -> None:
     output = Path(sys.argv[1])
     dataset = datasets.load(sys.argv[2], Path("data"), print)
     found = {
-        "float64": curve("float64", 16, 1, dataset),
-        "float64 accumulated": curve("float64", 16, 3, dataset),
-        "float64 distorted": curve("float64", 16, 1, dataset, **DISTORTED),
+        "float64": curve("float64", 8, 1, dataset),
+        "float64 accumulated": curve("float64", 8, 3, dataset),
+        "float64 distorted": curve("float64", 8, 1, dataset, **DISTORTED),
         "float32": curve("float32", 10, 1, dataset),
         "evaluations": evaluations(dataset),
     }
