@@ -2,10 +2,12 @@
 
     python scripts/gpu_trial.py --minutes 9 results
 
-Runs from a plain checkout. Each trial is a process of its own with a time limit; the most important ones come first. A
-failed trial is a result, too, and the next one follows. Each result is written into results/trials.jsonl the moment it
-is known; results/log.txt has the output of the trials, results/profile.txt the operators of a training epoch. `--small`
-makes all trials tiny, to try the script itself on a CPU. The exit code is 0 if the script came to its end.
+Runs from a plain checkout. Each trial is a process of its own with a time limit. First those that measure time, one
+after another, the most important ones first; then those that only must work, several at once. A failed trial is a
+result, too. Each result is written into results/trials.jsonl the moment it is known; results/log.txt has the output of
+the trials, results/profile.txt the operators of a training epoch. `--only PART` runs the trials whose names contain
+PART; `--small` makes all trials tiny, to try the script itself on a CPU. The exit code is 0 if the script came to its
+end.
 """
 
 import argparse
@@ -15,10 +17,13 @@ import json
 import os
 import platform
 import signal
+import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +44,19 @@ NONE: Variables = {}
 class Trials:
     """Runs trials until the time is over, and writes their results."""
 
-    def __init__(self, folder: Path, seconds: float, *, small: bool) -> None:
-        self.folder, self.small = folder, small
+    def __init__(self, folder: Path, seconds: float, only: str, *, small: bool) -> None:
+        self.folder, self.only, self.small = folder, only, small
         self.deadline = time.monotonic() + seconds
+        self.limits = threading.local()  # of the trial that a thread does
         self.short = ("--train-samples", "400", "--epochs", "1") if small else ()
         folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, name: str, trial: Callable[[], Result], seconds: float = 60) -> None:
         """Do one trial, unless less than 5 s are left; `seconds` is its time limit."""
+        if self.only not in name:
+            return
         left = self.deadline - time.monotonic()
-        self.limit, began = min(seconds, left), time.monotonic()
+        self.limits.end, began = time.monotonic() + min(seconds, left), time.monotonic()
         if left < 5:
             found: Result = {"skipped": "the time is over"}
         else:
@@ -56,31 +64,42 @@ class Trials:
                 found = trial()
             except Exception as error:  # a failure is a result
                 found = {"failed": f"{type(error).__name__}: {error}"[-1500:]}
-        found = {"trial": name, "seconds": round(time.monotonic() - began, 2)} | found
+        found = {"trial": name, "trial_seconds": round(time.monotonic() - began, 2)} | found
         with (self.folder / "trials.jsonl").open("a") as file:
             file.write(json.dumps(found) + "\n")
-        print(json.dumps(found)[:400], flush=True)
+        print(json.dumps(found)[:300], flush=True)
 
     def command(
         self, *arguments: object, code: int = 0, module: str = "mnist_accel", variables: Variables = NONE
     ) -> str:
         """The stdout of `python -m MODULE ARGUMENTS`; raises RuntimeError on another exit code than `code`."""
-        words = [sys.executable, "-m", module, *map(str, arguments)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)} | dict(variables)
+        return self.program("-m", module, *arguments, code=code, variables=variables)
+
+    def program(self, *arguments: object, code: int = 0, variables: Variables = NONE) -> str:
+        """The stdout of `python ARGUMENTS`."""
+        words = [sys.executable, *map(str, arguments)]
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"} | dict(variables)
+        left = self.limits.end - time.monotonic()
         done = subprocess.run(
-            words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=self.limit, check=False
+            words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=left, check=False
         )
         with (self.folder / "log.txt").open("a") as log:
             log.write(f"$ {' '.join(words[1:])}\n{done.stdout[-3000:]}{done.stderr[-3000:]}\n")
         if done.returncode != code:
-            raise RuntimeError(f"exit code {done.returncode}: {done.stderr[-1000:]}")
+            raise RuntimeError(f"exit code {done.returncode}: {done.stdout[-300:]}{done.stderr[-1000:]}")
         return done.stdout
+
+    def worker(self, *arguments: object) -> Result:
+        """The JSON object that a part of this script prints in a process of its own."""
+        small = ["--small"] if self.small else []
+        return dict(json.loads(self.program(__file__, *arguments, *small).splitlines()[-1]))
 
     def train(self, *arguments: object) -> Result:
         """The main figures of a training run."""
+        began = time.monotonic()
         output = self.command("train", *arguments, *self.short, "--json", "--quiet")
         found = json.loads(output.splitlines()[-1])
-        return {key: found[key] for key in KEPT}
+        return {"process_seconds": time.monotonic() - began} | {key: found[key] for key in KEPT}
 
     def json(self, *arguments: object) -> Result:
         """The JSON object that a command prints."""
@@ -98,29 +117,40 @@ def environment() -> Result:
     return found
 
 
-def resumed(trials: Trials, variables: Variables = NONE) -> Result:
-    """Whether a run that was killed and resumed ends with the weights of an uninterrupted one."""
-    arguments = ("--train-samples", 20000 if not trials.small else 1000, "--epochs", 2, "--checkpoint-every", 10)
-    whole = trials.command("train", *arguments, "--output-dir", "whole", "--json", "--quiet", variables=variables)
-    words = [sys.executable, "-m", "mnist_accel", "train", *map(str, arguments), "--output-dir", "killed", "--quiet"]
-    process = subprocess.Popen(words, cwd=trials.folder, env=os.environ | {"PYTHONPATH": str(ROOT)} | dict(variables))
-    while process.poll() is None and not list(trials.folder.glob("killed/checkpoints/checkpoint-*")):
+def resumed(trials: Trials, name: str, options: tuple[str, ...] = (), variables: Variables = NONE) -> Result:
+    """Whether a run that was killed and resumed ends with the weights of an uninterrupted one; and a second whole run.
+
+    `name` is of a folder for the runs.
+    """
+    samples = 1000 if trials.small else 20000
+    arguments = (*options, "--train-samples", samples, "--epochs", 2, "--checkpoint-every", 10)
+    wholes = [
+        trials.command("train", *arguments, "--output-dir", f"{name}/{run}", "--json", "--quiet", variables=variables)
+        for run in ("whole", "again")
+    ]
+    killed = f"{name}/killed"
+    words = [sys.executable, "-m", "mnist_accel", "train", *map(str, arguments), "--output-dir", killed, "--quiet"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"} | dict(variables)
+    process = subprocess.Popen(words, cwd=trials.folder, env=environment)
+    while process.poll() is None and not list(trials.folder.glob(f"{killed}/checkpoints/checkpoint-*")):
         time.sleep(0.01)
     process.kill()
     process.wait()
-    again = ("--output-dir", "killed", "--resume", "auto", "--json", "--quiet")
+    again = ("--output-dir", killed, "--resume", "auto", "--json", "--quiet")
     rest = trials.command("train", *arguments, *again, variables=variables)
-    first, second = (json.loads(text.splitlines()[-1]) for text in (whole, rest))
+    first, repeated, second = (json.loads(text.splitlines()[-1]) for text in (*wholes, rest))
     return {
-        "bit_exact": first["weights_sha256"] == second["weights_sha256"],
-        "test_accuracy": [first["test_accuracy"], second["test_accuracy"]],
+        "repeated_is_bit_exact": first["weights_sha256"] == repeated["weights_sha256"],
+        "resumed_is_bit_exact": first["weights_sha256"] == second["weights_sha256"],
+        "test_accuracy": [first["test_accuracy"], repeated["test_accuracy"], second["test_accuracy"]],
     }
 
 
 def terminated(trials: Trials) -> Result:
     """Seconds until a run that got SIGTERM has saved and left; its exit code must be 143."""
     words = [sys.executable, "-m", "mnist_accel", "train", "--output-dir", "stopped", "--epochs", "50", "--quiet"]
-    process = subprocess.Popen(words, cwd=trials.folder, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    process = subprocess.Popen(words, cwd=trials.folder, env=environment)
     log = trials.folder / "stopped" / "metrics.partial.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text()):
         time.sleep(0.05)
@@ -143,12 +173,15 @@ def steps_alone(small: bool, cuda_graph: bool) -> Result:
     from mnist_accel.training.guard import Guard
     from mnist_accel.training.setup import Progress, prepare
     from mnist_accel.training.train import split, start
+    from mnist_accel.training.warm_up import warm_up
 
-    config = TrainConfig(train_samples=2000 if small else None, epochs=1, cuda_graph=cuda_graph)
+    config = TrainConfig(train_samples=2000 if small else 12800, epochs=1, cuda_graph=cuda_graph)
     hardware = start(config)
     dataset, _ = split(config, datasets.load("mnist", Path(), print))
     setup = prepare(config, hardware, dataset)
     guard, is_cuda = Guard(config, {}, StopRequests(), Observer()), torch.cuda.is_available()
+    if is_cuda:
+        warm_up(setup, Progress())
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
@@ -173,55 +206,113 @@ def steps_alone(small: bool, cuda_graph: bool) -> Result:
     return found
 
 
-def all_trials(trials: Trials) -> None:
-    """The trials in order of importance."""
-    small = ["--small"] if trials.small else []
+def seeds(small: bool, count: int, settings: Result) -> Result:
+    """The figures of several runs in this process, one after another, without pictures."""
+    import torch
+
+    from mnist_accel import TrainConfig
+    from mnist_accel.checks.convergence import figures_of
+    from mnist_accel.training.events import Observer
+    from mnist_accel.training.train import run_training
+
+    defaults: Result = {"cuda_graph": torch.cuda.is_available(), "output_dir": "seeds"}
+    settings = defaults | settings
+    settings |= {"train_samples": 2000, "epochs": 1} if small else {}
+    found: Result = {"settings": settings | {}, "rows": []}
+    for seed in range(count):
+        result = run_training(TrainConfig(seed=seed, **settings), Observer())[0]
+        record = result.history[-1]
+        row: Result = {
+            "test_accuracy": result.test_accuracy,
+            "test_loss": result.test_loss,
+            "seconds": result.train_seconds,
+        }
+        row |= {"validation_accuracy": record.validation_accuracy, "validation_loss": record.validation_loss}
+        if settings.get("recipe") == "speedrun":
+            row["figures"] = figures_of(result)
+        found["rows"].append(row)
+    for name in ("test_accuracy", "seconds", *(["validation_accuracy"] if result.validation_samples else [])):
+        values = [row[name] for row in found["rows"]]
+        error = statistics.stdev(values) / len(values) ** 0.5
+        found[name] = {"mean": statistics.mean(values), "standard_error": error, "least": min(values)}
+    return found
+
+
+def measurements(trials: Trials, search: Path | None) -> None:
+    """The trials that measure time, in order of importance."""
+    few = 2 if trials.small else 30
+    graph = () if trials.small else ("--cuda-graph",)
     trials.run("environment", environment)
-    trials.run("speedrun", lambda: trials.train("--recipe", "speedrun", "--output-dir", "speedrun"), 90)
-    trials.run("classic", lambda: trials.train("--output-dir", "classic"), 90)
-    for recipe in ("speedrun", "classic"):
-        words = ("--recipe", recipe, "--cuda-graph", "--output-dir", f"{recipe}-graph")
-        trials.run(f"{recipe}, CUDA graph", functools.partial(trials.train, *words), 90)
-    worker = [sys.executable, __file__, "--worker", *small]
-    trials.run("steps alone", lambda: output(worker, trials), 90)
-    trials.run("steps alone, CUDA graph", lambda: output([*worker, "--cuda-graph"], trials), 90)
-    for recipe in RECIPES:
-        for precision in PRECISIONS:
-            arguments = ("--recipe", recipe, "--mixed-precision", precision, "--epochs", 1, "--output-dir", "matrix")
-            trials.run(f"{recipe}, {precision}", functools.partial(trials.train, *arguments))
-    trials.run("classic, compiled", lambda: trials.train("--compile", "--output-dir", "compiled"), 120)
-    group = ("train", "--recipe", "speedrun", "--seeds", 2 if trials.small else 30, "--output-dir", "group", "--quiet")
-    trials.run("speedrun, 30 seeds", lambda: trials.json(*group, *trials.short), 120)
-    trials.run("resume", lambda: resumed(trials))
-    deterministic = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "CUDNN_DETERMINISTIC": "1"}
-    trials.run("resume, deterministic cuBLAS", lambda: resumed(trials, deterministic))
-    trials.run("SIGTERM", lambda: terminated(trials))
-    trials.run("planted bad numbers", lambda: {"output": trials.command("train", "--lr", 1000, "--quiet", code=1)})
-    weights = ("--weights", "classic/mnist_cnn_model.pth")
-    trials.run("evaluate", lambda: trials.json("evaluate", *weights))
-    trials.run("predict", lambda: {"output": trials.command("predict", "classic/predictions.png", *weights)[-200:]})
-    trials.run("export", lambda: trials.json("export", "--format", "onnx", *weights))
-    trials.run("report", lambda: {"output": trials.command("report", "classic")})
-    trials.run("doctor", lambda: {"output": trials.command("doctor")})
-    two = ("--nproc-per-node", 2, "--standalone", "-m", "mnist_accel", "train", *trials.short)
+    for attempt in ("first", "second"):
+        words = ("--recipe", "speedrun", *graph, "--output-dir", "speedrun")
+        trials.run(f"speedrun, CUDA graph, {attempt}", functools.partial(trials.train, *words), 90)
+    trials.run("classic, CUDA graph", lambda: trials.train(*graph, "--output-dir", "classic-graph"), 60)
+    trials.run("classic", lambda: trials.train("--output-dir", "classic"), 60)
+    trials.run("accurate, CUDA graph", lambda: trials.train("--recipe", "accurate", *graph), 60)
+    trials.run("steps alone", lambda: trials.worker("--steps"), 60)
+    trials.run("steps alone, CUDA graph", lambda: trials.worker("--steps", *graph), 60)
+    for precision in ("bf16", "no"):
+        settings = json.dumps({"recipe": "speedrun", "mixed_precision": precision})
+        trials.run(f"seeds: speedrun, {precision}", functools.partial(trials.worker, "--seeds", few, settings), 60)
     trials.run(
-        "two processes on this machine", lambda: {"output": trials.command(*two, module="torch.distributed.run")}
+        "seeds: classic", lambda: trials.worker("--seeds", max(2, few // 2), json.dumps({"recipe": "classic"})), 60
     )
-    trials.run("bench", lambda: trials.json("bench", "--rounds", 1 if trials.small else 3), 150)
-    trials.run("certify", lambda: {"output": trials.command("certify", "--quick")}, 150)
-    tests = ("-q", "-x", "-p", "no:cacheprovider", str(ROOT / "tests" / "training" / "test_train.py"))
-    trials.run("tests", lambda: {"output": trials.command(*tests, module="pytest")[-500:]}, 300)
+    rounds = ("--epochs", 1, "--rounds", 1, "--samples", 300) if trials.small else ("--epochs", 3, "--rounds", 2)
+    trials.run("ways", lambda: json.loads(trials.program(ROOT / "scripts/benchmark_gpu.py", *rounds)), 120)
+    for line in search.read_text().splitlines() if search else ():
+        found = json.loads(line)
+        count = found.pop("count", 2)
+        trials.run(f"search: {line}", functools.partial(trials.worker, "--seeds", count, json.dumps(found)), 120)
 
 
-def output(words: list[str], trials: Trials) -> Result:
-    """The JSON object that a worker prints."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        words, cwd=trials.folder, env=environment, capture_output=True, text=True, timeout=trials.limit, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr[-1500:])
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+def checks(trials: Trials) -> None:
+    """The trials that only must work, eight at once."""
+    with ThreadPoolExecutor(1 if trials.small else 8) as pool:
+
+        def run(name: str, trial: Callable[[], Result], seconds: float = 120) -> None:
+            pool.submit(trials.run, name, trial, seconds)
+
+        # pytest-benchmark warns beside pytest-xdist, and warnings are errors here.
+        options = ("-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-n", "6", "--maxfail", "40")
+        folders = [ROOT / folder for folder in (TESTED[:1] if trials.small else TESTED)]
+        run("tests", lambda: {"output": tail(trials, (*options, *folders))}, 240)
+        run("certify", lambda: {"output": trials.command("certify", "--quick")})
+        run("bench", lambda: trials.json("bench", "--rounds", 1), 150)
+        run("classic, compiled", lambda: trials.train("--compile", "--output-dir", "compiled"))
+        graph = () if trials.small else ("--cuda-graph",)
+        run("resume", lambda: resumed(trials, "plain"))
+        run("resume, CUDA graph", lambda: resumed(trials, "graph", graph))
+        deterministic = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+        run("resume, fixed cuBLAS workspace", lambda: resumed(trials, "deterministic", (), deterministic))
+        run("SIGTERM", lambda: terminated(trials))
+        nan = ("train", "--lr", 1000, "--quiet", "--output-dir", "nan")
+        run("planted bad numbers", lambda: {"output": trials.command(*nan, code=1)})
+        for recipe in RECIPES:
+            for precision in PRECISIONS:
+                words = ("--recipe", recipe, "--mixed-precision", precision, "--epochs", 1)
+                folder = ("--output-dir", f"{recipe}-{precision}")
+                run(f"{recipe}, {precision}", functools.partial(trials.train, *words, *folder))
+        weights = ("--weights", "classic/mnist_cnn_model.pth")
+        run("evaluate", lambda: trials.json("evaluate", *weights))
+        run("predict", lambda: {"output": trials.command("predict", ROOT / "docs/number.png", *weights)[-200:]})
+        run("export", lambda: trials.json("export", "--format", "onnx", *weights))
+        run("report", lambda: {"output": trials.command("report", "classic")})
+        run("doctor", lambda: {"output": trials.command("doctor")})
+        run("two processes", lambda: {"output": trials.command("train", "--processes", 2, code=1)})
+        two = ("train", "--processes", 2, "--cpu", "--output-dir", "two", *trials.short)
+        run("two processes on the CPU", lambda: {"output": trials.command(*two)})
+
+
+TESTED = ("tests/training", "tests/speed", "tests/hardware", "tests/checks", "tests/export", "tests/models")
+
+
+def tail(trials: Trials, arguments: tuple[object, ...]) -> str:
+    """The end of what pytest prints, also when tests fail."""
+    try:
+        return trials.command(*arguments, module="pytest")[-500:]
+    finally:
+        log = (trials.folder / "log.txt").read_text()
+        (trials.folder / "tests.txt").write_text(log[-20000:])
 
 
 def main() -> None:
@@ -229,14 +320,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("gpu-trial"))
     parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--only", default="", help="run the trials whose names contain this text")
+    parser.add_argument("--search", type=Path, help="a file with the settings of more runs, one JSON object per line")
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--steps", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--seeds", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--cuda-graph", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.worker:
+    if options.steps:
         print(json.dumps(steps_alone(options.small, options.cuda_graph)))
-        return
-    all_trials(Trials(options.folder.absolute(), 60 * options.minutes, small=options.small))
+    elif options.seeds:
+        print(json.dumps(seeds(options.small, int(options.seeds[0]), json.loads(options.seeds[1]))))
+    else:
+        trials = Trials(options.folder.absolute(), 60 * options.minutes, options.only, small=options.small)
+        search = options.search.absolute() if options.search else None
+        measurements(trials, search)
+        checks(trials)
 
 
 if __name__ == "__main__":

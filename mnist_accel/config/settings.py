@@ -75,8 +75,6 @@ class TrainConfig(RunConfig):
             steps = count(self.gradient_accumulation_steps, "accumulation step")
             size = f"{count(self.world_size, 'process', 'es')} × {steps}"
             problems.append(Problem("batch_size", f"{self.batch_size}: smaller than {size}; give at least {parts}"))
-        if self.cuda_graph and self.compile:
-            problems.append(Problem("cuda_graph", "True: cannot be combined with compile; give one of them"))
         if self.dtype == "float64" and self.mixed_precision not in ("auto", "no"):
             text = f"{self.mixed_precision}: cannot be combined with dtype float64; give no"
             problems.append(Problem("mixed_precision", text))

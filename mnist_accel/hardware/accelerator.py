@@ -19,7 +19,7 @@ from mnist_accel.errors import UserError
 from mnist_accel.hardware import peers
 from mnist_accel.hardware.cores import available_cores, cpu_name, has_compiler, launched_world_size, local_world_size
 from mnist_accel.hardware.peers import Heartbeats
-from mnist_accel.speed import keep_freed_memory
+from mnist_accel.speed import keep_freed_memory, use_own_stream
 
 Result = TypeVar("Result")
 PATIENCE = timedelta(hours=1)
@@ -110,16 +110,22 @@ def start_hardware(
     processes: int | None = None,
     dtype: str = "float32",
     compiled: bool = False,
+    is_recorded: bool = False,
     accumulation_steps: int = 1,
     speedups: bool = True,
 ) -> Hardware:
-    """Set up Accelerate. The arguments are those of `config.settings`; `accumulation_steps` only affects `compiled`."""
+    """Set up Accelerate. The arguments are those of `config.settings`.
+
+    `is_recorded` is their `cuda_graph`; `accumulation_steps` only affects `compiled`.
+    """
     kind = (None if cpu else accelerator_type()) or "cpu"
     patience = timedelta(seconds=timeout)
     _require_support(kind, processes, compiled)
     mixed_precision, reason = choose_precision(mixed_precision, kind, dtype)
     heartbeats = peers.join("gloo" if kind == "cpu" else "nccl", patience) if kind in ("cpu", "cuda") else None
-    plugin = _compiler(kind, accumulation_steps) if compiled else None
+    plugin = _compiler(kind, accumulation_steps, is_recorded=is_recorded) if compiled else None
+    if is_recorded and kind == "cuda":
+        use_own_stream()
     accelerator = _accelerator(kind, mixed_precision, patience, plugin)
     torch.set_num_threads(threads := threads or max(1, available_cores() // local_world_size()))
     keep_freed_memory(speedups)
@@ -168,15 +174,16 @@ def _accelerator(kind: str, mixed_precision: str, timeout: timedelta, plugin: To
     return accelerator
 
 
-def _compiler(kind: str, accumulation_steps: int) -> TorchDynamoPlugin:
+def _compiler(kind: str, accumulation_steps: int, *, is_recorded: bool = False) -> TorchDynamoPlugin:
     """Inductor; on a GPU with CUDA graphs, which save launching each kernel.
 
-    Without them where gradients are accumulated, because one replay overwrites the gradients of another
-    (https://github.com/pytorch/pytorch/issues/169545), and where processes exchange gradients.
+    Without them where whole steps are recorded; where gradients are accumulated, because one replay overwrites the
+    gradients of another (https://github.com/pytorch/pytorch/issues/169545); and where processes exchange gradients.
     """
     is_whole_batch = accumulation_steps * (launched_world_size() or 1) == 1
-    mode = "reduce-overhead" if kind == "cuda" and is_whole_batch else "default"
-    return TorchDynamoPlugin(backend="inductor", mode=mode)
+    mode = "reduce-overhead" if kind == "cuda" and is_whole_batch and not is_recorded else "default"
+    # A recording has one batch size, and code for that size alone is faster.
+    return TorchDynamoPlugin(backend="inductor", mode=mode, dynamic=False if is_recorded else None)
 
 
 def accelerator_type() -> str | None:

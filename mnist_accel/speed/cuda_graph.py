@@ -1,5 +1,6 @@
 """Replays training steps as CUDA graphs: the GPU gets all kernels of a step at once, instead of one after another."""
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 
@@ -19,29 +20,81 @@ def call(step: Step, batch: Tensor) -> Tensor:
     return step(batch)
 
 
-def prepare_replay(optimizer: torch.optim.Optimizer, device: torch.device, enabled: bool) -> Replay:
+def use_own_stream() -> None:
+    """Let this thread work on a CUDA stream of its own from now on: work on the default stream cannot be recorded.
+
+    Called before the model is made, because autograd adds gradients on the stream on which it first saw a parameter.
+    """
+    torch.cuda.set_stream(torch.cuda.Stream())
+
+
+def prepare_replay(optimizer: torch.optim.Adam, device: torch.device, enabled: bool) -> Replay:
     """The way to compute the steps of an optimizer. If they are recorded, its learning rate lies in a tensor."""
     if not enabled:
         return call
     for group in optimizer.param_groups:
         group |= {"lr": torch.tensor(group["lr"], device=device), "capturable": True}
-    return Recordings(on_own_stream, record)
+    optimizer.step = functools.partial(step_in_pieces, optimizer, optimizer.step)  # type: ignore[method-assign]
+    return Recordings(record)
+
+
+PIECE = 4096
+"""Elements of a piece of a parameter."""
+
+
+@torch.no_grad()
+def step_in_pieces(optimizer: torch.optim.Adam, first_step: Callable[[], None]) -> None:
+    """Adam's fused update with each parameter cut into pieces; the same bits as torch's, which `first_step` computes.
+
+    The kernel gives 65,536 elements to one block, so that a small network occupies a tenth of a GPU. Cutting takes time
+    on the CPU, so it pays only for recorded steps. `_fused_adam_` is private: torch's fused Adam would replace this
+    function if its kernel used smaller parts.
+    """
+    if not optimizer.state:
+        first_step()
+        return
+    (group,) = optimizer.param_groups
+    parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+    steps = [optimizer.state[parameter]["step"] for parameter in parameters]
+    found_inf = optimizer.found_inf  # type: ignore[attr-defined]
+    counted = 1 - found_inf
+    for step in steps:
+        step.add_(counted)  # _foreach_add_ with one tensor for all waits for the device, which cannot be recorded
+    values, gradients, means, squares, piece_steps = columns = [list[Tensor]() for _ in range(5)]
+    for parameter, step in zip(parameters, steps, strict=True):
+        state = optimizer.state[parameter]
+        tensors = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
+        for column, tensor in zip(columns, tensors, strict=False):
+            column.extend(cut(tensor))
+        piece_steps.extend([step] * (len(values) - len(piece_steps)))
+    torch._fused_adam_(
+        *(values, gradients, means, squares, [], piece_steps),
+        lr=group["lr"],
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+        found_inf=found_inf,
+    )
+
+
+def cut(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Views of `PIECE` elements each, in the order in which a dense tensor lies in memory."""
+    pieces: tuple[Tensor, ...] = tensor.as_strided((tensor.numel(),), (1,)).split(PIECE)
+    return pieces
 
 
 class Recordings:
     """A `Replay` with one recording for each batch size; the last batch of an epoch may be smaller than the others.
 
     Args:
-        warm_up: calls its argument.
         record: computes nothing; returns a function that replays its argument, and the tensor that gets the result.
     """
 
-    def __init__(
-        self,
-        warm_up: Callable[[Callable[[], Tensor]], Tensor],
-        record: Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]],
-    ) -> None:
-        self.warm_up, self.record = warm_up, record
+    def __init__(self, record: Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]) -> None:
+        self.record = record
         self.steps: Counter[int] = Counter()
         self.recordings: dict[int, tuple[Callable[[], None], Tensor, Tensor]] = {}
 
@@ -49,7 +102,7 @@ class Recordings:
         size = len(batch)
         self.steps[size] += 1
         if self.steps[size] <= WARM_UP_STEPS:
-            return self.warm_up(lambda: step(batch))
+            return step(batch)
         if size not in self.recordings:
             recorded = batch.clone()
             self.recordings[size] = (*self.record(lambda: step(recorded)), recorded)
@@ -59,19 +112,9 @@ class Recordings:
         return result
 
 
-def on_own_stream(step: Callable[[], Tensor]) -> Tensor:
-    """Compute a step outside of the default stream, whose autograd nodes could not be recorded."""
-    stream, default = torch.cuda.Stream(), torch.cuda.current_stream()
-    stream.wait_stream(default)
-    with torch.cuda.stream(stream):
-        result = step()
-    default.wait_stream(stream)
-    return result
-
-
 def record(step: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     """Record a step as a CUDA graph. Random numbers go on from replay to replay."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         result = step()
     return graph.replay, result

@@ -30,7 +30,7 @@ class Adam(torch.optim.Adam):
     step = torch.no_grad()(unwrap(torch.optim.Adam.step))
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: TrainConfig) -> Adam:
     """Adam with all parameters in one fused update (Kingma & Ba, 2015; ε 1e-8)."""
     return Adam(model.parameters(), lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 

@@ -23,6 +23,7 @@ from mnist_accel.training.metrics import Predictions
 from mnist_accel.training.optimizer import NumbersError
 from mnist_accel.training.setup import Progress, Setup, prepare
 from mnist_accel.training.state import identity
+from mnist_accel.training.warm_up import warm_up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,8 @@ def run_training(config: TrainConfig, observer: Observer) -> tuple[TrainResult, 
     with StopRequests() as stop:
         guard = Guard(config, who, stop, observer)
         progress = guard.resume(setup)
+        if hardware.device.type == "cuda":
+            warm_up(setup, progress)
         facts = run_facts(setup, dataset)
         observer.run_prepared(setup)
         observer.run_started(facts)
@@ -105,7 +108,7 @@ def start(config: RunConfig) -> Hardware:
     options: dict[str, Any] = {name: getattr(config, name) for name in names}
     if isinstance(config, TrainConfig):
         options |= {"dtype": config.dtype, "compiled": config.compile, "speedups": config.speedups}
-        options["accumulation_steps"] = config.gradient_accumulation_steps
+        options |= {"is_recorded": config.cuda_graph, "accumulation_steps": config.gradient_accumulation_steps}
     hardware = start_hardware(**options)
     hardware.together(lambda: atomic.require_writable(config.output_dir) if hardware.is_main else None)
     return hardware

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_accel import TrainConfig, UserError
 from mnist_accel.hardware.signals import StopRequests
-from mnist_accel.speed.cuda_graph import WARM_UP_STEPS, Recordings, call
+from mnist_accel.speed.cuda_graph import WARM_UP_STEPS, Recordings, call, step_in_pieces
 from mnist_accel.training import train
 from mnist_accel.training.events import Observer
 from mnist_accel.training.guard import Guard
@@ -90,7 +90,7 @@ def trained(folder: Path, *, replays: bool, **settings: Any) -> tuple[dict[str, 
         return [*setup.module.parameters(), *setup.module.buffers(), *moments, setup.bad_numbers.found]
 
     graphs = CpuGraphs(state)
-    setup.replay = Recordings(lambda step: step(), graphs.record) if replays else call
+    setup.replay = Recordings(graphs.record) if replays else call
     progress = Progress()
     fit(setup, progress, observer, Guard(config, {}, StopRequests(), observer))
     weights = setup.final_module.state_dict()
@@ -120,12 +120,37 @@ def test_replayed_steps_give_the_bits_of_called_ones(tmp_path: Path, settings: d
 
 def test_each_batch_size_has_a_recording_of_its_own() -> None:
     graphs = CpuGraphs(list)
-    recordings = Recordings(lambda step: step(), graphs.record)
+    recordings = Recordings(graphs.record)
     for number in range(10):
         for size in (4, 3):
             batch = torch.arange(size) + number
             assert recordings(lambda samples: samples * 2, batch).tolist() == (batch * 2).tolist()
     assert (graphs.recorded, graphs.replayed) == (2, 2 * (10 - WARM_UP_STEPS))
+
+
+@pytest.mark.parametrize("found_inf", [0.0, 1.0])
+def test_an_update_in_pieces_gives_the_bits_of_torchs_own(found_inf: float) -> None:
+    """If this fails, torch's private fused update has changed: see `step_in_pieces`."""
+    torch.manual_seed(0)
+    shapes = ((32, 1, 3, 3), (32, 16, 3, 3), (300, 100), (10,))
+    weights = [
+        torch.randn(shape).to(memory_format=torch.channels_last if len(shape) == 4 else torch.contiguous_format)
+        for shape in shapes
+    ]
+    found = []
+    for in_pieces in (False, True):
+        parameters = [torch.nn.Parameter(weight.clone()) for weight in weights]
+        optimizer = torch.optim.Adam(parameters, lr=0.01, fused=True)
+        generator = torch.Generator().manual_seed(1)
+        for step in range(4):
+            optimizer.found_inf = torch.tensor(found_inf if step == 2 else 0.0)  # type: ignore[attr-defined]
+            for parameter in parameters:
+                gradient = torch.randn(parameter.shape, generator=generator)
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)  # in the parameter's layout, as autograd's
+            step_in_pieces(optimizer, optimizer.step) if in_pieces else optimizer.step()
+        moments = [tensor for state in optimizer.state.values() for tensor in state.values()]
+        found.append([*(parameter.detach() for parameter in parameters), *moments])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_cuda_graphs_are_refused_without_an_nvidia_gpu(tmp_path: Path) -> None:
