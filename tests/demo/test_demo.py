@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.conftest import SMALL_MNIST, Run, clean_environment
+from tests.conftest import SMALL_MNIST, Run, clean_environment, forks
 
 sync_api = pytest.importorskip("playwright.sync_api", reason='a browser is driven by Playwright: pip install ".[test]"')
 
@@ -139,10 +139,8 @@ class Page:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """The command, with weights of seconds of training."""
     folder = tmp_path_factory.mktemp("demo")
-    command = ["train", "--dataset", SMALL_MNIST, "--epochs", "2", "--cpu", "--quiet"]
-    subprocess.run(
-        [sys.executable, "-m", "mnist_accel", *command], cwd=folder, env=clean_environment(), check=True, timeout=240
-    )
+    trained = forks().run(["train", "--dataset", SMALL_MNIST, "--epochs", "2", "--cpu", "--quiet"], folder, 240)
+    assert trained.returncode == 0, trained.stderr
     running = Demo(folder)
     yield running
     running.process.kill()

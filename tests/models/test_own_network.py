@@ -20,6 +20,7 @@ from tests.models.own_networks import Grouped
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parents[1] / "docs" / "your-own-network.md"
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 NETWORKS = ["my_net.py:Residual", f"{HERE / 'own_networks.py'}:Patches", "tests.models.own_networks:Grouped"]
 UNUSUAL = "tests.models.own_networks:Unusual"
 

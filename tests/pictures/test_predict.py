@@ -309,10 +309,9 @@ def test_the_command_reads_on_after_bad_pictures_and_exits_with_1(weights: Path,
         assert all(answer.getpixel((x, bottom - 1)) in {(10, 125, 51), (194, 84, 0)} for x in (left, right - 1))
 
 
-def test_off_a_terminal_each_picture_gives_one_line(weights: Path, tmp_path: Path) -> None:
+def test_off_a_terminal_each_picture_gives_one_line(weights: Path, run: Run, tmp_path: Path) -> None:
     write("417", size=(500, 220)).save(tmp_path / "a.png")
-    command = [sys.executable, "-m", "mnist_accel", "predict", "a.png", "--weights", str(weights)]
-    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False)
+    done = run("predict", "a.png", "--weights", weights)
     assert done.returncode == 0
     assert done.stdout.split("\t")[:2] == ["a.png", "417"]
     assert "\x1b" not in done.stdout

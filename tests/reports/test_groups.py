@@ -11,13 +11,15 @@ import pytest
 
 from mnist_accel.errors import UserError
 from mnist_accel.reports.runs import Group, Run
-from tests.conftest import SMALL_MNIST, clean_environment
+from tests.conftest import SMALL_MNIST, clean_environment, forks
 
 SMALL = (
     "--dataset",
     SMALL_MNIST,
     "--train-samples",
     "500",
+    "--model",
+    "small-cnn",
     "--epochs",
     "2",
     "--threads",
@@ -32,9 +34,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 
 def train(folder: Path, *arguments: str, code: int = 0) -> tuple[dict[str, Any], str]:
-    done = subprocess.run(
-        [*command(folder, *arguments), "--json"], env=clean_environment(), capture_output=True, text=True, check=False
-    )
+    done = forks().run([*command(folder, *arguments)[3:], "--json"], folder.parent, 240)
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout.splitlines()[-1] if done.stdout else "{}"), done.stderr
 
@@ -105,8 +105,7 @@ def test_compare_prints_the_verdict_and_writes_the_page(
     other = tmp_path / "other"
     train(other, "--seeds", "3", "--lr", "0.000001")
     page = tmp_path / "page.html"
-    line = [sys.executable, "-m", "mnist_accel", "compare", str(group[0]), str(other), "--html", str(page), "--json"]
-    done = subprocess.run(line, env=clean_environment(), capture_output=True, text=True, check=False)
+    done = forks().run(["compare", str(group[0]), str(other), "--html", str(page), "--json"], tmp_path, 60)
     assert done.returncode == 0, done.stderr
     (text,) = done.stdout.splitlines()
     values = json.loads(text)

@@ -14,7 +14,7 @@ from mnist_accel import Run, TrainConfig, train
 from mnist_accel.reports import timing
 from mnist_accel.reports.timing import PARTIAL_FILE, Timing
 from mnist_accel.training.events import Observer
-from tests.conftest import SMALL_MNIST, clean_environment
+from tests.conftest import SMALL_MNIST, clean_environment, forks
 from tests.reports.examples import facts, result
 
 SMALL = ("--dataset", SMALL_MNIST, "--threads", "1", "--mixed-precision", "no", "--model", "small-cnn")
@@ -86,9 +86,8 @@ train(TrainConfig(dataset={SMALL_MNIST!r}, threads=1, model="small-cnn", mixed_p
     assert done.returncode == -signal.SIGKILL
     before = json.loads((tmp_path / PARTIAL_FILE).read_text())
     assert before["steps"] == killed_at
-    command = [sys.executable, "-m", "mnist_accel", "train", *SMALL, "--epochs", "1", "--train-samples", "1280"]
     options = ["--checkpoint-every", "5", "--resume", "auto", "--output-dir", str(tmp_path), "--json"]
-    resumed = subprocess.run([*command, *options], env=clean_environment(), capture_output=True, text=True, check=True)
+    resumed = forks().run(["train", *SMALL, "--epochs", "1", "--train-samples", "1280", *options], tmp_path, 120)
     spent = json.loads(resumed.stdout.splitlines()[-1])["time_spent"]
     assert (spent["attempts"], spent["repeated_steps"]) == (2, killed_at - 5)
     assert spent["wall_seconds"] > sum(before["seconds"].values())

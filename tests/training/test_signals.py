@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from mnist_accel.hardware.cores import available_cores
-from tests.conftest import SMALL_MNIST, Run, clean_environment, torchrun
+from tests.conftest import Run, clean_environment, forks, small_mnist, torchrun
 
+SMALL_MNIST = small_mnist(test=100)
 RUN = (
     *("train", "--dataset", SMALL_MNIST, "--train-samples", "800", "--batch-size", "50", "--epochs", "8"),
     *("--checkpoint-every", "5", "--threads", "1", "--cpu"),
@@ -99,10 +100,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], str]:
     def run(processes: int) -> str:
         if processes not in known:
             folder = tmp_path_factory.mktemp("whole")
-            command = [sys.executable, "-m", "mnist_accel", *RUN, "--json", "--processes", str(processes)]
-            done = subprocess.run(
-                command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=True
-            )
+            done = forks().run([*RUN, "--json", "--processes", str(processes)], folder, 120)
+            assert done.returncode == 0, done.stderr
             known[processes] = json.loads(done.stdout)["weights_sha256"]
         return known[processes]
 
