@@ -49,7 +49,7 @@ class WholeModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         state = {name: value.float() for name, value in self.model.state_dict().items() if value.is_floating_point()}
         pixels = normalise(images.unsqueeze(1), torch.float32)
-        logits: Tensor = torch.func.functional_call(self.model, state, (pixels,))
+        logits: Tensor = torch.func.functional_call(self.model, state, (pixels,), tie_weights=False)
         return logits.softmax(dim=1)
 
 

@@ -81,21 +81,22 @@ class Normalised(nn.Sequential):
 
 
 class Unusual(nn.Module):
-    """The first layer is not trained, and a buffer counts."""
+    """The first layer is not trained, two layers share their weights, and a buffer counts."""
 
     count: Tensor
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(1, 8, 3, stride=3).requires_grad_(False)
-        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.second, self.third = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.third.weight = self.second.weight
         self.last = nn.Linear(8 * 9 * 9, classes)
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     def forward(self, images: Tensor) -> Tensor:
         if self.training:
             self.count += 1
-        logits: Tensor = self.last(self.second(self.first(images)).relu().flatten(1))
+        logits: Tensor = self.last(self.third(self.second(self.first(images)).relu()).relu().flatten(1))
         return logits
 
 
