@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_accel.data.digits import DataSet, Digits, checked, hold_out, numbered_classes
-from mnist_accel.errors import DataError, printable
-from mnist_accel.files.untrusted import most_unpacked, read_limited
+from mnist_accel.data.digits import DataSet, checked, hold_out, numbered_classes
+from mnist_accel.errors import DataError
+from mnist_accel.files.untrusted import most_unpacked, read_limited, refusing
 
 LARGEST_IDX, LARGEST_FILE = 2**30, 2**31
 """Bytes, unpacked. The images of EMNIST, the largest set of IDX files, have 550 MB."""
-UNREADABLE = (ValueError, OSError, EOFError, zlib.error)
-"""Raised where a file cannot be read, unpacked or understood."""
+UNREADABLE = (ValueError, OSError, EOFError, zlib.error)  # raised where a file cannot be read, unpacked or understood
 PIXELS = 28 * 28
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -59,26 +58,19 @@ def parse_idx(content: bytes, name: str, dimensions: int) -> npt.NDArray[np.uint
 
 
 def load_idx(name: str, folder: Path) -> DataSet:
-    """Read four IDX files, packed (.gz) or not, with names like those of MNIST or EMNIST.
-
-    Raises DataError if a file is missing, damaged, or does not fit the others; OSError if the folder cannot be read.
-    """
+    """Read four IDX files, packed (.gz) or not, named like MNIST's. Raises DataError if one is missing or wrong."""
     checksums: dict[str, str] = {}
-
-    def read(words: tuple[str, ...], kind: str, dimensions: int) -> npt.NDArray[np.uint8]:
-        path = _find(name, folder, words, kind, f"idx{dimensions}")
-        try:
-            content = read_unpacked(path)
-            checksums[path.name] = "sha256:" + hashlib.sha256(content).hexdigest()
-            return parse_idx(content, path.name, dimensions)
-        except UNREADABLE as error:
-            reason = getattr(error, "strerror", None) or error
-            raise DataError(f"{name}: {path.name} is damaged or unreadable ({reason})", "replace the file") from error
-
-    def part(*words: str) -> Digits:
-        return checked(f"{name}, {words[0]} part", read(words, "images", 3), read(words, "labels", 1))
-
-    train, test = part("train"), part("t10k", "test")
+    parts = []
+    for words in (("train",), ("t10k", "test")):
+        arrays = []
+        for kind, dimensions in (("images", 3), ("labels", 1)):
+            path = _find(name, folder, words, kind, f"idx{dimensions}")
+            with refusing(DataError, f"{name}: {path.name} is damaged or unreadable", "replace the file"):
+                content = read_unpacked(path)
+                arrays.append(parse_idx(content, path.name, dimensions))
+            checksums[path.name] = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        parts.append(checked(f"{name}, {words[0]} part", *arrays))
+    train, test = parts
     return DataSet(name, train, test, numbered_classes(train, test), str(folder), checksums)
 
 
@@ -117,12 +109,9 @@ def load_file(name: str, path: Path) -> DataSet:
 
 
 def _table(name: str, content: bytes) -> npt.NDArray[np.uint8]:
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # reported below
-            table = np.loadtxt(io.BytesIO(content), np.uint8, delimiter=",", skiprows=1, ndmin=2)
-    except (ValueError, OverflowError) as error:
-        raise DataError(f"{name}: not a table of numbers from 0 to 255 ({printable(error, 120)})") from error
+    with refusing(DataError, f"{name}: not a table of numbers from 0 to 255"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # reported below
+        table = np.loadtxt(io.BytesIO(content), np.uint8, delimiter=",", skiprows=1, ndmin=2)
     if table.shape[1] != 1 + PIXELS or not len(table):
         shape = f"{len(table)} rows of {table.shape[1]} columns"
         raise DataError(f"{name}: {shape}", f"give rows of a label and {PIXELS} pixels")
@@ -130,12 +119,9 @@ def _table(name: str, content: bytes) -> npt.NDArray[np.uint8]:
 
 
 def _arrays(name: str, content: bytes) -> list[npt.NDArray[Any]]:
-    try:
+    with refusing(DataError, f"{name}: no arrays {', '.join(ARRAYS)} can be read"):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > most_unpacked(len(content)):
                 raise ValueError("it unpacks to more than 25 times its size")
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return [file[array] for array in ARRAYS]
-    except Exception as error:  # NumPy raises almost any type on a damaged file
-        reason = printable(error, 120)
-        raise DataError(f"{name}: no arrays {', '.join(ARRAYS)} can be read ({reason})") from error

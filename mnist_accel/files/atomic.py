@@ -22,8 +22,7 @@ def write_whole(path: Path, content: bytes) -> None:
 def publish(contents: Mapping[Path, bytes]) -> None:
     """Write several files. None of them is replaced before all are safely on the disk.
 
-    Even after a power failure, a file has the old content or the new one. Raises OutputError if a folder is full,
-    missing or read-only.
+    Even after a power failure, a file has the old content or the new one. Raises OutputError if that is not possible.
     """
     staged: dict[Path, Path] = {}
     try:

@@ -14,15 +14,14 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from mnist_accel.errors import OutputError, UserError, printable
+from mnist_accel.errors import OutputError, UserError
 from mnist_accel.files.atomic import write_whole
 from mnist_accel.files.exported import metadata_of
-from mnist_accel.files.untrusted import read_limited
+from mnist_accel.files.untrusted import read_limited, refusing
 
 FORMAT_VERSION = "3"
 FOLDER = "checkpoints"
-LARGEST_FILE = 2**28
-"""Bytes. The largest checkpoint here has 8 MB."""
+LARGEST_FILE = 2**28  # bytes. The largest checkpoint here has 8 MB.
 SHA256, NO_SHA256 = b'"sha256":"%s"', b"0" * 64
 """The field of the metadata, and its value while the SHA-256 is computed. Quotes in the state are escaped there."""
 NAME = re.compile(r"checkpoint-(\d{6,12})\.safetensors")
@@ -101,7 +100,8 @@ def encode(tensors: Mapping[str, Tensor], state: bytes) -> bytes:
 
 def read(path: Path) -> Checkpoint:
     """The verified content of the checkpoint at `path`. Raises CheckpointError if it is missing or damaged."""
-    try:
+    hint = "--resume auto takes the newest valid one"
+    with refusing(CheckpointError, f"{path}: no such checkpoint, or it is damaged", hint):
         content = read_limited(path, LARGEST_FILE)
         metadata = metadata_of(content)
         if metadata["format_version"] != FORMAT_VERSION:
@@ -110,8 +110,3 @@ def read(path: Path) -> Checkpoint:
         if hashlib.sha256(unsigned).hexdigest() != metadata["sha256"]:
             raise ValueError("its SHA-256 is wrong")
         return Checkpoint(path, safetensors.torch.load(content), metadata["state"].encode())
-    except Exception as error:  # safetensors raises several types
-        reason = printable(getattr(error, "strerror", None) or error, 120)
-        raise CheckpointError(
-            f"{path}: no such checkpoint, or it is damaged ({reason})", "--resume auto takes the newest valid one"
-        ) from error

@@ -4,27 +4,28 @@ import importlib.util
 import json
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from mnist_accel.errors import UserError, WeightsError, printable
+from mnist_accel.errors import UserError, WeightsError
 from mnist_accel.files.run_record import PlainText
+from mnist_accel.files.untrusted import refusing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-METADATA_VERSION = "1"
-"""Of the metadata in an exported file, under the key `mnist_accel_facts`."""
+METADATA_VERSION = "1"  # of the metadata in an exported file, under the key `mnist_accel_facts`
 
 
 class Format(NamedTuple):
-    """The suffix of a format's files, the inputs and outputs of their models, and the packages that write them."""
+    """A format of exported models."""
 
     suffix: str
-    takes: str
-    packages: tuple[str, ...] = ()
+    takes: str  # inputs and outputs of the models
+    packages: tuple[str, ...] = ()  # that write it
 
 
 WHOLE_MODEL = "images uint8 (N, 28, 28), white on black → probabilities float32 (N, classes)"
@@ -44,17 +45,12 @@ def require_packages(packages: Iterable[str], wanted_by: str) -> None:
 
 
 def read_safetensors(content: bytes, path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
-    """The tensors and the metadata of a .safetensors file; the metadata is empty if another program wrote the file.
-
-    Changed numbers are not noticed: the format has no checksum.
-    """
+    """The tensors and the metadata of a .safetensors file; the metadata is empty if another program wrote the file."""
     import safetensors.torch
 
-    try:
+    with _refusing(path):
         state = safetensors.torch.load(content)  # compares the header with the size of the content
         metadata = metadata_of(content)
-    except Exception as error:  # safetensors and json raise errors of their own
-        raise _damaged(path, error) from error
     return state, metadata if "mnist_accel_facts" in metadata else {}
 
 
@@ -72,14 +68,12 @@ def read_onnx(content: bytes, path: Path) -> dict[str, Any]:
     import onnx
     from onnx.external_data_helper import uses_external_data
 
-    try:
+    with _refusing(path):
         model = onnx.load_model_from_string(content)
         if any(uses_external_data(tensor) for tensor in model.graph.initializer):
             raise ValueError("it refers to other files, which are not read")
         metadata: dict[str, Any] = {entry.key: entry.value for entry in model.metadata_props}
         opset = max((opset.version for opset in model.opset_import), default=None)
-    except Exception as error:  # the errors of protobuf have no common type
-        raise _damaged(path, error) from error
     return metadata | {"opset": opset, "parameters": sum(math.prod(tensor.dims) for tensor in model.graph.initializer)}
 
 
@@ -87,11 +81,9 @@ def class_names_of(metadata: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     """The class names in the metadata of a file that this version of this program has exported."""
     if metadata.get("mnist_accel_facts") != METADATA_VERSION:
         raise WeightsError(f"{path}: not exported by this program, or by a later version", "export the .pth file again")
-    try:
+    with _refusing(path):
         return tuple(TypeAdapter(list[PlainText]).validate_json(metadata.get("class_names", "")))
-    except ValueError as error:
-        raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> WeightsError:
-    return WeightsError(f"{path}: damaged, or not {path.suffix} ({printable(error, 120)})", "copy or export it again")
+def _refusing(path: Path) -> AbstractContextManager[None]:
+    return refusing(WeightsError, f"{path}: damaged, or not {path.suffix}", "copy or export it again")

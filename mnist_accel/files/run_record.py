@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "mnist_cnn_model.pth"
 METRICS_FILE, PARTIAL_METRICS_FILE = "metrics.jsonl", "metrics.partial.jsonl"
 STEP_LOSSES_FILE = "step_losses.csv"
-FORMAT_VERSION = 1
-"""Of the JSON beside the weights. A reader refuses a later one."""
+FORMAT_VERSION = 1  # of the JSON beside the weights. A reader refuses a later one.
 LARGEST_RECORD = 2**22
 
 

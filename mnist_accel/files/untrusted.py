@@ -1,8 +1,22 @@
 """Reads files that may be damaged or hostile: checks the kind and the size of a file before reading it."""
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+
+from mnist_accel.errors import UserError, printable
+
+
+@contextlib.contextmanager
+def refusing(kind: type[UserError], problem: str, hint: str = "") -> Iterator[None]:
+    """Turn any error into one of `kind`, with the reason in brackets. Readers of files raise errors of many types."""
+    try:
+        yield
+    except Exception as error:
+        reason = printable(getattr(error, "strerror", None) or error, 160) or type(error).__name__
+        raise kind(f"{problem} ({reason})", hint) from error
 
 
 def most_unpacked(packed: int) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_accel.errors import WeightsError, printable
+from mnist_accel.files.untrusted import refusing
 
 LARGEST_FILE, LARGEST_PICKLE = 2**28, 2**17
 """Bytes. The pickle holds names and shapes without the numbers. The models of this package take 3 MB and 2 kB."""
@@ -41,20 +42,13 @@ def sha256(content: bytes) -> str:
 
 
 def load(content: bytes, path: Path) -> dict[str, Tensor]:
-    """The state dict in the bytes of the weights file `path`. No code in them runs, and they cannot fill the memory.
-
-    Raises WeightsError if the bytes are not a complete, plain state dict.
-    """
-    try:
+    """The state dict in the bytes of the file `path`: no code in them runs, and they cannot fill the memory."""
+    hint = "copy it again, or save it with torch.save(model.state_dict(), …)"
+    with refusing(WeightsError, f"{path}: damaged, cut short, or not of torch.save", hint):
         _require_plain(_pickle_in(content))
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not state or not all(isinstance(name, str) and isinstance(state[name], Tensor) for name in state):
             raise ValueError("not tensors by name")
-    except Exception as error:  # zipfile, pickletools and torch raise almost any type on damaged input
-        raise WeightsError(
-            f"{path}: damaged, cut short, or not of torch.save ({printable(error, 200) or type(error).__name__})",
-            "copy it again, or save it with torch.save(model.state_dict(), …)",
-        ) from error
     return {WRAPPER_PREFIXES.sub("", name): tensor for name, tensor in state.items()}
 
 

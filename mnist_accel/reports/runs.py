@@ -15,21 +15,20 @@ from pydantic import TypeAdapter
 
 from mnist_accel.config.settings import EvaluateConfig
 from mnist_accel.data.digits import DataSet
-from mnist_accel.errors import UserError, printable
+from mnist_accel.errors import UserError
 from mnist_accel.files import run_record
-from mnist_accel.files.untrusted import read_limited
+from mnist_accel.files.untrusted import read_limited, refusing
 from mnist_accel.training.evaluate import EvaluateResult, run_evaluation
 from mnist_accel.training.events import EpochRecord, Observer
 from mnist_accel.training.metrics import Predictions
 
-LARGEST_FILE = 2**28
-"""Bytes of metrics.jsonl and of step_losses.csv that are read."""
+LARGEST_FILE = 2**28  # bytes of metrics.jsonl and of step_losses.csv that are read
 IRRELEVANT = ("seed", "fold", "output_dir", "data_dir", "resume", "keep", "checkpoint_every", "max_restarts", "timeout")
 """Settings that change no result, and the seed."""
 
 
 class Evaluation(NamedTuple):
-    """Figures and predictions of a model on a test set."""
+    """A model on a test set."""
 
     result: EvaluateResult
     dataset: DataSet
@@ -47,16 +46,12 @@ class Run:
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
-        """Read the run in the folder `path`.
-
-        Raises:
-            UserError: no finished run is there, or a file is damaged.
-        """
+        """Read the run in the folder `path`. Raises UserError if no finished run is there, or a file is damaged."""
         folder = Path(path)
         record = run_record.read_record(folder / run_record.WEIGHTS_FILE)
         if record is None:
             raise UserError(f"{folder}: no finished run is there", "train first, or --resume an unfinished run")
-        try:
+        with refusing(UserError, f"{folder}: not a whole run", "train it again"):
             epochs, rows = (
                 read_limited(folder / name, LARGEST_FILE).splitlines()
                 for name in (run_record.METRICS_FILE, run_record.STEP_LOSSES_FILE)
@@ -66,9 +61,6 @@ class Run:
             if not math.isfinite(run.seed + run.test_accuracy + run.test_loss + history[-1].epoch):
                 raise ValueError("a figure is infinite or not a number")
             return run
-        except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{folder}: not a whole run ({printable(reason, 100)})", "train it again") from error
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -105,7 +97,7 @@ class Run:
         return Evaluation(result, dataset, predictions)
 
     def as_json(self) -> dict[str, Any]:
-        """The main figures of the run as JSON values."""
+        """The main figures as JSON values."""
         return {name: getattr(self, name) for name in ("seed", "test_accuracy", "test_loss")} | {
             "epochs": len(self.history),
             "train_seconds": sum(epoch.train_seconds for epoch in self.history),
@@ -125,8 +117,7 @@ class Group:
     def load(cls, path: str | Path) -> "Group":
         """Read the run in the folder `path`, or all runs in its sub-folders named seed-N or fold-N.
 
-        Raises:
-            UserError: no finished run is there, a run is unfinished, or the runs differ in more than seed and fold.
+        Raises UserError if no run is there, one is unfinished, or they differ in more than seed and fold.
         """
         folder = Path(path)
         members = sorted([*folder.glob("seed-*"), *folder.glob("fold-*")], key=lambda each: (len(each.name), each.name))
