@@ -3,6 +3,7 @@
 docs/comparing.md explains the methods, what they assume, and their sources.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,36 +15,25 @@ Values = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 MARGIN = 0.001
 """Differences of accuracy up to 0.1 percentage points count as none, unless the caller gives another margin."""
-LEVEL = 0.05
-"""Of all tests."""
+LEVEL = 0.05  # of all tests
 MOST_PERMUTATIONS = 200_000
 """Enough for all permutations of 10 against 10 runs. For more runs that many random ones are drawn."""
-BINS, RESAMPLES = 15, 1000
-"""Of the calibration."""
+BINS, RESAMPLES = 15, 1000  # of the calibration
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The second group of runs against the first, in shares of 1. What needs two runs of each is None without them.
-
-    Attributes:
-        ci95: Welch's interval, or that of the differences by seed.
-        p: exact two-sided permutation p-value.
-        probability_better: that a run of the second group beats one of the first; a tie counts half.
-        verdict: "better", "worse", "no difference" (none larger than `margin`), or "not enough runs".
-        runs: of the smaller group.
-        runs_needed: of each group, to find a difference of `margin` or to exclude it, each with 90% probability.
-    """
+    """The second group of runs against the first, in shares of 1. What needs two runs of each is None without them."""
 
     difference: float
-    ci95: Interval | None
-    p: float | None
-    probability_better: float
-    verdict: str
+    ci95: Interval | None  # Welch's interval, or that of the differences by seed
+    p: float | None  # exact two-sided permutation p-value
+    probability_better: float  # that a run of the second group beats one of the first; a tie counts half
+    verdict: str  # "better", "worse", "no difference" (none larger than `margin`), or "not enough runs"
     margin: float
     is_paired: bool
-    runs: int
-    runs_needed: int | None
+    runs: int  # of the smaller group
+    runs_needed: int | None  # of each group, to find or to exclude a difference of `margin` with 90% probability
 
 
 def mean_interval(values: Values) -> tuple[float, float | None, Interval | None]:
@@ -51,8 +41,9 @@ def mean_interval(values: Values) -> tuple[float, float | None, Interval | None]
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, None, None
-    error, freedom = _standard_error(values)
-    return mean, error, _interval(mean, error, freedom, LEVEL)
+    error = float(stats.sem(values))
+    half = float(stats.t.ppf(1 - LEVEL / 2, len(values) - 1)) * error
+    return mean, error, (mean - half, mean + half)
 
 
 def compare_groups(first: Values, second: Values, *, paired: bool = False, margin: float = MARGIN) -> Verdict:
@@ -60,16 +51,19 @@ def compare_groups(first: Values, second: Values, *, paired: bool = False, margi
     runs, difference = min(len(first), len(second)), float(np.mean(second) - np.mean(first))
     verdict, interval, p, needed = "not enough runs", None, None, None
     if runs > 1:
-        parts = [second - first] if paired else [first, second]
-        error, freedom = _standard_error(*parts)
-        interval = low, high = _interval(difference, error, freedom, LEVEL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # runs may have equal accuracies
+            test = stats.ttest_rel(second, first) if paired else stats.ttest_ind(second, first, equal_var=False)
+        low, high = map(float, test.confidence_interval(1 - LEVEL))
+        interval = low, high
         # Two one-sided tests (TOST) at the level of 5% are an interval of 90% inside the margin.
-        inner = _interval(difference, error, freedom, 2 * LEVEL)
-        if -margin < inner[0] and inner[1] < margin:
+        inner = test.confidence_interval(1 - 2 * LEVEL)
+        if -margin < inner.low and inner.high < margin:
             verdict = "no difference"
         elif low > 0 or high < 0:
             verdict = "better" if low > 0 else "worse"
         p = _permutation_p(first, second, "samples" if paired else "independent")
+        parts = [second - first] if paired else [first, second]
         squares = [(len(part) - 1) * float(np.var(part, ddof=1)) for part in parts]
         variance = sum(squares) / sum(len(part) - 1 for part in parts)
         needed = _runs_needed(variance if paired else 2 * variance, margin)
@@ -84,19 +78,6 @@ def compare_groups(first: Values, second: Values, *, paired: bool = False, margi
         runs=runs,
         runs_needed=needed,
     )
-
-
-def _standard_error(*parts: Values) -> tuple[float, float]:
-    """Of a mean or of the difference of two means, with the degrees of freedom (Welch and Satterthwaite)."""
-    variances = np.array([np.var(part, ddof=1) / len(part) for part in parts])
-    weights = variances**2 / [len(part) - 1 for part in parts]
-    freedom = variances.sum() ** 2 / weights.sum() if weights.any() else 1.0
-    return float(variances.sum() ** 0.5), float(freedom)
-
-
-def _interval(mean: float, error: float, freedom: float, level: float) -> Interval:
-    half = float(stats.t.ppf(1 - level / 2, freedom)) * error
-    return mean - half, mean + half
 
 
 def _permutation_p(first: Values, second: Values, kind: str) -> float:
@@ -133,14 +114,11 @@ def mcnemar_p(first_only: int, second_only: int) -> float:
 
 
 class Calibration(NamedTuple):
-    """The expected calibration error: the mean distance of probability and accuracy in bins of equal width.
-
-    `ci95` is a percentile bootstrap interval; `bins` has samples, mean probability and accuracy of each filled bin.
-    """
+    """The expected calibration error: the mean distance of probability and accuracy in bins of equal width."""
 
     error: float
-    ci95: Interval
-    bins: list[tuple[int, float, float]]
+    ci95: Interval  # percentile bootstrap
+    bins: list[tuple[int, float, float]]  # samples, mean probability and accuracy of each filled bin
 
 
 def calibration(probability: Values, correct: npt.NDArray[np.bool_]) -> Calibration:
