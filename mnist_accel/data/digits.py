@@ -1,8 +1,10 @@
 """The types of a data set, and functions that check and divide it."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -10,17 +12,16 @@ import numpy.typing as npt
 
 from mnist_accel.errors import DataError
 
-TEST_SHARE = 6
-"""One in this many samples of a class is used for testing where a data set has no test part."""
+TEST_SHARE = 6  # one in this many samples of a class is used for testing where a data set has no test part
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Images uint8 (N, 28, 28), their labels int64 (N,), and the names of their files (N,) if each has its own."""
+    """N images with their labels."""
 
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    files: npt.NDArray[np.object_] | None = None
+    images: npt.NDArray[np.uint8]  # (N, 28, 28)
+    labels: npt.NDArray[np.int64]  # (N,)
+    files: npt.NDArray[np.object_] | None = None  # their names (N,), if each image has its own file
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -28,19 +29,15 @@ class Digits:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A training part, a test part, the folder or package they come from, and the checksums of its files by name.
-
-    Attributes:
-        has_test_part: False where the test part was divided off by `hold_out`.
-    """
+    """A data set with its training and its test part."""
 
     name: str
     train: Digits
     test: Digits
     class_names: tuple[str, ...]
-    source: str
-    checksums: Mapping[str, str]
-    has_test_part: bool = True
+    source: str  # the folder or package
+    checksums: Mapping[str, str]  # of the files, by name
+    has_test_part: bool = True  # False where the test part was divided off by `hold_out`
 
 
 def fingerprint(data: DataSet) -> str:
@@ -65,13 +62,20 @@ def numbered_classes(*parts: Digits) -> tuple[str, ...]:
     return tuple(map(str, range(max(2, *(1 + int(part.labels.max()) for part in parts)))))
 
 
-def occurrence(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The number of equal labels before each label; shape (N,)."""
-    counts = np.empty(len(labels), dtype=np.int64)
+def occurrence(labels: npt.NDArray[np.int64], order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Number the samples of each class 0, 1, 2, … in this order of the samples; shape (N,)."""
+    numbers = np.empty_like(order)
     for label in np.unique(labels):
-        here = labels == label
-        counts[here] = np.arange(here.sum())
-    return counts
+        here = order[labels[order] == label]
+        numbers[here] = np.arange(len(here))
+    return numbers
+
+
+def first_equal(*parts: Digits) -> npt.NDArray[np.int64]:
+    """For each image of the parts in turn, the index of the first one with the same pixels; shape (N,)."""
+    firsts: dict[bytes, int] = {}
+    images = itertools.chain(*(part.images for part in parts))
+    return np.array([firsts.setdefault(blake2b(image).digest(), at) for at, image in enumerate(images)])
 
 
 def select(digits: Digits, indices: npt.NDArray[Any]) -> Digits:
@@ -81,32 +85,19 @@ def select(digits: Digits, indices: npt.NDArray[Any]) -> Digits:
 
 
 def split_off(digits: Digits, size: int, seed: int, option: str) -> tuple[Digits, Digits]:
-    """Divide into `size` random digits, balanced over the classes as far as possible, and the rest; order is kept.
-
-    Raises DataError, which names `option`, if there are fewer than `size` digits.
-    """
+    """Divide into `size` random digits, balanced over the classes as far as possible, and the rest; order is kept."""
     if size > len(digits):
         raise DataError(f"{option} {size}: there are {len(digits)} training samples", f"give at most {len(digits)}")
     shuffled = np.random.default_rng(seed).permutation(len(digits))
-    rounds = occurrence(digits.labels[shuffled])  # first one digit of each class, then a second of each, …
+    rounds = occurrence(digits.labels, shuffled)[shuffled]  # first one digit of each class, then a second of each, …
     order = shuffled[np.argsort(rounds, kind="stable")]
     return select(digits, np.sort(order[:size])), select(digits, np.sort(order[size:]))
 
 
-def _shuffled_occurrence(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The numbers 0, 1, 2, … for the samples of each class, in an order that is random and always the same."""
-    order = np.random.default_rng(0).permutation(len(labels))
-    numbers = np.empty_like(order)
-    numbers[order] = occurrence(labels[order])
-    return numbers
-
-
 def hold_out(name: str, digits: Digits) -> tuple[Digits, Digits]:
-    """Training and test digits: one in `TEST_SHARE` of each class, always the same ones.
-
-    Raises DataError, which names the data set `name`, if no class has so many digits.
-    """
-    is_test = _shuffled_occurrence(digits.labels) % TEST_SHARE == TEST_SHARE - 1
+    """Training and test digits: one in `TEST_SHARE` of each class, always the same ones."""
+    order = np.random.default_rng(0).permutation(len(digits))  # always the same
+    is_test = occurrence(digits.labels, order) % TEST_SHARE == TEST_SHARE - 1
     if not is_test.any():
         raise DataError(f"{name}: too few samples to hold some out", f"give a class at least {TEST_SHARE}")
     return select(digits, ~is_test), select(digits, is_test)
@@ -116,15 +107,14 @@ def fold(data: DataSet, part: str) -> DataSet:
     """Fold K of N, where `part` is "K/N": part K of the training set for testing, and the others for training.
 
     Each class is divided evenly, always in the same way. Images that are equal in all pixels are in the same part. The
-    test part of the data set is left out, unless it was divided off the training set. Raises DataError if the part or
-    the others have no samples.
+    test part of the data set is left out, unless it was divided off the training set.
     """
     number, parts = map(int, part.split("/"))
     sources = [data.train] if data.has_test_part else [data.train, data.test]
     digits = Digits(*(np.concatenate([getattr(source, name) for source in sources]) for name in ("images", "labels")))
-    part_of = 1 + _shuffled_occurrence(digits.labels) % parts
-    firsts: dict[bytes, int] = {}
-    is_test = part_of[[firsts.setdefault(image.tobytes(), at) for at, image in enumerate(digits.images)]] == number
+    order = np.random.default_rng(0).permutation(len(digits))  # always the same
+    part_of = 1 + occurrence(digits.labels, order) % parts
+    is_test = part_of[first_equal(digits)] == number
     if is_test.all() or not is_test.any():
         raise DataError(f"{data.name}: part {part} of the training set or the rest has no samples", "give fewer folds")
     return replace(data, train=select(digits, ~is_test), test=select(digits, is_test))

@@ -1,76 +1,59 @@
 """The facts of a data set, and its summary as a picture."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 
-from mnist_accel.data.digits import DataSet, Digits
-from mnist_accel.reports.plots import new_figure, on_any_background, png
+from mnist_accel.data.digits import DataSet, Digits, first_equal
+from mnist_accel.reports.plots import on_any_background, png
 
-SAMPLES = 12
-"""Images of each class in the picture."""
-LARGEST_ROWS = 64
-"""Classes in the picture."""
+SAMPLES = 12  # images of each class in the picture
+LARGEST_ROWS = 64  # classes in the picture
 
 
 @dataclass(frozen=True)
 class DataSummary:
-    """The facts of a data set; images are equal where all their pixels are.
-
-    Attributes:
-        classes: name ("class"), "train" and "test" samples of each class.
-        mean: of all training pixels, from 0 (black) to 1, as is their standard deviation.
-        train_duplicates: training images that are equal to an earlier training image.
-        test_duplicates: likewise of the test images.
-        in_both: indices of the test images that are also training images.
-        contradictions: images that have another label where they occur first.
-    """
+    """The facts of a data set; images are equal where all their pixels are."""
 
     dataset: str
     source: str
     train_samples: int
     test_samples: int
-    classes: list[dict[str, Any]]
-    mean: float
-    std: float
-    train_duplicates: int
-    test_duplicates: int
-    in_both: list[int]
-    contradictions: int
+    classes: list[dict[str, Any]]  # name ("class"), "train" and "test" samples of each class
+    mean: float  # of all training pixels, from 0 (black) to 1
+    std: float  # likewise
+    train_duplicates: int  # training images that are equal to an earlier training image
+    test_duplicates: int  # test images that are equal to an earlier test image
+    in_both: list[int]  # indices of the test images that are also training images
+    contradictions: int  # images that have another label where they occur first
 
 
 def summarise(data: DataSet) -> DataSummary:
     """Count classes and duplicates of a data set."""
-    train, test = (
-        [hashlib.blake2b(image, digest_size=16).digest() for image in part.images] for part in (data.train, data.test)
-    )
-    first_labels: dict[bytes, int] = {}
-    labels = np.concatenate([data.train.labels, data.test.labels]).tolist()
-    contradictions = sum(
-        first_labels.setdefault(digest, label) != label for digest, label in zip(train + test, labels, strict=True)
-    )
+    first, labels = first_equal(data.train, data.test), np.concatenate([data.train.labels, data.test.labels])
+    in_train, in_test = first[: len(data.train)], first[len(data.train) :]
     counts = [np.bincount(part.labels, minlength=len(data.class_names)).tolist() for part in (data.train, data.test)]
     shares = np.bincount(data.train.images.ravel(), minlength=256) / data.train.images.size
-    values, known = np.arange(256) / 255, set(train)
+    values = np.arange(256) / 255
     mean = float(shares @ values)
     return DataSummary(
         dataset=data.name,
         source=data.source,
-        train_samples=len(train),
-        test_samples=len(test),
+        train_samples=len(data.train),
+        test_samples=len(data.test),
         classes=[
-            {"class": name, "train": in_train, "test": in_test}
-            for name, in_train, in_test in zip(data.class_names, *counts, strict=True)
+            {"class": name, "train": train, "test": test}
+            for name, train, test in zip(data.class_names, *counts, strict=True)
         ],
         mean=mean,
         std=float(shares @ (values - mean) ** 2) ** 0.5,
-        train_duplicates=len(train) - len(known),
-        test_duplicates=len(test) - len(set(test)),
-        in_both=[index for index, digest in enumerate(test) if digest in known],
-        contradictions=contradictions,
+        train_duplicates=len(in_train) - len(np.unique(in_train)),
+        test_duplicates=len(in_test) - len(np.unique(in_test)),
+        in_both=np.flatnonzero(in_test < len(in_train)).tolist(),
+        contradictions=int((labels != labels[first]).sum()),
     )
 
 
@@ -79,7 +62,7 @@ def draw(data: DataSet, found: DataSummary) -> bytes:
     """For each class: counts, mean image, random training images."""
     shown = found.classes[:LARGEST_ROWS]
     rows = [_row(data.train, label) for label in range(len(shown))]
-    figure = new_figure(9.5, 1.2 + 0.42 * len(rows))
+    figure = Figure(figsize=(9.5, 1.2 + 0.42 * len(rows)), layout="constrained")
     bars, images = figure.subplots(1, 2, width_ratios=[1, 1.8])
     for place, part, colour in ((-0.2, "train", "tab:blue"), (0.2, "test", "tab:red")):
         bars.barh(np.arange(len(rows)) + place, [row[part] for row in shown], 0.4, color=colour, label=part)
