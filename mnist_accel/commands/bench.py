@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, print_json
+from mnist_accel.commands.common import JsonOption, finish
 from mnist_accel.config.settings import TrainConfig, settings
 
 
@@ -27,8 +27,6 @@ def bench(
       mnist-accel bench --recipe speedrun --rounds 10 --json
     """
     config = TrainConfig(recipe=recipe, cpu=cpu)
-    from dataclasses import asdict
-
     from mnist_accel.checks.bench import candidates, machine_facts, run_bench
     from mnist_accel.reports.console import result_console, running
 
@@ -38,7 +36,5 @@ def bench(
     results = []
     for measured in run_bench(compared, rounds, facts, running):
         console.print(measured.as_line())
-        results.append(asdict(measured))
-    if json:
-        print_json({"facts": facts, "rounds": rounds, "candidates": results})
-    return 0
+        results.append(measured)
+    return finish({"facts": facts, "rounds": rounds, "candidates": results}, json=json)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, print_json
+from mnist_accel.commands.common import JsonOption, finish
 from mnist_accel.errors import EXIT_FAILED, UserError
 
 FIRST_SEED = 1000
@@ -52,9 +52,7 @@ def certify(
     paths = checks.write(content, output_dir)
     console.print(checks.verdict(content), style="bold green" if content["passed"] else "bold red")
     print_files(console, paths)
-    if json:
-        print_json(content)
-    return 0 if content["passed"] else EXIT_FAILED
+    return finish(content, json=json, code=0 if content["passed"] else EXIT_FAILED)
 
 
 def _check(paths: list[Path], *, json: bool) -> int:
@@ -73,6 +71,4 @@ def _check(paths: list[Path], *, json: bool) -> int:
     if different:
         print_facts(console, {name: f"{one}  |  {other}" for name, (one, other) in different.items()}, longest=10_000)
     passed = all(content["passed"] for content in contents)
-    if json:
-        print_json({"passed": passed, "differences": different})
-    return 0 if passed else EXIT_FAILED
+    return finish({"passed": passed, "differences": different}, json=json, code=0 if passed else EXIT_FAILED)

@@ -3,12 +3,13 @@
 import contextlib
 import functools
 import inspect
-import json
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from json import dumps
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -27,8 +28,7 @@ _parameter = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIO
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", metavar="FILE.py:CLASS", help="Network of your own that the weights belong to."),
+    str | None, typer.Option("--model", metavar="FILE.py:CLASS", help="Network of your own that the weights belong to.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print notices and errors only.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -91,9 +91,11 @@ def _run_configured(command: Callable[..., int], config: RunConfig, extras: dict
     )
 
 
-def print_json(values: dict[str, Any] | list[dict[str, Any]]) -> None:
-    """Print the last line of stdout."""
-    print(json.dumps(values, allow_nan=False), flush=True)
+def finish(values: object, *, json: bool, code: int = 0) -> int:
+    """The exit code of a command; with `json`, its results, which may be dataclasses, are the last line of stdout."""
+    if json:
+        print(dumps(values, default=asdict, allow_nan=False), flush=True)
+    return code
 
 
 def print_errors(lines: list[str], *, is_shared: bool = False, label: str = "error: ") -> None:

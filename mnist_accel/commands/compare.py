@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, print_json
+from mnist_accel.commands.common import JsonOption, finish
 
 
 def compare(
@@ -38,6 +38,4 @@ def compare(
     if html:
         atomic.write_whole(html, found.html())
         print_files(console, [html])
-    if json:
-        print_json(found.as_json())
-    return 0
+    return finish(found.as_json(), json=json)

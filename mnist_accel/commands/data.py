@@ -1,11 +1,12 @@
 """`mnist-accel data`."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, print_json
+from mnist_accel.commands.common import JsonOption, finish
 from mnist_accel.config.settings import TrainConfig
 
 
@@ -22,22 +23,15 @@ def data(
       mnist-accel data folder:letters --output letters.png --json
     """
     config = TrainConfig(dataset=name, data_dir=data_dir)
-    from dataclasses import asdict
-
     from mnist_accel.data import datasets
     from mnist_accel.files.atomic import write_whole
     from mnist_accel.reports import data_summary
-    from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
+    from mnist_accel.reports.console import TrainingConsole, result_console
     from mnist_accel.reports.tables import print_data_summary
 
-    progress = TrainingConsole(stderr_console())
-    try:
+    with closing(TrainingConsole(result_console(to_stderr=True))) as progress:
         found = datasets.load(config.dataset, config.data_dir, progress.notice, progress.pictures_read)
-    finally:
-        progress.close()
     summary = data_summary.summarise(found)
     write_whole(output, data_summary.draw(found, summary))
     print_data_summary(result_console(to_stderr=json), summary, output)
-    if json:
-        print_json(asdict(summary))
-    return 0
+    return finish(summary, json=json)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, print_json
+from mnist_accel.commands.common import JsonOption, finish
 from mnist_accel.errors import EXIT_FAILED
 
 TraceArgument = Annotated[Path, typer.Argument(metavar="TRACE", help="A file that train --trace wrote.")]
@@ -25,6 +25,4 @@ def diff(first: TraceArgument, second: TraceArgument, json: JsonOption = False) 
     found = diff_traces(first, second)
     for line in found.lines():
         result_console(to_stderr=json).print(line, markup=False)
-    if json:
-        print_json(found.as_json())
-    return EXIT_FAILED if found.difference else 0
+    return finish(found.as_json(), json=json, code=EXIT_FAILED if found.difference else 0)

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, print_json
+from mnist_accel.commands.common import JsonOption, finish
 from mnist_accel.errors import EXIT_FAILED
 
 
 def doctor(
-    data_dir: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("data"),
-    json: JsonOption = False,
+    data_dir: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("data"), json: JsonOption = False
 ) -> int:
     """Show the facts and settings of this machine and warn of common mistakes. Exit code 1 with warnings.
 
@@ -28,6 +27,4 @@ def doctor(
     print_warnings(console, findings.warnings)
     if not findings.warnings:
         console.print("No problems found.", style="green")
-    if json:
-        print_json({"facts": findings.facts, "warnings": findings.warnings})
-    return EXIT_FAILED if findings.warnings else 0
+    return finish(findings, json=json, code=EXIT_FAILED if findings.warnings else 0)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, ModelOption, completing, print_json
+from mnist_accel.commands.common import JsonOption, ModelOption, completing, finish
 from mnist_accel.errors import UserError, did_you_mean
 from mnist_accel.files import atomic
 from mnist_accel.files.exported import FORMATS, require_packages
@@ -39,9 +39,7 @@ def export(
 
     result = export(weights, format_name, output, model, half=half)
     print_export(result_console(to_stderr=json), result)
-    if json:
-        print_json(result)
-    return 0
+    return finish(result, json=json)
 
 
 def target(format_name: str, source: Path, output: Path | None) -> Path:

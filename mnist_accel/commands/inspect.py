@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, ModelOption, print_json
+from mnist_accel.commands.common import JsonOption, ModelOption, finish
 from mnist_accel.errors import UserError
 from mnist_accel.files import atomic
 
@@ -29,6 +29,4 @@ def inspect(
 
     found = inspect(file, model)
     print_inspection(result_console(to_stderr=json), found)
-    if json:
-        print_json(found)
-    return 0
+    return finish(found, json=json)

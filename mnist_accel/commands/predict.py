@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import ModelOption, print_errors, print_json
+from mnist_accel.commands.common import ModelOption, finish, print_errors
 from mnist_accel.errors import EXIT_FAILED, printable
 
 
@@ -70,8 +70,7 @@ def predict(
         elif not json:
             table.show(result)
         saved.save(result)
-    if json:
-        print_json([result.as_json() for result in results])
-    else:
+    if not json:
         table.summarise(results)
-    return EXIT_FAILED if any(result.error is not None for result in results) else 0
+    code = EXIT_FAILED if any(result.error is not None for result in results) else 0
+    return finish([result.as_json() for result in results], json=json, code=code)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, print_json
+from mnist_accel.commands.common import JsonOption, finish
 
 
 def report(
@@ -25,6 +25,4 @@ def report(
 
     path = run_report.report(run)
     print_files(result_console(to_stderr=json), [path])
-    if json:
-        print_json({"report": str(path), "bytes": path.stat().st_size})
-    return 0
+    return finish({"report": str(path), "bytes": path.stat().st_size}, json=json)

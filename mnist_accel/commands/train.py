@@ -1,13 +1,12 @@
 """`mnist-accel train`."""
 
-import contextlib
-import dataclasses
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, QuietOption, print_errors, print_json
+from mnist_accel.commands.common import JsonOption, QuietOption, finish, print_errors
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import EXIT_BELOW_TARGET, UserError
 from mnist_accel.hardware.cores import launched_rank
@@ -66,40 +65,34 @@ def train(
     if trace and (seeds or folds or lr_find):
         raise UserError(f"--trace {trace}: a trace is of one run", "leave --seeds, --folds and --lr-find out")
     from mnist_accel.data import datasets
-    from mnist_accel.reports.console import TrainingConsole, result_console, stderr_console
+    from mnist_accel.reports.console import TrainingConsole, result_console
 
     is_main = launched_rank() == 0
-    console = TrainingConsole(stderr_console(), results=result_console(to_stderr=json), quiet=quiet)
-    datasets.read_ahead(config.dataset, config.data_dir, console.notice if is_main else lambda _: None)
-    observer = _observers([console] if is_main else [], track, (trace, trace_steps) if trace else None)
-    for text in config.warnings() if is_main else ():
-        console.notice(text)
-    try:
+    results = result_console(to_stderr=json)
+    with closing(TrainingConsole(result_console(to_stderr=True), results=results, quiet=quiet)) as console:
+        datasets.read_ahead(config.dataset, config.data_dir, console.notice if is_main else lambda _: None)
+        observer = _observers([console] if is_main else [], track, (trace, trace_steps) if trace else None)
+        for text in config.warnings() if is_main else ():
+            console.notice(text)
         accuracy, text, values, files = _work(config, observer, seeds, folds, lr_find=lr_find)
-    finally:
-        with contextlib.suppress(OSError):  # the terminal may be closed
-            console.close()
     below = config.target_accuracy is not None and accuracy < config.target_accuracy
     if is_main:
         console.show_result(text, files)
         if below:
             print_errors([f"test accuracy {accuracy:.4f} is below the target {config.target_accuracy}"])
-        if json:
-            print_json(values)
-    return EXIT_BELOW_TARGET if below else 0
+    return finish(values, json=json and is_main, code=EXIT_BELOW_TARGET if below else 0)
 
 
 def _work(
     config: TrainConfig, observer: "Observer", seeds: int | None, folds: int | None, *, lr_find: bool
-) -> "tuple[float, str, dict[str, Any], list[Path]]":
-    """Test accuracy (1 without a test), result in a sentence and as JSON values, and written files."""
+) -> "tuple[float, str, object, list[Path]]":
+    """Test accuracy (1 without a test), result in a sentence and for `--json`, and written files."""
     from mnist_accel import api, groups
     from mnist_accel.reports.console import group_headline, headline
 
     if lr_find:
         found = api.find_learning_rate(config, observer)
-        picture = config.output_dir / api.LR_FIND_FILE
-        return 1.0, f"suggested learning rate: --lr {found.lr:g}", dataclasses.asdict(found), [picture]
+        return 1.0, f"suggested learning rate: --lr {found.lr:g}", found, [config.output_dir / api.LR_FIND_FILE]
     if seeds or folds:
         group = groups.train_group(config, seeds or 1, observer, folds=folds)
         values = group.as_json()

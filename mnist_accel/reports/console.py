@@ -1,7 +1,7 @@
 """Shows a training run on the terminal: its facts, progress bars (plain lines off a terminal), epochs, result."""
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,21 +23,13 @@ if TYPE_CHECKING:
     from mnist_accel.training.events import EpochRecord, RunFacts
     from mnist_accel.training.train import TrainResult
 
-READ_SECONDS = 0.5
-"""Time between two updates of the progress bar. Each reads sums from the device, which waits for it."""
-LINE_SECONDS = 5.0
-"""Time between two plain progress lines."""
-COLUMN_WIDTHS = (7, 10, 11, 11, 11, 9, 7)
-"""With two spaces between columns, a table of 78 characters."""
-
-
-def stderr_console() -> Console:
-    """A console for notices and progress."""
-    return result_console(to_stderr=True)
+READ_SECONDS = 0.5  # time between two updates of the progress bar. Each reads sums from the device, which waits for it.
+LINE_SECONDS = 5.0  # time between two plain progress lines
+COLUMN_WIDTHS = (7, 10, 11, 11, 11, 9, 7)  # with two spaces between columns, a table of 78 characters
 
 
 def result_console(*, to_stderr: bool) -> Console:
-    """A console for results: on stdout, or on stderr where stdout carries JSON."""
+    """A console on stdout for results; on stderr for progress, and for results where stdout carries JSON."""
     console = Console(stderr=to_stderr, highlight=False)
     if not console.is_terminal:
         console.width = 10_000  # lines are not wrapped, and tables have their natural width
@@ -46,7 +38,7 @@ def result_console(*, to_stderr: bool) -> Console:
 
 def running(text: str) -> AbstractContextManager[object]:
     """Show on stderr that something runs: a spinner on a terminal, otherwise one line."""
-    console = stderr_console()
+    console = result_console(to_stderr=True)
     if console.is_terminal:
         return console.status(Text(text))
     console.print(Text(f"{text} …"))
@@ -54,13 +46,7 @@ def running(text: str) -> AbstractContextManager[object]:
 
 
 class TrainingConsole(Observer):
-    """An observer that shows a run.
-
-    Args:
-        console: for notices and progress.
-        results: for the closing summary; by default `console`.
-        quiet: show notices only.
-    """
+    """An observer that shows a run: the result on `results`, the rest on `console`; notices alone if `quiet`."""
 
     def __init__(self, console: Console, *, results: Console | None = None, quiet: bool = False) -> None:
         self.console, self.results, self.quiet = console, results or console, quiet
@@ -161,7 +147,8 @@ class TrainingConsole(Observer):
     def close(self) -> None:
         """Remove a running progress bar from the screen."""
         if self.bar:
-            self.bar.stop()
+            with suppress(OSError):  # the terminal may be closed
+                self.bar.stop()
             self.bar = None
 
 

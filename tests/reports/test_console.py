@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from mnist_accel.reports import console as console_module
-from mnist_accel.reports.console import TrainingConsole, headline, result_console, stderr_console, summary
+from mnist_accel.reports.console import TrainingConsole, headline, result_console, summary
 from mnist_accel.training.train import TrainResult
 from tests.reports.examples import LOSSES, facts, record, shown, sums, terminal
 
@@ -121,7 +121,6 @@ def test_the_result_is_on_its_own_console_and_progress_is_not() -> None:
 def test_results_go_to_stdout_unless_it_carries_json() -> None:
     assert not result_console(to_stderr=False).stderr
     assert result_console(to_stderr=True).stderr
-    assert stderr_console().stderr
 
 
 def test_quiet_shows_notices_alone() -> None:
