@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_accel.config.settings import EvaluateConfig, TrainConfig
 from mnist_accel.errors import printable
@@ -38,21 +38,17 @@ TRAIN_FILES = (
 
 
 def train(
-    config: TrainConfig | None = None,
-    observer: Observer | None = None,
-    *,
-    model: "type[nn.Module] | None" = None,
+    config: TrainConfig | None = None, observer: Observer | None = None, *, model: "type[nn.Module] | None" = None
 ) -> TrainResult:
     """Train as `config` says, and write weights, record, figures and pictures into `config.output_dir`.
 
     Every process of a distributed run calls this; the main process alone writes. The files of an earlier run in the
     same folder are replaced only when this run has succeeded. Signals stop the run between two steps, after it has
-    saved. Nothing is printed, except in a notebook. Raises UserError if the machine, the data or the output folder does
-    not allow it.
+    saved. Raises UserError if the machine, the data or the output folder does not allow it.
 
     Args:
         config: the settings; by default those of the default recipe.
-        observer: hears the events of the run; by default a notebook shows a table and the pictures.
+        observer: hears the events of the run; by default a notebook shows a table and the pictures. Nothing else does.
         model: a network of the caller's own in place of `config.model`, defined at the top level of a module.
     """
     began = time.perf_counter()
@@ -63,9 +59,7 @@ def train(
         config = config.with_changes(model=f"{model.__module__}:{model.__qualname__}")
     result, hardware, dataset, predictions = run_training(config, observer)
 
-    def draw() -> tuple[bytes, bytes]:
-        from mnist_accel.reports import plots  # here, because importing Matplotlib takes a third of a second
-
+    def draw(plots: Any) -> tuple[bytes, bytes]:
         return plots.training_history(result), plots.sample_predictions(dataset, predictions, config.seed)
 
     pictures = [config.output_dir / name for name in TRAIN_PICTURES]
@@ -89,9 +83,7 @@ def find_learning_rate(config: TrainConfig | None = None, observer: Observer | N
     config, observer = config or TrainConfig(), observer or Observer()
     found, hardware = lr_find.find_learning_rate(config, observer)
 
-    def draw() -> tuple[bytes]:
-        from mnist_accel.reports import plots
-
+    def draw(plots: Any) -> tuple[bytes]:
         return (plots.learning_rates(found, f"{config.model} on {config.dataset}"),)
 
     _write_pictures(hardware, [config.output_dir / LR_FIND_FILE], draw, observer)
@@ -111,9 +103,7 @@ def evaluate(
         config = EvaluateConfig(weights=Path(config))
     result, hardware, dataset, predictions = run_evaluation(config, observer)
 
-    def draw() -> tuple[bytes, bytes]:
-        from mnist_accel.reports import plots
-
+    def draw(plots: Any) -> tuple[bytes, bytes]:
         return plots.confusion_matrix(result), plots.worst_mistakes(dataset, predictions)
 
     _write_pictures(hardware, [config.output_dir / name for name in EVALUATE_FILES], draw, observer)
@@ -145,17 +135,16 @@ def predict(
 
 
 def _write_pictures(
-    hardware: Hardware, paths: list[Path], draw: Callable[[], tuple[bytes, ...]], observer: Observer
+    hardware: Hardware, paths: list[Path], draw: Callable[[Any], tuple[bytes, ...]], observer: Observer
 ) -> None:
-    """Draw and write pictures on the main process. The others wait, because launchers stop all with the first to leave.
-
-    A failure is a notice, because the results that matter are written already.
-    """
+    """Draw by `reports.plots`, and write, on the main process. The others wait: launchers stop all with the first."""
 
     def write() -> None:
         try:
-            atomic.publish(dict(zip(paths, draw(), strict=True)))
-        except Exception as error:  # Matplotlib and its settings can fail in any way
+            from mnist_accel.reports import plots  # here, because importing Matplotlib takes a third of a second
+
+            atomic.publish(dict(zip(paths, draw(plots), strict=True)))
+        except Exception as error:  # Matplotlib can fail in any way; the results that matter are written already
             observer.notice(f"the pictures could not be drawn ({type(error).__name__}: {printable(error)})")
             for path in paths:  # those of an earlier run would be taken for this one's
                 path.unlink(missing_ok=True)

@@ -13,25 +13,14 @@ if TYPE_CHECKING:
 
 
 def train_group(
-    config: "TrainConfig",
-    seeds: int = 1,
-    observer: Observer | None = None,
-    *,
-    folds: int | None = None,
+    config: "TrainConfig", seeds: int = 1, observer: Observer | None = None, *, folds: int | None = None
 ) -> Group:
     """Train with the seeds `config.seed`, `config.seed + 1`, …, each in its own sub-folder of `config.output_dir`.
 
-    With `resume="auto"`, finished runs are kept and an unfinished one is resumed. Every process of a distributed run
-    calls this; on several machines, the output folder is a shared one.
-
-    Args:
-        config: the settings of all runs.
-        seeds: number of runs.
-        observer: hears the events of each run.
-        folds: in place of seeds, one run for each of so many parts of the training set, which is then the test set.
-
-    Raises:
-        UserError: the machine, the data or the output folder does not allow it.
+    With `folds` in place of seeds there is one run for each of so many parts of the training set, which is then the
+    test set. With `resume="auto"`, finished runs are kept and an unfinished one is resumed. Every process of a
+    distributed run calls this; on several machines, the output folder is a shared one. Raises UserError as `train`
+    does.
     """
     if config.resume not in ("auto", "never"):
         raise UserError(f"--resume {config.resume}: one checkpoint cannot continue a group of runs", "give auto")

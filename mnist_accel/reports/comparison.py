@@ -26,19 +26,13 @@ class Disagreement(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs or groups of runs, each compared with the first one.
-
-    Attributes:
-        verdicts: of each further group against the first.
-        configuration: the settings that the groups do not share: a value for each group.
-        models: for two single runs, where their final weights disagree; otherwise None, and no `evaluations`.
-    """
+    """Runs or groups of runs, each compared with the first one."""
 
     groups: tuple[Group, ...]
-    verdicts: tuple[Verdict, ...]
-    configuration: dict[str, list[Any]]
-    models: Disagreement | None
-    evaluations: Sequence[Evaluation]
+    verdicts: tuple[Verdict, ...]  # of each further group against the first
+    configuration: dict[str, list[Any]]  # the settings that the groups do not share: a value for each group
+    models: Disagreement | None  # for two single runs, where their final weights disagree
+    evaluations: Sequence[Evaluation]  # of two single runs
 
     @property
     def names(self) -> list[str]:
@@ -89,10 +83,8 @@ class Comparison:
         runs = [(name, run, colour) for colour, name in enumerate(self.names) for run in self.groups[colour].runs]
         steps = [pages.line(name, run.step_losses, colour) for name, run, colour in runs]
         epochs = [pages.line(name, _accuracies(run), colour) for name, run, colour in runs]
-        charts = [
-            pages.chart("step", "training loss of each step", *steps),
-            pages.chart("epoch", "accuracy after the epoch", *epochs, percent=True),
-        ]
+        charts = [pages.chart("step", "training loss of each step", *steps)]
+        charts += [pages.chart("epoch", "accuracy after the epoch", *epochs, percent=True)]
         digits = []
         if self.models:  # with the wrong answers of the other model
             pairs = zip(reversed(self.evaluations), self.models[:2], strict=True)
@@ -101,15 +93,10 @@ class Comparison:
 
 
 def compare(first: str | Path, second: str | Path, *further: str | Path, margin: float = MARGIN) -> Comparison:
-    """Compare the test accuracies of runs or groups of runs with those of the first one.
+    """Compare the test accuracies of runs or groups of runs, named by their folders, with those of the first one.
 
-    Args:
-        first: folder of a run or of a group.
-        second: likewise; as are `further`.
-        margin: largest difference that counts as none, as a share of 1.
-
-    Raises:
-        UserError: a folder holds no finished run, or the runs were tested on different data.
+    `margin` is the largest difference that counts as none, as a share of 1. Raises UserError if a folder holds no
+    finished run, or the runs were tested on different data.
     """
     groups = tuple(Group.load(path) for path in (first, second, *further))
     runs = [group.runs[0] for group in groups]
@@ -119,18 +106,13 @@ def compare(first: str | Path, second: str | Path, *further: str | Path, margin:
         raise UserError(f"the runs were tested on {shown}", "compare runs that were tested on the same data")
     is_pair = [len(group.runs) for group in groups] == [1, 1]
     evaluations = [run.evaluate() for run in runs] if is_pair else []
-    return Comparison(
-        groups,
-        verdicts=tuple(_verdict(groups[0], group, margin) for group in groups[1:]),
-        configuration=differences([run.settings for run in runs]),
-        models=_disagreement(*evaluations) if is_pair else None,
-        evaluations=evaluations,
-    )
-
-
-def _verdict(first: Group, second: Group, margin: float) -> Verdict:
-    seeds = [[(run.seed, run.settings.get("fold")) for run in group.runs] for group in (first, second)]
-    return statistics.compare_groups(first.accuracies, second.accuracies, paired=seeds[0] == seeds[1], margin=margin)
+    seeds = [[(run.seed, run.settings.get("fold")) for run in group.runs] for group in groups]
+    verdicts = [
+        statistics.compare_groups(groups[0].accuracies, group.accuracies, paired=seeds[0] == own, margin=margin)
+        for group, own in zip(groups[1:], seeds[1:], strict=True)
+    ]
+    models = _disagreement(*evaluations) if is_pair else None
+    return Comparison(groups, tuple(verdicts), differences([run.settings for run in runs]), models, evaluations)
 
 
 def _disagreement(*evaluations: Evaluation) -> Disagreement:
@@ -141,7 +123,7 @@ def _disagreement(*evaluations: Evaluation) -> Disagreement:
 
 def _accuracies(run: Run) -> list[float]:
     """The test accuracy after each epoch; validation accuracy where samples were held out."""
-    return [epoch.validation_accuracy if epoch.test_accuracy is None else epoch.test_accuracy for epoch in run.history]  # type: ignore[misc]
+    return [epoch.test_accuracy or epoch.validation_accuracy or 0.0 for epoch in run.history]
 
 
 def _sentence(verdict: Verdict, first: str, second: str) -> str:

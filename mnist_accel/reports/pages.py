@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -14,11 +13,11 @@ from PIL import Image
 
 from mnist_accel import __version__
 from mnist_accel.errors import printable
+from mnist_accel.pictures.picture_file import png_url
 from mnist_accel.reports.runs import Evaluation
 from mnist_accel.reports.tables import as_text
 
-MOST_POINTS = 300
-"""Of a line of a chart."""
+MOST_POINTS = 300  # of a line of a chart
 Pictures = list[tuple[str, str]]
 Chart = dict[str, Any]
 
@@ -46,19 +45,14 @@ def digits(evaluation: Evaluation, indices: Iterable[int]) -> Pictures:
     found, names = evaluation.predictions, [printable(name, 20) for name in evaluation.dataset.class_names]
     pictures = []
     for index in indices:
-        buffer = io.BytesIO()
-        Image.fromarray(evaluation.dataset.test.images[index]).save(buffer, "PNG", optimize=True)
-        uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        uri = png_url(Image.fromarray(evaluation.dataset.test.images[index]))
         true, predicted = names[found.labels[index]], names[found.predicted[index]]
         pictures.append((uri, f"{true} read as {predicted} ({found.probability[index]:.1%})"))
     return pictures
 
 
 def line(name: str, values: Sequence[float], colour: int = 0, x: Sequence[float] = ()) -> dict[str, Any]:
-    """A line of a chart, of values counted from 1; if there are many, means of neighbours.
-
-    Lines of the same name and colour share an entry of the legend.
-    """
+    """A line of a chart, of values counted from 1; if there are many, means of neighbours."""
     parts = np.array_split(np.asarray(values, dtype=np.float64), min(MOST_POINTS, len(values)))
     ends = np.cumsum([len(part) for part in parts]).tolist()
     return {"name": name, "x": x or ends, "y": [float(np.mean(part)) for part in parts], "colour": colour}

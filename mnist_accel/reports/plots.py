@@ -5,13 +5,12 @@ They have no background, and text in a grey that is readable on white pages and 
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -27,28 +26,13 @@ if TYPE_CHECKING:
     from mnist_accel.training.train import TrainResult
 
 COLUMNS, SAMPLES = 5, 10
-LOG_RANGE = 10
-"""Where the losses of the epochs differ by more than this factor, their axis is logarithmic."""
+LOG_RANGE = 10  # where the losses of the epochs differ by more than this factor, their axis is logarithmic
 GREY = "#777777"
+AXES: dict[Any, Any] = {"axes.labelcolor": GREY, "axes.edgecolor": GREY, "axes.titlecolor": GREY}
 on_any_background = rc_context(
-    {
-        "text.color": GREY,
-        "axes.labelcolor": GREY,
-        "axes.edgecolor": GREY,
-        "axes.titlecolor": GREY,
-        "xtick.color": GREY,
-        "ytick.color": GREY,
-        "legend.frameon": False,
-    }
+    AXES | {"text.color": GREY, "xtick.color": GREY, "ytick.color": GREY, "legend.frameon": False}
 )
 """Decorates the functions that draw."""
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of `width` × `height` inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)  # attaches itself to the figure
-    return figure
 
 
 def png(figure: Figure) -> bytes:
@@ -60,12 +44,9 @@ def png(figure: Figure) -> bytes:
 
 @on_any_background
 def training_history(result: "TrainResult") -> bytes:
-    """Loss on the left, with that of each step behind, accuracy on the right; one point per epoch.
-
-    Validation figures are drawn instead of test figures where there are any.
-    """
+    """Loss on the left, with that of each step behind, accuracy on the right; one point per epoch."""
     history, step_losses = result.history, result.step_losses
-    figure = new_figure(11, 4.2)
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     epochs_done = np.arange(1, len(step_losses) + 1) * len(history) / len(step_losses)
     loss.plot(epochs_done, step_losses, color="tab:blue", alpha=0.5, linewidth=0.6, label="train (each step)")
@@ -87,7 +68,7 @@ def training_history(result: "TrainResult") -> bytes:
 
 
 def _draw_epochs(axes: Axes, result: "TrainResult", name: str) -> None:
-    """The epochs' training and test figures of `name`, "loss" or "accuracy"."""
+    """The epochs' figures of `name`, "loss" or "accuracy": training, and validation, or else test."""
     epochs = [record.epoch for record in result.history]
     part, colour = ("validation", "tab:orange") if result.validation_samples else ("test", "tab:red")
     train = [getattr(record, f"train_{name}") for record in result.history]
@@ -103,7 +84,7 @@ def _draw_epochs(axes: Axes, result: "TrainResult", name: str) -> None:
 @on_any_background
 def learning_rates(found: "LearningRates", name: str) -> bytes:
     """The loss after the training with each learning rate, and the suggested rate."""
-    figure = new_figure(7, 4.2)
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     losses = np.array(found.losses, dtype=np.float64)  # NaN for None
     axes.semilogx(found.rates, losses, "o-", color="tab:blue")
@@ -119,7 +100,7 @@ def learning_rates(found: "LearningRates", name: str) -> bytes:
 def sample_predictions(data: DataSet, predictions: "Predictions", seed: int) -> bytes:
     """Ten random test images and the ten least certain ones, with true class, predicted class and probability."""
     samples = min(SAMPLES, len(predictions))
-    figure = new_figure(10, 0.6 + 5.4 * -(-samples // COLUMNS))
+    figure = Figure(figsize=(10, 0.6 + 5.4 * -(-samples // COLUMNS)), layout="constrained")
     figure.suptitle(f"{data.name}: accuracy on all {len(predictions):,} test images: {predictions.accuracy:.2%}")
     above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
     above.suptitle(f"{samples} random test images", weight="bold")
@@ -135,7 +116,7 @@ def worst_mistakes(data: DataSet, predictions: "Predictions") -> bytes:
     """The most confident mistakes, the most confident first; at most 20."""
     wrong = predictions.mistakes
     worst = wrong[: 2 * SAMPLES]
-    figure = new_figure(10, 0.6 + 2.4 * max(1, -(-len(worst) // COLUMNS)))
+    figure = Figure(figsize=(10, 0.6 + 2.4 * max(1, -(-len(worst) // COLUMNS))), layout="constrained")
     more = f"; the {len(worst)} most confident mistakes" if len(wrong) > len(worst) else ""
     figure.suptitle(f"{data.name}: {len(wrong):,} of {len(predictions):,} test images misclassified{more}")
     _draw_images(figure, worst, data, predictions)
@@ -146,17 +127,13 @@ def worst_mistakes(data: DataSet, predictions: "Predictions") -> bytes:
 def confusion_matrix(result: "EvaluateResult") -> bytes:
     """Counts by true class (row) and predicted class (column). Only mistakes are coloured, as the colour bar says."""
     confusion, names = np.array(result.confusion_matrix), [row["class"] for row in result.per_class]
-    figure = new_figure(8, 6.6)
+    figure = Figure(figsize=(8, 6.6), layout="constrained")
     axes = figure.subplots()
     mistakes = confusion * (1 - np.eye(len(names), dtype=np.int64))
     most = max(1, int(mistakes.max()))
     coloured = axes.imshow(np.ma.masked_equal(mistakes, 0), cmap="Reds", vmin=0, vmax=most)
-    figure.colorbar(
-        coloured,
-        label="mistakes (correct predictions are not coloured)",
-        shrink=0.6,
-        ticks=MaxNLocator(5, integer=True),
-    )
+    ticks, label = MaxNLocator(5, integer=True), "mistakes (correct predictions are not coloured)"
+    figure.colorbar(coloured, label=label, shrink=0.6, ticks=ticks)
     for row, column in np.argwhere(confusion):
         colour, weight = GREY, "bold"
         if row != column:

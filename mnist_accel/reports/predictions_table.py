@@ -14,8 +14,7 @@ from rich.text import Text
 from mnist_accel.errors import printable
 from mnist_accel.pictures.predict import Digit, PictureResult
 
-BAR = 12
-"""Characters for a probability of 1."""
+BAR = 12  # characters for a probability of 1
 
 
 class PredictionsTable:

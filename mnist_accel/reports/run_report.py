@@ -21,10 +21,8 @@ REPORT_FILE = "report.html"
 def report(path: str | Path) -> Path:
     """Write report.html into the folder of a run or a group, and return its path.
 
-    The report of a group shows all its runs, and the mistakes of the first one.
-
-    Raises:
-        UserError: no finished run is there, its data set is missing, or the folder is read-only.
+    The report of a group shows all its runs, and the mistakes of the first one. Raises UserError if no finished run is
+    there, its data set is missing, or the folder is read-only.
     """
     group = Group.load(path)
     run = group.runs[0]
@@ -32,6 +30,8 @@ def report(path: str | Path) -> Path:
     found = evaluation.predictions
     part = "validation" if run.history[-1].validation_loss is not None else "test"
     calibration = statistics.calibration(found.probability, found.predicted == found.labels)
+    _, probabilities, accuracies = zip(*calibration.bins, strict=True)
+    lines = pages.line("perfect", [0, 1], 10, [0, 1]), pages.line("model", accuracies, x=probabilities)
     changed = _changed(run)
     page = pages.render(
         "report.html",
@@ -46,14 +46,13 @@ def report(path: str | Path) -> Path:
         pairs=_confused_pairs(evaluation),
         mistakes=pages.digits(evaluation, found.mistakes[:24]),
         calibration=calibration,
-        reliability=_reliability(calibration),
+        reliability=pages.chart("probability", "accuracy", *lines, percent=True),
         time=run.record.get("time_spent"),
         changed=changed,
         command=_command(run, changed),
     )
-    output = group.path / REPORT_FILE
-    atomic.write_whole(output, page)
-    return output
+    atomic.write_whole(group.path / REPORT_FILE, page)
+    return group.path / REPORT_FILE
 
 
 def _curves(group: Group, part: str) -> list[pages.Chart]:
@@ -66,10 +65,8 @@ def _curves(group: Group, part: str) -> list[pages.Chart]:
             for colour, which in enumerate(("train", part))
         ]
         charts.append(pages.chart("epoch", name, *lines, percent=name == "accuracy"))
-    return [
-        *charts,
-        pages.chart("step", "loss of each step", *(pages.line("train", run.step_losses) for run in group.runs)),
-    ]
+    steps = [pages.line("train", run.step_losses) for run in group.runs]
+    return [*charts, pages.chart("step", "loss of each step", *steps)]
 
 
 def _error_levels(evaluation: Evaluation) -> list[list[int]]:
@@ -90,12 +87,6 @@ def _confused_pairs(evaluation: Evaluation) -> list[tuple[str, pages.Pictures]]:
         text = f"{names[pair[0]]} read as {names[pair[1]]}: {number} of {(found.labels == pair[0]).sum():,}"
         shown.append((text, pages.digits(evaluation, examples)))
     return shown
-
-
-def _reliability(calibration: statistics.Calibration) -> pages.Chart:
-    _, probabilities, accuracies = zip(*calibration.bins, strict=True)
-    model = pages.line("model", accuracies, x=probabilities)
-    return pages.chart("probability", "accuracy", pages.line("perfect", [0, 1], 10, [0, 1]), model, percent=True)
 
 
 def _changed(run: Run) -> dict[str, Any]:

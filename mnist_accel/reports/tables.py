@@ -29,18 +29,17 @@ def print_report(console: "Console", result: "EvaluateResult", files: "Sequence[
         f"loss {result.loss:.4f}"
     )
     names = [printable(row["class"], longest=40) for row in result.per_class]
-    classes = Table("class", "precision", "recall", "F1", "samples", title="By class", title_justify="left")
-    for name, row in zip(names, result.per_class, strict=True):
+    classes: list[tuple[str, ...]] = []
+    matrix: list[tuple[str | Text, ...]] = []
+    for true, (row, counts) in enumerate(zip(result.per_class, result.confusion_matrix, strict=True)):
         shares = [f"{row[share]:.2%}" for share in ("precision", "recall", "f1")]
-        classes.add_row(Text(name), *shares, f"{row['samples']:,}")
-    console.print(classes)
-    style: dict[str, Any] = {"title": "Confusion matrix (· is 0)", "title_justify": "left", "padding": (0, 1, 0, 0)}
-    matrix = Table("true \\ predicted", *map(escape, names), **style)
-    for true, (name, counts) in enumerate(zip(names, result.confusion_matrix, strict=True)):
+        classes.append((names[true], *shares, f"{row['samples']:,}"))
         cells = [Text(str(number) if number else "·", style="red" if number else "dim") for number in counts]
         cells[true].style = "bold"
-        matrix.add_row(Text(name), *cells)
-    console.print(matrix)
+        matrix.append((names[true], *cells))
+    print_rows(console, ("class", "precision", "recall", "F1", "samples"), classes, title="By class")
+    title = "Confusion matrix (· is 0)"
+    print_rows(console, ("true \\ predicted", *names), matrix, title=title, padding=(0, 1, 0, 0))
     print_files(console, files)
 
 
@@ -55,10 +54,9 @@ def print_data_summary(console: "Console", found: "DataSummary", picture: "Path"
         "duplicates": f"{inside}; {found.contradictions:,} images have another label where they occur first",
     }
     print_facts(console, facts)
-    rows = [(row["class"], f"{row['train']:,}", f"{row['test']:,}") for row in found.classes]
-    _print_rows(
-        console, ("class", "training", "test"), [*rows, ("all", f"{found.train_samples:,}", f"{found.test_samples:,}")]
-    )
+    total = {"class": "all", "train": found.train_samples, "test": found.test_samples}
+    rows = [(row["class"], f"{row['train']:,}", f"{row['test']:,}") for row in [*found.classes, total]]
+    print_rows(console, ("class", "training", "test"), rows)
     print_files(console, [picture])
 
 
@@ -68,14 +66,7 @@ def print_comparison(console: "Console", found: "Comparison") -> None:
         console.print(Text(printable(text, 1000), style="bold"))
     for heads, rows in found.tables().items():
         if rows:
-            _print_rows(console, heads, rows)
-
-
-def _print_rows(console: "Console", heads: Sequence[str], rows: "Sequence[Sequence[str]]") -> None:
-    table = Table(*(escape(printable(head, 60)) for head in heads))
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console.print(table)
+            print_rows(console, heads, rows)
 
 
 def print_export(console: "Console", result: Mapping[str, Any]) -> None:
@@ -103,6 +94,14 @@ def print_inspection(console: "Console", found: Mapping[str, Any]) -> None:
     }
     facts = head | {printable(name, 40): value for name, value in found["metadata"].items()}
     print_facts(console, {name: value for name, value in facts.items() if value not in (None, "")})
+
+
+def print_rows(console: "Console", heads: Sequence[str], rows: Sequence[Sequence[str | Text]], **style: Any) -> None:
+    """A table. Texts may come from a file; `style` is Rich's."""
+    table = Table(*(escape(printable(head, 60)) for head in heads), title_justify="left", **style)
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
+    console.print(table)
 
 
 def print_facts(console: "Console", facts: Mapping[str, object], longest: int = 300) -> None:

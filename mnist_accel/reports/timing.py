@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from mnist_accel.training.train import TrainResult
 
 PARTIAL_FILE = "timing.partial.json"
-WRITE_SECONDS = 0.2
-"""A killed run leaves a record that is at most this old."""
+WRITE_SECONDS = 0.2  # a killed run leaves a record that is at most this old
 PARTS = ("start-up", "data", "steps", "evaluation", "checkpoints", "pictures")
 LARGEST_SIDE, LONG_SECONDS = 8192, 0.02
 """Of the matrices that measure the machine: their sides double until a product takes this long."""

@@ -5,6 +5,7 @@ import json
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +31,9 @@ STATE_FILE = "tracking.partial.json"
 class Tracking(Observer):
     """An observer that tracks a run. After a resume it continues the same tracked run, and tracks no epoch twice.
 
-    The figures of an epoch, and the losses of its steps, are tracked after the epoch. A tracker that fails is told of
-    once, and the training continues without it. Trackio writes in the background, twice a second: a run that is killed
-    sooner than that after an epoch can lose this epoch there.
-
-    Args:
-        names: of trackers, for example "tensorboard".
-        notice: tells the user of a tracker that failed.
-
-    Raises:
-        UserError: a tracker is unknown or not installed.
+    The figures of an epoch, and the losses of its steps, are tracked after the epoch. A tracker that fails causes one
+    notice, and the training continues without it. Trackio writes in the background, twice a second: it can lose the
+    last epoch of a run that is killed. Raises UserError if a tracker is unknown or not installed.
     """
 
     def __init__(self, names: Sequence[str], notice: Callable[[str], None]) -> None:
@@ -55,8 +49,7 @@ class Tracking(Observer):
     def run_started(self, facts: "RunFacts") -> None:
         self.facts, self.path = facts, Path(facts.output_dir) / STATE_FILE
         self.state: dict[str, Any] = {"run": uuid.uuid4().hex[:12], "epoch": 0}
-        is_resumed = facts.settings["resume"] != "never" and self.path.exists()
-        if is_resumed:
+        if is_resumed := facts.settings["resume"] != "never" and self.path.exists():
             self.state = json.loads(read_limited(self.path, 2**16))
         self.trackers = {}
         for name in self.names:
@@ -95,24 +88,16 @@ class Tracking(Observer):
 
     def run_finished(self, result: "TrainResult", pictures: Sequence[Path]) -> None:
         self._log({"final_test_accuracy": result.test_accuracy, "final_test_loss": result.test_loss}, result.steps)
-        for name in list(self.trackers):
+        for name, tracker in list(self.trackers.items()):
+            options = {"dataformats": "NHWC"} if name == "tensorboard" else {}
             with self._failing_once(name):
-                self._finish(name, pictures, result.steps)
+                for path in pictures if hasattr(tracker, "log_images") else ():
+                    pixels = np.asarray(Image.open(path).convert("RGB"))[np.newaxis]  # (1, H, W, 3)
+                    tracker.log_images({path.stem: pixels}, step=result.steps, **options)
+                # Trackio's own method would be repeated at exit, and print on stdout.
+                finish = import_module(name).finish if name == "trackio" else tracker.finish
+                finish()
         self.path.unlink(missing_ok=True)
-
-    def _finish(self, name: str, pictures: Sequence[Path], step: int) -> None:
-        tracker = self.trackers[name]
-        options = {"dataformats": "NHWC"} if name == "tensorboard" else {}
-        for path in pictures if hasattr(tracker, "log_images") else ():
-            pixels = np.asarray(Image.open(path).convert("RGB"))[np.newaxis]  # (1, H, W, 3)
-            tracker.log_images({path.stem: pixels}, step=step, **options)
-        if name == "trackio":
-            import trackio
-
-            # The tracker's own method would be repeated at exit, and print on stdout.
-            trackio.finish()  # type: ignore[no-untyped-call]
-        else:
-            tracker.finish()
 
     def _log(self, values: dict[str, float], step: int) -> None:
         for name, tracker in list(self.trackers.items()):
