@@ -34,11 +34,7 @@ def local_slices(batch: int, rank: int, world_size: int, accumulation_steps: int
 
 
 class InputPipeline:
-    """A data set on a device. A batch is gathered by one indexing operation, without a Python loop over samples.
-
-    Args:
-        dtype: of the batches. With uint8, pixels are not normalised, for models that normalise their input.
-    """
+    """A data set on a device, and its batches; of uint8 without normalisation, for models that normalise themselves."""
 
     def __init__(self, digits: Digits, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
@@ -57,10 +53,7 @@ class InputPipeline:
 class Augmentation:
     """Rotates, shifts and scales images by random numbers that depend only on the seed, the epoch and the sample.
 
-    Args:
-        samples: the number of samples in the training set.
-        background: the value of a black pixel; pixels from outside the image get it.
-        device: of the batches.
+    Pixels from outside the image get the value of `background`. `samples` is the size of the training set.
     """
 
     def __init__(self, config: TrainConfig, samples: int, background: float, device: torch.device) -> None:

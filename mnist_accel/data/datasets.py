@@ -36,8 +36,6 @@ def load(
         notice: called with one line about a download or a damaged file.
         progress: called with the numbers of finished and of all pictures while a folder of pictures is read.
         skip_damaged: leave out all pictures of a folder that cannot be read, not only a few.
-
-    Raises DataError if the data set is unknown, missing, damaged or unreadable, and cannot be downloaded.
     """
     form, _, place = name.partition(":")
     try:

@@ -9,9 +9,11 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BeforeValidator, TypeAdapter
 
 from mnist_accel.data import array_files
 from mnist_accel.data.digits import DataSet, checked
@@ -19,16 +21,15 @@ from mnist_accel.errors import DataError, printable
 from mnist_accel.files.atomic import write_whole
 
 PACKAGED_MNIST = Path(__file__).parent / "mnist_files"
-SILENCE_SECONDS = 5
-"""The longest wait for a connection, and for the next bytes of a download."""
+SILENCE_SECONDS = 5  # the longest wait for a connection, and for the next bytes of a download
 
 
 @dataclass(frozen=True)
 class NamedSet:
-    """A data set of four files; `named_sets.toml` says what the fields mean. `samples` of 0 are any number."""
+    """A data set of four files; `named_sets.toml` explains the fields. `samples` of 0 are any number."""
 
     torchvision: str
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], BeforeValidator(tuple)]
     prefix: str = ""
     samples: Sequence[int] = (0, 0)
     first_label: int = 0
@@ -41,21 +42,14 @@ class NamedSet:
         return tuple(f"{part}-{kind}-ubyte" for part in parts for kind in ("images-idx3", "labels-idx1"))
 
 
-def _read_table() -> dict[str, NamedSet]:
-    table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    return {name: NamedSet(**row | {"classes": tuple(row["classes"])}) for name, row in table.items()}
-
-
-NAMED_SETS = _read_table()
+NAMED_SETS = TypeAdapter(dict[str, NamedSet]).validate_python(
+    tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+)
 DIGITS = NAMED_SETS["mnist"].classes
 
 
 def load(name: str, data_dir: Path, notice: Callable[[str], None]) -> DataSet:
-    """Read a complete copy in `data_dir`; otherwise read MNIST from the package and download the other sets.
-
-    Raises DataError if the files cannot be downloaded, or the packaged files are damaged; OutputError if downloaded
-    files cannot be written.
-    """
+    """Read a complete copy in `data_dir`; otherwise read MNIST from the package and download the other sets."""
     source, is_packaged = NAMED_SETS[name], name == "mnist"
     folder = data_dir / source.torchvision / "raw"
     arrays, checksums, damages = read_folder(folder, source)
@@ -91,10 +85,8 @@ def _download(name: str, folder: Path) -> None:
     if source.torchvision == "EMNIST":  # an archive of all its data sets
         address, checksums = published.url, {published.url: published.md5}
     else:
-        address, checksums = (
-            published.mirrors[0],
-            {published.mirrors[0] + file: md5 for file, md5 in published.resources},
-        )
+        address = published.mirrors[0]
+        checksums = {address + file: md5 for file, md5 in published.resources}
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(timeout=SILENCE_SECONDS)
     # In the folder for temporary files, so that no lock file stays beside the data; each user has a lock of their own.
@@ -131,10 +123,8 @@ def _unpack(downloaded: Path, url: str, folder: Path) -> None:
 def read_folder(folder: Path, source: NamedSet) -> tuple[dict[str, npt.NDArray[np.uint8]], dict[str, str], list[str]]:
     """The arrays and the MD5 of the valid files by name, and one sentence about each damaged file."""
     arrays: dict[str, npt.NDArray[np.uint8]] = {}
-    checksums: dict[str, str] = {}
-    damages: list[str] = []
+    checksums, damages = {}, {}
     for number, file in enumerate(source.files):
-        damage = ""
         for path in (folder / file, folder / f"{file}.gz"):
             try:
                 arrays[file], checksums[file] = _read(path, number, source)
@@ -142,10 +132,8 @@ def read_folder(folder: Path, source: NamedSet) -> tuple[dict[str, npt.NDArray[n
             except FileNotFoundError:
                 continue
             except array_files.UNREADABLE as error:
-                damage = f"{path} is damaged or unreadable ({getattr(error, 'strerror', None) or error})"
-        else:
-            damages += [damage] if damage else []
-    return arrays, checksums, damages
+                damages[file] = f"{path} is damaged or unreadable ({getattr(error, 'strerror', None) or error})"
+    return arrays, checksums, [text for file, text in damages.items() if file not in arrays]
 
 
 def _read(path: Path, number: int, source: NamedSet) -> tuple[npt.NDArray[np.uint8], str]:

@@ -26,17 +26,12 @@ from mnist_accel.hardware.cores import available_cores
 from mnist_accel.pictures.picture_file import SUFFIXES, PictureError
 from mnist_accel.pictures.predict import read_character
 
-LARGEST_DAMAGED_SHARE = 0.01
-"""Pictures that cannot be read are left out up to this share of all pictures."""
-CHUNK = 100
-"""Pictures that a process reads before it answers."""
-LEAST_PER_PROCESS = 1000
-"""A further process, which starts in half a second, is not worth it for fewer pictures."""
+LARGEST_DAMAGED_SHARE = 0.01  # pictures that cannot be read are left out up to this share of all pictures
+CHUNK = 100  # pictures that a process reads before it answers
+LEAST_PER_PROCESS = 1000  # a further process, which starts in half a second, is not worth it for fewer pictures
 
-Answer = npt.NDArray[np.uint8] | str
-"""A picture, uint8 (28, 28), or the reason why it cannot be read."""
-Heard = Callable[[int, int], None]
-"""Called with the numbers of finished and of all pictures."""
+Answer = npt.NDArray[np.uint8] | str  # a picture, uint8 (28, 28), or the reason why it cannot be read
+Heard = Callable[[int, int], None]  # called with the numbers of finished and of all pictures
 
 
 def load(
@@ -44,15 +39,13 @@ def load(
 ) -> DataSet:
     """Read pictures from DIR/CLASS, or from DIR/train/CLASS and DIR/test/CLASS, as torchvision's ImageFolder does.
 
-    Each picture shows one character and is converted to the form of MNIST's images, as `predict` does it. Without
-    train/ and test/, one in `TEST_SHARE` pictures of each class becomes a test picture, always the same ones.
-
-    Raises DataError if there are fewer than two classes, a class has no picture, or too many pictures cannot be read;
-    OSError if a folder cannot be read.
+    Each picture shows one character and is converted to the form of MNIST's images, as `predict` does it. Raises
+    DataError if there are fewer than two classes, a class has no picture, or too many pictures cannot be read.
     """
     parts = [folder / "train", folder / "test"] if (folder / "train").is_dir() else [folder]
     classes = _same_classes(name, parts)
-    listed = [_pictures(part / class_name) for part in parts for class_name in classes]
+    found = [sorted((part / class_name).glob("*")) for part in parts for class_name in classes]
+    listed = [[path for path in inside if path.suffix.lower() in SUFFIXES] for inside in found]
     files = [str(path.relative_to(folder)) for inside in listed for path in inside]
     images, errors = read(folder, files, progress)
     problems = [f"{files[index]}: {text}" for index, text in errors.items()]
@@ -89,12 +82,6 @@ def _same_classes(name: str, parts: list[Path]) -> list[str]:
 
 def _classes(part: Path) -> list[str]:
     return sorted(path.name for path in part.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _pictures(class_folder: Path) -> list[Path]:
-    """The pictures in a class folder; none if there is no such folder."""
-    files = sorted(class_folder.iterdir()) if class_folder.is_dir() else []
-    return [path for path in files if path.suffix.lower() in SUFFIXES]
 
 
 def _report(name: str, problems: list[str], total: int, notice: Callable[[str], None], *, skip_all: bool) -> None:
@@ -150,18 +137,16 @@ def _answers(paths: list[Path]) -> Iterator[Answer]:
         return
     command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
     with ExitStack() as stack:
-        readers = [
-            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-            for _ in range(processes)
-        ]
-        for number, reader in enumerate(readers):
+        answers = []
+        for number in range(processes):
+            reader = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
             assert reader.stdin
+            assert reader.stdout
             with reader.stdin:
                 pickle.dump(chunks[number::processes], reader.stdin)
+            answers.append(reader.stdout)
         for number in range(len(chunks)):
-            stdout = readers[number % processes].stdout
-            assert stdout
-            yield from pickle.load(stdout)
+            yield from pickle.load(answers[number % processes])
 
 
 def serve() -> None:

@@ -24,12 +24,10 @@ from mnist_accel.training.events import Observer
 
 OPSET = 20
 """The newest set of ONNX operators that torch writes without conversion; onnxruntime 1.17 (2024) and later read it."""
-SAMPLES = 1000
-"""Test digits of MNIST on which an exported file is compared with the original."""
+SAMPLES = 1000  # test digits of MNIST on which an exported file is compared with the original
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2}
 """Largest difference of a probability by type of the weights. Rounding makes about 1e-6 and 1e-3; a wrong graph 1."""
-EXAMPLE = torch.zeros(2, 28, 28, dtype=torch.uint8)
-"""Images. torch.export would take a batch of one for a fixed size."""
+EXAMPLE = torch.zeros(2, 28, 28, dtype=torch.uint8)  # images. torch.export would take a batch of one for a fixed size.
 DYNAMIC_SHAPES = {"images": {0: torch.export.Dim("N")}}
 MODEL_CARD = "MODEL_CARD.md"
 FACTS = tomllib.loads(Path(__file__).with_name("facts.toml").read_text(encoding="utf-8"))
@@ -58,18 +56,12 @@ def export(
 ) -> dict[str, Any]:
     """Write the model in a .pth or .safetensors file in another format, and a model card beside it.
 
-    Args:
-        format_name: one of `FORMATS`.
-        output: with the format's suffix.
-        model: the network of the user's own that the weights belong to.
-        half: write float16 weights.
+    `output` has the suffix of the format, `half` writes float16 weights, and `model` names a network of the user's own.
+    Raises UserError if the probabilities on MNIST's digits differ; nothing is written then.
 
     Returns:
         The facts about the file as JSON values. `largest_difference` is that of a probability on `samples` digits, and
         `other_predictions` counts the digits with another most probable class.
-
-    Raises:
-        UserError: the probabilities differ; nothing was written.
     """
     original = classifier.load(source, torch.device("cpu"), model)
     if original.architecture is None:

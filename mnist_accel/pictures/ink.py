@@ -12,16 +12,13 @@ Floats = npt.NDArray[np.float32]
 
 RIDGE = np.diag([0, 1, 1, 1, 1, 1]).astype(np.float32) / 2
 """Keeps the fitted surface of the light flat where few points lie on it."""
-LIGHT_SIDE = 300
-"""Pixels; the paper's brightness is measured in a picture reduced to it."""
+LIGHT_SIDE = 300  # pixels; the paper's brightness is measured in a picture reduced to it
 WIDEST = 0.6
 """The side of the largest window whose median is taken for the paper's brightness, of the picture's shorter side."""
-SMALL = 120
-"""Pixels. A picture with a shorter side below this holds one digit or a few, and little else."""
+SMALL = 120  # pixels. A picture with a shorter side below this holds one digit or a few, and little else.
 USUAL = 170
 """The strength of the usual ink, of 255; ink that is darker than the printed lines of the paper has room above."""
-FILLED = 64
-"""Pixels; a picture that one digit fills is reduced to it."""
+FILLED = 64  # pixels; a picture that one digit fills is reduced to it
 SHARP, FAINTEST = 0.15, 16.0
 """The mean step of brightness over the border of such a digit, of its contrast; and the least contrast, of 255."""
 DARK_SHARE = 24.0
@@ -29,16 +26,9 @@ DARK_SHARE = 24.0
 
 
 def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Measure the ink of a picture. Most of a picture is paper; therefore white on black works as well.
+    """The ink of a picture (H, W) or (H, W, 3), as uint8 (H, W): 0 for paper, `USUAL` for the usual strength of ink.
 
-    Args:
-        pixels: uint8 (H, W) or (H, W, 3).
-
-    Returns:
-        uint8 (H, W): 0 for paper, `USUAL` for the usual strength of ink and printed lines.
-
-    Raises:
-        NothingFoundError: no ink stands out from the paper.
+    Most of a picture is paper; therefore white on black works as well. Raises NothingFoundError if there is no ink.
     """
     grey, is_brightness = _one_channel(pixels)
     if min(grey.shape) >= SMALL:

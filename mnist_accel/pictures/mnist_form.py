@@ -12,12 +12,10 @@ from scipy import ndimage
 Ink = npt.NDArray[np.uint8]
 
 SIDE, BOX = 28, 20
-MIDDLE = 14.5
-"""Row and column of MNIST's centres of mass, counted from the edge of the image."""
+MIDDLE = 14.5  # row and column of MNIST's centres of mass, counted from the edge of the image
 THINNEST, THICKEST = 1.7, 4.2
 """Pixels of the 20×20 box. MNIST's strokes are 2.5 wide on average, 90% of them 1.7 to 3.9. Others are redrawn."""
-FINE = 4
-"""Strokes are redrawn on a grid this many times finer than MNIST's."""
+FINE = 4  # strokes are redrawn on a grid this many times finer than MNIST's
 
 
 def is_conventional(pixels: Ink) -> bool:

@@ -7,27 +7,21 @@ from scipy import ndimage
 
 from mnist_accel.pictures import ink
 
-SIDE = 160
-"""The page is searched for in a picture reduced to this many pixels."""
-LEAST_RATIO = 1.5
-"""Of the brightness of paper to that of the table."""
-LEAST_SHARE, MOST_SHARE = 0.12, 0.97
-"""Of the picture's area."""
-LEAST_SOLID = 0.93
-"""Of the area of the page's convex hull, without holes."""
+SIDE = 160  # the page is searched for in a picture reduced to this many pixels
+LEAST_RATIO = 1.5  # of the brightness of paper to that of the table
+LEAST_SHARE, MOST_SHARE = 0.12, 0.97  # of the picture's area
+LEAST_SOLID = 0.93  # of the area of the page's convex hull, without holes
 
 
 def cut_out(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int, int]:
-    """The page in a picture, uint8 (H, W) or (H, W, 3), and its left and top; the whole picture if there is no page.
-
-    Corners that are not of the page get the colour of its nearest edge.
-    """
+    """The page in a picture, uint8 (H, W) or (H, W, 3), and its left and top; the whole picture if there is no page."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
     mask = _find(np.asarray(grey, np.uint8))
     if mask is None:
         return pixels, 0, 0
     left, top, width, height = cv2.boundingRect(mask)
     page, mask = (whole[top : top + height, left : left + width] for whole in (pixels, mask))
+    # Corners that are not of the page get the colour of its nearest edge.
     y, x = ndimage.distance_transform_edt(mask == 0, return_distances=False, return_indices=True)
     return page[y, x], left, top
 

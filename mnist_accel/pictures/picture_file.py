@@ -25,14 +25,12 @@ SUFFIXES = frozenset(
 )
 """The files of a folder that are pictures; a file given by its own name may have any suffix."""
 LARGEST_FILE = 256 * 2**20
-LARGEST_PIXELS = 120_000_000
-"""Checked before decoding. A phone's largest photo has 108 million."""
+LARGEST_PIXELS = 120_000_000  # checked before decoding. A phone's largest photo has 108 million.
 LARGEST_SIDE = 1600
 """Pixels; larger pictures are reduced to it. A handwritten digit on a page of A4 then still has about 20."""
 SMALLEST_SIDE = 4
 TOO_MANY = f"more than {LARGEST_PIXELS // 10**6} million pixels, not decoded"
-ORIENTATION = 0x0112
-"""The EXIF tag."""
+ORIENTATION = 0x0112  # the EXIF tag
 
 
 class PictureError(UserError):
@@ -45,22 +43,14 @@ class NothingFoundError(PictureError):
 
 @dataclass(frozen=True)
 class Picture:
-    """An upright picture.
+    """An upright picture."""
 
-    Attributes:
-        pixels: uint8 (H, W) or (H, W, 3), reduced to `LARGEST_SIDE`.
-        size: width and height before the picture was reduced.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    size: tuple[int, int]
+    pixels: npt.NDArray[np.uint8]  # (H, W) or (H, W, 3), reduced to `LARGEST_SIDE`
+    size: tuple[int, int]  # width and height before the picture was reduced
 
 
 def find(names: Sequence[str]) -> list[str]:
-    """The pictures for file names, folders and patterns such as "*.png"; folders and patterns give sorted names.
-
-    A name for which there is nothing stays in the list, so that `read` reports it in its place.
-    """
+    """The pictures for file names, folders and patterns such as "*.png"; a name without a picture stays for `read`."""
     found: list[str] = []
     for name in names:
         inside: list[str] = []
@@ -83,11 +73,7 @@ def _is_pattern(name: str) -> bool:
 
 
 def read(name: str) -> Picture:
-    """The picture in a file, or on stdin for `-`.
-
-    Raises:
-        PictureError: it cannot be read, or is too large.
-    """
+    """The picture in a file, or on stdin for `-`. Raises PictureError if it cannot be read, or is too large."""
     if name == STDIN:
         return decode(_stdin())
     try:
@@ -110,11 +96,7 @@ def _stdin() -> bytes:
 
 
 def decode(content: bytes) -> Picture:
-    """The picture in the bytes of a file.
-
-    Raises:
-        PictureError: the bytes are not a picture, are damaged, or give a picture that is too large.
-    """
+    """The picture in the bytes of a file. Raises PictureError if they are none, damaged, or a picture too large."""
     if not content:
         raise PictureError("empty: 0 bytes")
     if len(content) > LARGEST_FILE:
@@ -135,11 +117,7 @@ def decode(content: bytes) -> Picture:
 
 
 def from_image(image: Image.Image) -> Picture:
-    """The picture in a Pillow image, decoded or not; of several frames, the first.
-
-    Raises:
-        PictureError: it is too large or too small.
-    """
+    """The first frame of a Pillow image, decoded or not. Raises PictureError if it is too large or too small."""
     width, height = image.size
     if width * height > LARGEST_PIXELS:
         raise PictureError(f"{width} × {height}: {TOO_MANY}", "reduce it")
@@ -179,19 +157,18 @@ def png_url(image: Image.Image) -> str:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image as 8 bits of grey or RGB. Pixels of 16 or 32 bits are scaled by the range that they use."""
+    """The image as 8 bits of grey or RGB. Pixels of 16 or 32 bits are scaled by the range that they use.
+
+    A transparent picture is on white paper; on black paper if the drawing is light: brighter than 160 of 255.
+    """
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.nan_to_num(np.asarray(image, dtype=np.float32))
         lowest, highest = float(values.min()), float(values.max())
         scaled = (values - lowest) * (255 / (highest - lowest)) if highest > lowest else np.zeros_like(values)
         return Image.fromarray(scaled.round().astype(np.uint8))
-    if image.has_transparency_data:
-        return _on_opaque_paper(image.convert("RGBA"))
-    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _on_opaque_paper(image: Image.Image) -> Image.Image:
-    """A transparent picture on white paper; on black paper if the drawing is light: brighter than 160 of 255."""
+    if not image.has_transparency_data:
+        return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+    image = image.convert("RGBA")
     alpha = np.asarray(image.getchannel("A"), dtype=np.float32)
     light = np.asarray(image.convert("RGB").convert("L"), dtype=np.float32)
     is_light = float((light * alpha).sum()) > 160 * float(alpha.sum())

@@ -19,35 +19,22 @@ if TYPE_CHECKING:
 
 Source = str | npt.NDArray[np.uint8] | Image.Image
 
-PICTURES_AT_ONCE = 256
-"""The digits of so many pictures go through the network together."""
-SURE = 0.9
-"""An answer of lower probability is doubtful."""
-GAP = 0.9
-"""Between two numbers in a row, of the digits' median height."""
-DIGITS = list("0123456789")
-"""The classes of a model whose answers `rejection` checks."""
+PICTURES_AT_ONCE = 256  # the digits of so many pictures go through the network together
+SURE = 0.9  # an answer of lower probability is doubtful
+GAP = 0.9  # between two numbers in a row, of the digits' median height
+DIGITS = list("0123456789")  # the classes of a model whose answers `rejection` checks
 
 
 @dataclass(frozen=True)
 class Digit:
-    """One digit of a picture.
+    """One digit of a picture."""
 
-    Attributes:
-        label: the most probable class.
-        probability: of `label`: the network's, times the probability that this is exactly one digit.
-        top: the most probable labels with their probabilities, in descending order.
-        box: left, top, right, bottom in pixels of the upright picture.
-        image: uint8 (28, 28), the network's input.
-        doubt: why this may be another digit, or none; "" without doubt.
-    """
-
-    label: str
-    probability: float
-    top: list[tuple[str, float]]
-    box: Box
-    image: npt.NDArray[np.uint8] = field(repr=False, compare=False)
-    doubt: str = ""
+    label: str  # the most probable class
+    probability: float  # of `label`: the network's, times the probability that this is exactly one digit
+    top: list[tuple[str, float]]  # the most probable labels with their probabilities, in descending order
+    box: Box  # in pixels of the upright picture
+    image: npt.NDArray[np.uint8] = field(repr=False, compare=False)  # (28, 28), the network's input
+    doubt: str = ""  # why this may be another digit, or none; "" without doubt
 
     def as_json(self) -> dict[str, Any]:
         top = [{"label": label, "probability": probability} for label, probability in self.top]
@@ -57,17 +44,11 @@ class Digit:
 
 @dataclass(frozen=True)
 class PictureResult:
-    """The digits of one picture.
+    """The digits of one picture."""
 
-    Attributes:
-        file: its name, or "" for a picture in memory.
-        digits: row by row from the top, each row from the left.
-        error: why no digit was read, or None.
-    """
-
-    file: str = ""
-    digits: list[Digit] = field(default_factory=list)
-    error: str | None = None
+    file: str = ""  # its name, or "" for a picture in memory
+    digits: list[Digit] = field(default_factory=list)  # row by row from the top, each row from the left
+    error: str | None = None  # why no digit was read
 
     @property
     def text(self) -> str:
@@ -113,26 +94,21 @@ def read_files(names: Iterable[str], model: "Classifier", top_k: int = 3) -> Ite
 def read_pictures(sources: Sequence[Source], model: "Classifier", top_k: int = 3) -> list[PictureResult]:
     """The results of pictures: names of files, uint8 (H, W), (H, W, 3) or (H, W, 4), or Pillow images.
 
-    A picture that one digit may fill is read both ways, unless the first leaves no doubt.
+    A picture that one digit may fill is read in both ways; the first reading stays unless it is worse.
     """
-    found = [_find(source) for source in sources]
-    results = _labelled([result for result, _ in found], model, top_k)
-    wholes = {
-        number: PictureResult(result.file, [whole])
-        for number, (result, (_, whole)) in enumerate(zip(results, found, strict=True))
-        if whole and (result.is_doubtful or len(result.digits) != 1)
-    }
-    for number, whole in zip(wholes, _labelled(list(wholes.values()), model, top_k), strict=True):
-        first = results[number]
-        is_better = not whole.is_doubtful and (first.is_doubtful or whole.probability > first.probability)
-        if first.error or is_better:
-            results[number] = whole
+    results = []
+    both = _labelled([reading for source in sources for reading in _find(source)], model, top_k)
+    for first, whole in zip(both[::2], both[1::2], strict=True):
+        is_worse = first.is_doubtful or (len(first.digits) > 1 and first.probability < whole.probability)
+        is_whole = bool(whole.digits) and (first.error or (is_worse and not whole.is_doubtful))
+        results.append(whole if is_whole else first)
     return results
 
 
-def _find(source: Source) -> tuple[PictureResult, Digit | None]:
-    """The digits of a picture, before the network labels them; and the picture as one digit, if it may be one."""
-    file, whole = source if isinstance(source, str) else "", None
+def _find(source: Source) -> tuple[PictureResult, PictureResult]:
+    """The digits of a picture, before the network labels them; and the whole picture as a digit, if it may be one."""
+    file = source if isinstance(source, str) else ""
+    whole = PictureResult(file)
     try:
         if isinstance(source, str):
             picture = picture_file.read(source)
@@ -140,15 +116,15 @@ def _find(source: Source) -> tuple[PictureResult, Digit | None]:
             picture = picture_file.from_image(source if isinstance(source, Image.Image) else Image.fromarray(source))
         pixels, everything = picture.pixels, (0, 0, *picture.size)
         if mnist_form.is_conventional(pixels):
-            return PictureResult(file, [Digit("", 0.0, [], everything, pixels)]), None
+            return PictureResult(file, [Digit("", 0.0, [], everything, pixels)]), whole
         if (filled := ink.of_one_digit(pixels)) is not None:
-            whole = Digit("", 0.0, [], everything, mnist_form.to_mnist(filled))
+            whole = PictureResult(file, [Digit("", 0.0, [], everything, mnist_form.to_mnist(filled))])
         pixels, page_left, page_top = page.cut_out(pixels)
         marks = strokes.find_marks(ink.strength(pixels))
         if not marks:
             raise NothingFoundError("no digit found: specks, lines or an edge at most")
     except PictureError as error:
-        return PictureResult(file, error=str(error)), whole if isinstance(error, NothingFoundError) else None
+        return PictureResult(file, error=str(error)), whole if isinstance(error, NothingFoundError) else PictureResult()
     digits = []
     for mark in marks:
         box = (np.array(mark.box) + (page_left, page_top) * 2) * (picture.size[0] / picture.pixels.shape[1])
@@ -198,10 +174,7 @@ def _labelled(found: list[PictureResult], model: "Classifier", top_k: int) -> li
 def read_character(path: Path) -> npt.NDArray[np.uint8]:
     """The picture of one character of a data set as uint8 (28, 28), white on black, prepared as by `read_files`.
 
-    All ink is taken for the one character, however many strokes it has.
-
-    Raises:
-        PictureError: the file cannot be read, or the picture is blank.
+    All ink is taken for the one character, however many strokes it has. Raises PictureError if there is none.
     """
     pixels = picture_file.read(str(path)).pixels
     if mnist_form.is_conventional(pixels):

@@ -7,16 +7,11 @@ import numpy.typing as npt
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
-SMALLEST_SIDE = 100
-"""Pixels. In smaller pictures, lines and strokes cannot be told apart."""
-THICKEST = 0.02
-"""Of the picture's shorter side."""
-SHORTEST = 0.5
-"""Of the picture's width (height)."""
-STEEPEST = 0.1
-"""The largest slope of lines, in radians."""
-MANY = 4
-"""Parallel lines; a digit has up to three."""
+SMALLEST_SIDE = 100  # pixels. In smaller pictures, lines and strokes cannot be told apart.
+THICKEST = 0.02  # of the picture's shorter side
+SHORTEST = 0.5  # of the picture's width (height)
+STEEPEST = 0.1  # the largest slope of lines, in radians
+MANY = 4  # parallel lines; a digit has up to three
 BEYOND, BEYOND_AT_EDGE = 0.25, 0.1
 """A line extends beyond all other ink on both sides by this share of the other ink's extent; by less where it reaches
 the edge of the picture. The bar or stem of a digit does not."""
@@ -75,10 +70,7 @@ def _goes_beyond(lines: Mask, rest: Mask) -> bool:
 
 
 def _lines(mask: Mask, thickest: int, shortest: float) -> tuple[Mask, int]:
-    """The pixels of roughly horizontal lines, without strokes that cross them; and the number of lines.
-
-    `thickest` is in pixels, `shortest` a share of the width.
-    """
+    """The pixels of roughly horizontal lines, without strokes that cross them; and the number of lines."""
     thin = _thin(mask, thickest)
     edges = np.diff(thin, axis=0, prepend=False) & thin  # one pixel for each vertical run of ink
     if not edges.any():

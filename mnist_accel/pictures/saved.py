@@ -1,5 +1,6 @@
 """Saves the network's inputs, and pictures with the answers drawn on them, as PNG files."""
 
+import itertools
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -23,17 +24,10 @@ class SavedPictures:
         self._taken: set[str] = set()
 
     def save(self, result: PictureResult) -> None:
-        """Save the digits of one picture.
-
-        Raises:
-            OutputError: a folder is gone, read-only or full.
-            PictureError: the picture has been changed or deleted.
-        """
+        """Save the digits of one picture. Raises UserError if a folder is read-only or full, or the picture is gone."""
         stem = "stdin" if result.file == picture_file.STDIN else Path(result.file).stem
-        name, number = stem, 1
-        while name in self._taken:
-            number += 1
-            name = f"{stem}-{number}"
+        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        name = next(name for name in names if name not in self._taken)
         self._taken.add(name)
         contents = {}
         for position, digit in enumerate(result.digits if self.inputs else [], start=1):

@@ -12,8 +12,7 @@ from mnist_accel.pictures.ink import USUAL
 from mnist_accel.pictures.picture_file import PictureError
 from mnist_accel.pictures.ruled_lines import Mask
 
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels; right and bottom are outside."""
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are outside
 Pieces = npt.NDArray[np.int64]
 """Connected strokes (N, 6): left, top, right, bottom, `AREA` in pixels, `LABEL` in the map of labels."""
 AREA, LABEL = 4, 5
@@ -22,28 +21,21 @@ FAINT, STRONG = 0.35, 0.5
 """Of the usual strength of ink. A stroke consists of faint pixels that are connected to a strong one."""
 DARKER = 1.15
 """Ink is darker than the lines of the paper if it is stronger than nine tenths of their pixels by this factor."""
-SPECK = 0.13
-"""Of the tallest digit's height. A piece that is smaller on both sides is dirt."""
-MOST_MARKS = 60
-"""In one picture; more are text or texture."""
+SPECK = 0.13  # of the tallest digit's height. A piece that is smaller on both sides is dirt.
+MOST_MARKS = 60  # in one picture; more are text or texture
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A possible digit: its ink, uint8 (H, W), without the ink of other marks in its box."""
+    """A possible digit."""
 
     box: Box
-    ink: npt.NDArray[np.uint8]
-    pieces: int
-    """Number of strokes that do not touch each other."""
+    ink: npt.NDArray[np.uint8]  # (H, W), without the ink of other marks in its box
+    pieces: int  # number of strokes that do not touch each other
 
 
 def find_marks(strength: npt.NDArray[np.uint8]) -> list[Mark]:
-    """The possible digits in a result of `ink.strength`: rows from the top, in each row from the left.
-
-    Raises:
-        PictureError: there are more than `MOST_MARKS`.
-    """
+    """The possible digits in a result of `ink.strength`, in reading order. Raises PictureError if they are too many."""
     level = float(USUAL)
     mask, is_ruled = strength >= FAINT * level, False
     if min(strength.shape) >= ruled_lines.SMALLEST_SIDE:
