@@ -121,7 +121,10 @@ def _groups(pieces: Pieces) -> list[Pieces]:
     linked = _are_stacked(pieces[:, :4]) & is_body & is_body[:, None]
     bodies, bars = np.flatnonzero(is_body), np.flatnonzero(~is_body)
     if len(bodies) and len(bars):
-        distances = _distances(pieces[bars, :4], pieces[bodies, :4])
+        bar, body = pieces[bars, :4], pieces[bodies, :4]
+        gaps = np.maximum(bar[:, None, :2], body[:, :2]) - np.minimum(bar[:, None, 2:], body[:, 2:])
+        across, down = np.moveaxis(np.maximum(gaps, 0), -1, 0)
+        distances = np.hypot(2.0 * across, down)  # sideways counts twice, because the next digit is there
         nearest = distances.argmin(axis=1)
         near = distances.min(axis=1) <= 0.3 * tallest
         linked[bars[near], bodies[nearest[near]]] = True
@@ -141,13 +144,6 @@ def _are_stacked(boxes: Pieces) -> Mask:
     sides = boxes[:, 2:] - boxes[:, :2]
     narrower, shorter = np.moveaxis(np.minimum(sides[:, None], sides), -1, 0)
     return np.asarray((overlap >= 0.5 * narrower) & (gap < 0.15 * shorter))
-
-
-def _distances(bars: Pieces, bodies: Pieces) -> npt.NDArray[np.float64]:
-    """Between boxes, (bars, bodies). Sideways counts twice, because the next digit is there."""
-    gaps = np.maximum(bars[:, None, :2], bodies[:, :2]) - np.minimum(bars[:, None, 2:], bodies[:, 2:])
-    across, down = np.moveaxis(np.maximum(gaps, 0), -1, 0)
-    return np.asarray(np.hypot(2.0 * across, down))
 
 
 def _reading_order(boxes: Pieces) -> list[int]:

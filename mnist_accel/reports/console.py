@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 READ_SECONDS = 0.5  # time between two updates of the progress bar. Each reads sums from the device, which waits for it.
 LINE_SECONDS = 5.0  # time between two plain progress lines
-COLUMN_WIDTHS = (7, 10, 11, 11, 11, 9, 7)  # with two spaces between columns, a table of 78 characters
+ROW = "{:>7}  {:>10}  {:>11}  {:>11}  {:>11}  {:>9}  {:>7}"  # of the table of epochs
 
 
 def result_console(*, to_stderr: bool) -> Console:
@@ -105,11 +105,7 @@ class TrainingConsole(Observer):
             self.console.print(Text(f"  {line}"))
             return
         if not self.bar:
-            columns = (
-                "{task.description}",
-                BarColumn(bar_width=None),
-                "{task.completed}/{task.total}  {task.fields[figures]}",
-            )
+            columns = "{task.description}", BarColumn(None), "{task.completed}/{task.total}  {task.fields[figures]}"
             # Without auto_refresh: a drawing thread would take time from the training threads.
             self.bar = Progress(*columns, console=self.console, transient=True, auto_refresh=False)
             self.task = self.bar.add_task(description, total=total, figures="")
@@ -125,14 +121,14 @@ class TrainingConsole(Observer):
             part, loss, accuracy = "valid.", record.validation_loss, record.validation_accuracy
         if not self.has_heading:
             names = ("epoch", "train loss", "train acc.*", f"{part} loss", f"{part} acc.", "images/s", "seconds")
-            self.console.print(Text(_row(names), style="bold"))
+            self.console.print(Text(ROW.format(*names), style="bold"))
             self.has_heading = True
         values = (
             f"{record.epoch}/{self.facts.epochs}",
             *(f"{record.train_loss:.4f}", f"{record.train_accuracy:.2%}", f"{loss:.4f}", f"{accuracy:.2%}"),
             *(f"{record.images_per_second:,.0f}", f"{record.train_seconds:.1f}"),
         )
-        self.console.print(Text(_row(values)))
+        self.console.print(Text(ROW.format(*values)))
 
     def show_result(self, headline: str, files: "Sequence[Path]") -> None:
         self.close()
@@ -156,10 +152,6 @@ def print_files(console: Console, files: "Sequence[Path]") -> None:
     """One line per written file; never wrapped, so that it can be copied."""
     for path in files:
         console.print(Text(f"  {printable(path, longest=1000)}"), soft_wrap=True)
-
-
-def _row(cells: "Sequence[str]") -> str:
-    return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, COLUMN_WIDTHS, strict=True))
 
 
 def summary(facts: "RunFacts") -> dict[str, str]:

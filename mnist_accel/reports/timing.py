@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,16 +55,13 @@ class Timing(Observer):
     def run_started(self, facts: "RunFacts") -> None:
         if self.is_written:
             self.path = Path(facts.output_dir) / PARTIAL_FILE
-        if not self.path or facts.settings["resume"] == "never" or not self.path.exists():
-            return
-        try:
-            earlier = TimeSpent.model_validate_json(read_limited(self.path, 2**16))
-        except (OSError, ValueError):  # after a power failure it can be empty
-            return
-        self.spent.attempts += earlier.attempts
-        self.spent.steps += earlier.steps
-        for part, seconds in earlier.seconds.items():
-            self.spent.seconds[part] = self.spent.seconds.get(part, 0.0) + seconds
+        if self.path and facts.settings["resume"] != "never":
+            with contextlib.suppress(OSError, ValueError):  # there is none, or it is empty after a power failure
+                earlier = TimeSpent.model_validate_json(read_limited(self.path, 2**16))
+                self.spent.attempts += earlier.attempts
+                self.spent.steps += earlier.steps
+                for part, seconds in earlier.seconds.items():
+                    self.spent.seconds[part] = self.spent.seconds.get(part, 0.0) + seconds
 
     def step_finished(self, step: int, sums: "Tensor") -> None:  # noqa: ARG002
         self.spent.steps += 1
@@ -97,15 +95,12 @@ class Timing(Observer):
             try:
                 temporary.write_text(self.spent.model_dump_json(), encoding="utf-8")
                 temporary.replace(self.path)  # not synced, because it is written often and decides nothing
-            except OSError:  # this file decides nothing; the run reports a full disk itself, when it saves
+            except OSError:  # the run reports a full disk itself, when it saves
                 self.path = None
 
 
 def machine_use(result: "TrainResult") -> dict[str, float]:
-    """Images per second of the last epoch, operations for each, and their share of the speed of matrix products.
-
-    Operations and speed are measured once on a machine, and kept in the user's cache folder.
-    """
+    """Images per second of the last epoch, operations for each, and their share of the speed of matrix products."""
     precision = result.settings["dtype"] if result.mixed_precision == "no" else result.mixed_precision
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision) or getattr(torch, precision)
     model, classes = result.model, len(result.class_names)
@@ -140,15 +135,10 @@ def matrix_flop_per_second(device: torch.device, dtype: torch.dtype, threads: in
     while seconds < LONG_SECONDS and side < LARGEST_SIDE:
         side *= 2
         matrix = torch.ones(side, side, dtype=dtype, device=device)
-        seconds = min(_seconds_of_product(matrix) for _ in range(5))
+        # Reading an element waits for the device.
+        seconds = min(timeit.repeat(lambda: float((matrix @ matrix)[0, 0]), repeat=5, number=1))  # noqa: B023
     torch.set_num_threads(usual_threads)
     return 2 * side**3 / seconds
-
-
-def _seconds_of_product(matrix: torch.Tensor) -> float:
-    began = time.perf_counter()
-    float((matrix @ matrix)[0, 0])  # waits for the device
-    return time.perf_counter() - began
 
 
 def _kept(name: str, measure: Callable[[], float]) -> float:
