@@ -12,7 +12,7 @@ from mnist_accel.errors import printable
 from mnist_accel.files import atomic, run_record
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.hardware.cores import launched_rank
-from mnist_accel.reports.notebook import notebook_observer
+from mnist_accel.reports.console import notebook_observer
 from mnist_accel.reports.timing import Timing, machine_use
 from mnist_accel.training import lr_find
 from mnist_accel.training.evaluate import EvaluateResult, run_evaluation

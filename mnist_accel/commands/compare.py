@@ -28,13 +28,17 @@ def compare(
     from mnist_accel.files import atomic
     from mnist_accel.reports import comparison
     from mnist_accel.reports.console import print_files, result_console
-    from mnist_accel.reports.tables import print_comparison
+    from mnist_accel.reports.tables import print_rows, print_title
 
     if len(runs) < 2:
         raise UserError(f"{runs[0]}: one folder cannot be compared", "name two or more")
     found = comparison.compare(*runs, margin=margin / 100)
     console = result_console(to_stderr=json)
-    print_comparison(console, found)
+    for text in found.sentences():
+        print_title(console, text)
+    for heads, rows in found.tables().items():
+        if rows:
+            print_rows(console, heads, rows)
     if html:
         atomic.write_whole(html, found.html())
         print_files(console, [html])

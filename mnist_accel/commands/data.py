@@ -26,12 +26,25 @@ def data(
     from mnist_accel.data import datasets
     from mnist_accel.files.atomic import write_whole
     from mnist_accel.reports import data_summary
-    from mnist_accel.reports.console import TrainingConsole, result_console
-    from mnist_accel.reports.tables import print_data_summary
+    from mnist_accel.reports.console import TrainingConsole, print_files, result_console
+    from mnist_accel.reports.tables import print_facts, print_rows, print_title
 
     with closing(TrainingConsole(result_console(to_stderr=True))) as progress:
-        found = datasets.load(config.dataset, config.data_dir, progress.notice, progress.pictures_read)
-    summary = data_summary.summarise(found)
-    write_whole(output, data_summary.draw(found, summary))
-    print_data_summary(result_console(to_stderr=json), summary, output)
-    return finish(summary, json=json)
+        dataset = datasets.load(config.dataset, config.data_dir, progress.notice, progress.pictures_read)
+    found = data_summary.summarise(dataset)
+    write_whole(output, data_summary.draw(dataset, found))
+    console = result_console(to_stderr=json)
+    print_title(console, f"{found.dataset}: {len(found.classes)} classes")
+    inside = f"{found.train_duplicates:,} within the training part, {found.test_duplicates:,} within the test part"
+    facts = {
+        "source": found.source,
+        "pixels": f"mean {found.mean:.3f}, standard deviation {found.std:.3f} (MNIST: 0.131, 0.308)",
+        "in both": f"{len(found.in_both):,} of {found.test_samples:,} test images are also training images",
+        "duplicates": f"{inside}; {found.contradictions:,} images have another label where they occur first",
+    }
+    print_facts(console, facts)
+    total = {"class": "all", "train": found.train_samples, "test": found.test_samples}
+    rows = [(row["class"], f"{row['train']:,}", f"{row['test']:,}") for row in [*found.classes, total]]
+    print_rows(console, ("class", "training", "test"), rows)
+    print_files(console, [output])
+    return finish(found, json=json)

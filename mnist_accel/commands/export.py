@@ -35,10 +35,19 @@ def export(
     output = target(format_name, weights, output)
     from mnist_accel.export.write import export
     from mnist_accel.reports.console import result_console
-    from mnist_accel.reports.tables import print_export
+    from mnist_accel.reports.tables import print_facts
 
     result = export(weights, format_name, output, model, half=half)
-    print_export(result_console(to_stderr=json), result)
+    opset = f", opset {result['opset']}" if result["opset"] else ""
+    facts = {
+        "file": f"{result['output']}: {result['bytes']:,} bytes, {result['format']}, {result['weights']}{opset}",
+        "model": f"{result['model']}, {result['classes']} classes",
+        "takes": result["takes"],
+        "checked": f"on {result['samples']:,} digits against the original: probabilities differ by at most "
+        f"{result['largest_difference']:.1e}, predictions differ on {result['other_predictions']}",
+        "card": result["model_card"],
+    }
+    print_facts(result_console(to_stderr=json), facts)
     return finish(result, json=json)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mnist_accel.commands.common import JsonOption, ModelOption, finish
-from mnist_accel.errors import UserError
+from mnist_accel.errors import UserError, printable
 from mnist_accel.files import atomic
 
 
@@ -25,8 +25,16 @@ def inspect(
         raise UserError(f"{file}: no such file", "name weights, an exported model or a checkpoint")
     from mnist_accel.export.inspection import inspect
     from mnist_accel.reports.console import result_console
-    from mnist_accel.reports.tables import print_inspection
+    from mnist_accel.reports.tables import print_facts
 
     found = inspect(file, model)
-    print_inspection(result_console(to_stderr=json), found)
+    facts = {
+        "file": found["path"],
+        "format": found["format"],
+        "SHA-256": found["sha256"],
+        "classes": found["classes"] and ", ".join(found["classes"]),
+        "parameters": f"{found['parameters']:,}",
+    } | {printable(name, 40): value for name, value in found["metadata"].items()}
+    known = {name: value for name, value in facts.items() if value not in (None, "")}
+    print_facts(result_console(to_stderr=json), known)
     return finish(found, json=json)

@@ -1,5 +1,8 @@
-"""Shows a training run on the terminal: its facts, progress bars (plain lines off a terminal), epochs, result."""
+"""Shows a training run on the terminal or in a notebook: its facts, progress (plain lines off a terminal), result."""
 
+import html
+import io
+import re
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -11,6 +14,7 @@ from rich.text import Text
 
 from mnist_accel.config.base import count
 from mnist_accel.errors import printable
+from mnist_accel.hardware.cores import launched_world_size
 from mnist_accel.training.events import Observer
 
 if TYPE_CHECKING:
@@ -146,6 +150,33 @@ class TrainingConsole(Observer):
             with suppress(OSError):  # the terminal may be closed
                 self.bar.stop()
             self.bar = None
+
+
+def notebook_observer() -> Observer:
+    """A display in a notebook, silence elsewhere and in forked processes, whose output ipykernel drops."""
+    return NotebookDisplay() if Console().is_jupyter and not launched_world_size() else Observer()
+
+
+class NotebookDisplay(TrainingConsole, io.StringIO):
+    """An observer that is the text file of its own console, and shows the text whenever the console flushes it."""
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        io.StringIO.__init__(self)
+        super().__init__(Console(file=self, width=120, force_terminal=False, force_jupyter=False))
+        self.shown = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def flush(self) -> None:
+        # Of consecutive progress lines only the last one is shown.
+        text = re.sub(r"(?m)^  epoch \S+  step .*\n(?!\Z)", "", self.getvalue())
+        self.shown.update({"text/plain": text, "text/html": f"<pre>{html.escape(text)}</pre>"}, raw=True)
+
+    def run_finished(self, result: "TrainResult", pictures: "Sequence[Path]") -> None:
+        from IPython.display import Image, display
+
+        self.show_result(headline(result), ())
+        display(*[Image(path.read_bytes()) for path in pictures if path.exists()])
 
 
 def print_files(console: Console, files: "Sequence[Path]") -> None:

@@ -43,6 +43,10 @@ class Run:
     record: dict[str, Any] = field(repr=False)
     history: tuple[EpochRecord, ...] = field(repr=False)
     step_losses: tuple[float, ...] = field(repr=False)
+    settings: dict[str, Any] = field(repr=False)  # the whole configuration as JSON values
+    seed: int = field(repr=False)
+    test_accuracy: float = field(repr=False)  # of the final weights
+    test_loss: float = field(repr=False)  # likewise, in nats
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
@@ -57,29 +61,12 @@ class Run:
                 for name in (run_record.METRICS_FILE, run_record.STEP_LOSSES_FILE)
             )
             history = tuple(map(TypeAdapter(EpochRecord).validate_json, epochs))
-            run = cls(folder, record, history, tuple(float(row.split(b",")[2]) for row in rows[1:]))
-            if not math.isfinite(run.seed + run.test_accuracy + run.test_loss + history[-1].epoch):
+            losses = tuple(float(row.split(b",")[2]) for row in rows[1:])
+            settings, metrics = record["config"], record["metrics"]
+            final = [float(metrics[name]) for name in ("test_accuracy", "test_loss")]
+            if not math.isfinite(sum(final) + history[-1].epoch):
                 raise ValueError("a figure is infinite or not a number")
-            return run
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The whole configuration as JSON values."""
-        return dict(self.record["config"])
-
-    @property
-    def seed(self) -> int:
-        return int(self.settings["seed"])
-
-    @property
-    def test_accuracy(self) -> float:
-        """Of the final weights."""
-        return float(self.record["metrics"]["test_accuracy"])
-
-    @property
-    def test_loss(self) -> float:
-        """Of the final weights, in nats."""
-        return float(self.record["metrics"]["test_loss"])
+            return cls(folder, record, history, losses, settings, int(settings["seed"]), *final)
 
     def metrics(self) -> list[dict[str, Any]]:
         """One dict per epoch, for `pandas.DataFrame(run.metrics())`."""

@@ -1,4 +1,4 @@
-"""Results of evaluations, exports and inspections as terminal pages."""
+"""Facts, tables and the result of an evaluation on the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,15 +15,13 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mnist_accel.reports.comparison import Comparison
-    from mnist_accel.reports.data_summary import DataSummary
     from mnist_accel.training.evaluate import EvaluateResult
 
 
 def print_report(console: "Console", result: "EvaluateResult", files: "Sequence[Path]") -> None:
     """Show an evaluation: accuracy with its interval, figures by class, confusion matrix, written files."""
     low, high = result.accuracy_ci95
-    console.print(Text(f"{printable(result.dataset)}: test accuracy {result.accuracy:.2%}", style="bold"))
+    print_title(console, f"{result.dataset}: test accuracy {result.accuracy:.2%}")
     console.print(
         f"{result.correct:,} of {result.samples:,} images correct; 95% interval {low:.2%} to {high:.2%}; "
         f"loss {result.loss:.4f}"
@@ -43,57 +41,9 @@ def print_report(console: "Console", result: "EvaluateResult", files: "Sequence[
     print_files(console, files)
 
 
-def print_data_summary(console: "Console", found: "DataSummary", picture: "Path") -> None:
-    """Show the facts of a data set, and the samples of each class."""
-    console.print(Text(f"{printable(found.dataset)}: {len(found.classes)} classes", style="bold"))
-    inside = f"{found.train_duplicates:,} within the training part, {found.test_duplicates:,} within the test part"
-    facts = {
-        "source": found.source,
-        "pixels": f"mean {found.mean:.3f}, standard deviation {found.std:.3f} (MNIST: 0.131, 0.308)",
-        "in both": f"{len(found.in_both):,} of {found.test_samples:,} test images are also training images",
-        "duplicates": f"{inside}; {found.contradictions:,} images have another label where they occur first",
-    }
-    print_facts(console, facts)
-    total = {"class": "all", "train": found.train_samples, "test": found.test_samples}
-    rows = [(row["class"], f"{row['train']:,}", f"{row['test']:,}") for row in [*found.classes, total]]
-    print_rows(console, ("class", "training", "test"), rows)
-    print_files(console, [picture])
-
-
-def print_comparison(console: "Console", found: "Comparison") -> None:
-    """Show the verdicts, the figures of each group, the accuracy after each epoch, and the settings that differ."""
-    for text in found.sentences():
-        console.print(Text(printable(text, 1000), style="bold"))
-    for heads, rows in found.tables().items():
-        if rows:
-            print_rows(console, heads, rows)
-
-
-def print_export(console: "Console", result: Mapping[str, Any]) -> None:
-    """Show which file was written, and how it was compared with the original."""
-    facts = {
-        "file": f"{result['output']}: {result['bytes']:,} bytes, {result['format']}, {result['weights']}"
-        + (f", opset {result['opset']}" if result["opset"] else ""),
-        "model": f"{result['model']}, {result['classes']} classes",
-        "takes": result["takes"],
-        "checked": f"on {result['samples']:,} digits against the original: probabilities differ by at most "
-        f"{result['largest_difference']:.1e}, predictions differ on {result['other_predictions']}",
-        "card": result["model_card"],
-    }
-    print_facts(console, facts)
-
-
-def print_inspection(console: "Console", found: Mapping[str, Any]) -> None:
-    """Show the format and the facts of a file."""
-    head = {
-        "file": found["path"],
-        "format": found["format"],
-        "SHA-256": found["sha256"],
-        "classes": found["classes"] and ", ".join(found["classes"]),
-        "parameters": f"{found['parameters']:,}",
-    }
-    facts = head | {printable(name, 40): value for name, value in found["metadata"].items()}
-    print_facts(console, {name: value for name, value in facts.items() if value not in (None, "")})
+def print_title(console: "Console", text: str) -> None:
+    """One bold line. The text may come from a file."""
+    console.print(Text(printable(text, longest=1000), style="bold"))
 
 
 def print_rows(console: "Console", heads: Sequence[str], rows: Sequence[Sequence[str | Text]], **style: Any) -> None:
