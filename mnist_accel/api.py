@@ -59,16 +59,20 @@ def train(
         config = config.with_changes(model=f"{model.__module__}:{model.__qualname__}")
     result, hardware, dataset, predictions = run_training(config, observer)
 
-    def draw(plots: Any) -> tuple[bytes, bytes]:
-        return plots.training_history(result), plots.sample_predictions(dataset, predictions, config.seed)
-
     pictures = [config.output_dir / name for name in TRAIN_PICTURES]
     observer.part_started("pictures")
-    _write_pictures(hardware, pictures, draw, observer)
+    _write_pictures(
+        hardware,
+        observer,
+        pictures,
+        lambda plots: (plots.training_history(result), plots.sample_predictions(dataset, predictions, config.seed)),
+    )
     use = machine_use(result) if hardware.is_main else {}
     spent = timing.finish(result.steps) | use
     if hardware.is_main:
-        run_record.extend(config.output_dir / run_record.WEIGHTS_FILE, {"time_spent": spent})
+        weights = config.output_dir / run_record.WEIGHTS_FILE
+        record = (run_record.read_record(weights) or {}) | {"time_spent": spent}
+        atomic.write_whole(run_record.record_path(weights), run_record.record_bytes(record))
     result = dataclasses.replace(result, wall_seconds=time.perf_counter() - began, time_spent=spent)
     observer.run_finished(result, pictures)
     return result
@@ -82,11 +86,8 @@ def find_learning_rate(config: TrainConfig | None = None, observer: Observer | N
     """
     config, observer = config or TrainConfig(), observer or Observer()
     found, hardware = lr_find.find_learning_rate(config, observer)
-
-    def draw(plots: Any) -> tuple[bytes]:
-        return (plots.learning_rates(found, f"{config.model} on {config.dataset}"),)
-
-    _write_pictures(hardware, [config.output_dir / LR_FIND_FILE], draw, observer)
+    name, picture = f"{config.model} on {config.dataset}", config.output_dir / LR_FIND_FILE
+    _write_pictures(hardware, observer, [picture], lambda plots: (plots.learning_rates(found, name),))
     return found
 
 
@@ -102,11 +103,12 @@ def evaluate(
     if not isinstance(config, EvaluateConfig):
         config = EvaluateConfig(weights=Path(config))
     result, hardware, dataset, predictions = run_evaluation(config, observer)
-
-    def draw(plots: Any) -> tuple[bytes, bytes]:
-        return plots.confusion_matrix(result), plots.worst_mistakes(dataset, predictions)
-
-    _write_pictures(hardware, [config.output_dir / name for name in EVALUATE_FILES], draw, observer)
+    _write_pictures(
+        hardware,
+        observer,
+        [config.output_dir / name for name in EVALUATE_FILES],
+        lambda plots: (plots.confusion_matrix(result), plots.worst_mistakes(dataset, predictions)),
+    )
     return result
 
 
@@ -135,7 +137,7 @@ def predict(
 
 
 def _write_pictures(
-    hardware: Hardware, paths: list[Path], draw: Callable[[Any], tuple[bytes, ...]], observer: Observer
+    hardware: Hardware, observer: Observer, paths: list[Path], draw: Callable[[Any], tuple[bytes, ...]]
 ) -> None:
     """Draw by `reports.plots`, and write, on the main process. The others wait: launchers stop all with the first."""
 

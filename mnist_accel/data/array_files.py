@@ -9,7 +9,6 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,31 +96,21 @@ def load_file(name: str, path: Path) -> DataSet:
         content = read_limited(path, LARGEST_FILE)
     except OSError as error:
         raise DataError(f"{name}: cannot read {path}: {error.strerror or error}", "name another file") from error
-    is_table = name.startswith("csv:")
-    if is_table:
-        table = _table(name, content)
+    if is_table := name.startswith("csv:"):
+        with refusing(DataError, f"{name}: not a table of numbers from 0 to 255"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # reported below
+            table = np.loadtxt(io.BytesIO(content), np.uint8, delimiter=",", skiprows=1, ndmin=2)
+        if table.shape[1] != 1 + PIXELS or not len(table):
+            shape = f"{len(table)} rows of {table.shape[1]} columns"
+            raise DataError(f"{name}: {shape}", f"give rows of a label and {PIXELS} pixels")
         train, test = hold_out(name, checked(name, table[:, 1:].reshape(-1, 28, 28), table[:, 0]))
     else:
-        x_train, y_train, x_test, y_test = _arrays(name, content)
+        with refusing(DataError, f"{name}: no arrays {', '.join(ARRAYS)} can be read"):
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > most_unpacked(len(content)):
+                    raise ValueError("it unpacks to more than 25 times its size")
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                x_train, y_train, x_test, y_test = (file[array] for array in ARRAYS)
         train, test = checked(name, x_train, y_train), checked(name, x_test, y_test)
     checksums = {path.name: f"sha256:{hashlib.sha256(content).hexdigest()}"}
     return DataSet(name, train, test, numbered_classes(train, test), str(path), checksums, has_test_part=not is_table)
-
-
-def _table(name: str, content: bytes) -> npt.NDArray[np.uint8]:
-    with refusing(DataError, f"{name}: not a table of numbers from 0 to 255"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # reported below
-        table = np.loadtxt(io.BytesIO(content), np.uint8, delimiter=",", skiprows=1, ndmin=2)
-    if table.shape[1] != 1 + PIXELS or not len(table):
-        shape = f"{len(table)} rows of {table.shape[1]} columns"
-        raise DataError(f"{name}: {shape}", f"give rows of a label and {PIXELS} pixels")
-    return table
-
-
-def _arrays(name: str, content: bytes) -> list[npt.NDArray[Any]]:
-    with refusing(DataError, f"{name}: no arrays {', '.join(ARRAYS)} can be read"):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > most_unpacked(len(content)):
-                raise ValueError("it unpacks to more than 25 times its size")
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return [file[array] for array in ARRAYS]

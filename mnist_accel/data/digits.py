@@ -75,7 +75,7 @@ def first_equal(*parts: Digits) -> npt.NDArray[np.int64]:
     """For each image of the parts in turn, the index of the first one with the same pixels; shape (N,)."""
     firsts: dict[bytes, int] = {}
     images = itertools.chain(*(part.images for part in parts))
-    return np.array([firsts.setdefault(blake2b(image).digest(), at) for at, image in enumerate(images)])
+    return np.array([firsts.setdefault(blake2b(image.tobytes()).digest(), at) for at, image in enumerate(images)])
 
 
 def select(digits: Digits, indices: npt.NDArray[Any]) -> Digits:

@@ -48,8 +48,13 @@ def load(
     listed = [[path for path in inside if path.suffix.lower() in SUFFIXES] for inside in found]
     files = [str(path.relative_to(folder)) for inside in listed for path in inside]
     images, errors = read(folder, files, progress)
-    problems = [f"{files[index]}: {text}" for index, text in errors.items()]
-    _report(name, problems, len(files), notice, skip_all=skip_damaged)
+    if errors:
+        more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
+        shown = "; ".join(f"{files[index]}: {text}" for index, text in list(errors.items())[:3])
+        text = f"{name}: {len(errors)} of {len(files):,} pictures cannot be read: {shown}{more}"
+        if len(errors) > LARGEST_DAMAGED_SHARE * len(files) and not skip_damaged:
+            raise DataError(text, "replace or delete them, or leave them out by --skip-damaged")
+        notice(f"{text}. They are left out")
     places = np.repeat(np.arange(len(listed)), [len(inside) for inside in listed])  # part × classes + class
     sound = np.delete(np.arange(len(files)), list(errors))
     images, places = images[sound], places[sound]
@@ -82,17 +87,6 @@ def _same_classes(name: str, parts: list[Path]) -> list[str]:
 
 def _classes(part: Path) -> list[str]:
     return sorted(path.name for path in part.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _report(name: str, problems: list[str], total: int, notice: Callable[[str], None], *, skip_all: bool) -> None:
-    """Tell the user about damaged pictures; raise DataError if they are too many."""
-    if not problems:
-        return
-    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-    text = f"{name}: {len(problems)} of {total:,} pictures cannot be read: {'; '.join(problems[:3])}{more}"
-    if len(problems) > LARGEST_DAMAGED_SHARE * total and not skip_all:
-        raise DataError(text, "replace or delete them, or leave them out by --skip-damaged")
-    notice(f"{text}. They are left out")
 
 
 def read(folder: Path, names: Sequence[str], progress: Heard) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:

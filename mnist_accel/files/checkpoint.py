@@ -58,20 +58,16 @@ class CheckpointFolder:
         A crash at any instant leaves the earlier checkpoints, and at most a temporary file, which the next `save`
         replaces. Raises OutputError if the disk is full, read-only or gone; earlier checkpoints are unchanged.
         """
-        try:
+        content = encode(tensors, state)
+        hint = "make room or give another --output-dir; earlier checkpoints are intact: continue with --resume auto"
+        with refusing(OutputError, f"cannot write a checkpoint in {self.folder}", hint):
             self.folder.mkdir(exist_ok=True)
             known = self.numbered()
             path = self.folder / f"checkpoint-{(known[-1][0] if known else 0) + 1:06d}.safetensors"
-            write_whole(path, encode(tensors, state))
+            write_whole(path, content)
             read(path)
             for _, older in known[: len(known) + 1 - self.keep]:
                 older.unlink()
-        except (OSError, UserError) as error:
-            reason = error.message if isinstance(error, UserError) else error.strerror
-            raise OutputError(
-                f"cannot write a checkpoint in {self.folder} ({reason})",
-                "make room or give another --output-dir; earlier checkpoints are intact: continue with --resume auto",
-            ) from error
         return path
 
     def newest_valid(self, notice: Callable[[str], None]) -> Checkpoint | None:

@@ -15,7 +15,6 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from mnist_accel import __version__
 from mnist_accel.errors import OutputError, WeightsError, printable
-from mnist_accel.files.atomic import write_whole
 from mnist_accel.files.untrusted import read_limited
 
 if TYPE_CHECKING:
@@ -117,11 +116,6 @@ def read_record(weights: Path) -> dict[str, Any] | None:
             f"{path}: not a record of this version ({printable(reason, 150)})",
             "delete it, and give --dataset, to evaluate the weights without it",
         ) from error
-
-
-def extend(weights: Path, values: dict[str, Any]) -> None:
-    """Add values to the record of a weights file."""
-    write_whole(record_path(weights), record_bytes((read_record(weights) or {}) | values))
 
 
 def versions() -> dict[str, str]:

@@ -15,7 +15,8 @@ def refusing(kind: type[UserError], problem: str, hint: str = "") -> Iterator[No
     try:
         yield
     except Exception as error:
-        reason = printable(getattr(error, "strerror", None) or error, 160) or type(error).__name__
+        text = getattr(error, "strerror", None) or getattr(error, "message", error)
+        reason = printable(text, 160) or type(error).__name__
         raise kind(f"{problem} ({reason})", hint) from error
 
 
