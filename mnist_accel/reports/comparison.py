@@ -104,21 +104,18 @@ def compare(first: str | Path, second: str | Path, *further: str | Path, margin:
     if len(tests) > 1:
         shown = " and ".join(f"{name} ({samples} test images)" for name, samples in sorted(tests))
         raise UserError(f"the runs were tested on {shown}", "compare runs that were tested on the same data")
-    is_pair = [len(group.runs) for group in groups] == [1, 1]
-    evaluations = [run.evaluate() for run in runs] if is_pair else []
+    evaluations, models = [], None
+    if [len(group.runs) for group in groups] == [1, 1]:
+        evaluations = [run.evaluate() for run in runs]
+        here, there = (found.predictions.predicted == found.predictions.labels for found in evaluations)
+        first_only, second_only = np.flatnonzero(here & ~there).tolist(), np.flatnonzero(there & ~here).tolist()
+        models = Disagreement(first_only, second_only, statistics.mcnemar_p(len(first_only), len(second_only)))
     seeds = [[(run.seed, run.settings.get("fold")) for run in group.runs] for group in groups]
     verdicts = [
         statistics.compare_groups(groups[0].accuracies, group.accuracies, paired=seeds[0] == own, margin=margin)
         for group, own in zip(groups[1:], seeds[1:], strict=True)
     ]
-    models = _disagreement(*evaluations) if is_pair else None
     return Comparison(groups, tuple(verdicts), differences([run.settings for run in runs]), models, evaluations)
-
-
-def _disagreement(*evaluations: Evaluation) -> Disagreement:
-    here, there = (found.predictions.predicted == found.predictions.labels for found in evaluations)
-    first_only, second_only = np.flatnonzero(here & ~there).tolist(), np.flatnonzero(there & ~here).tolist()
-    return Disagreement(first_only, second_only, statistics.mcnemar_p(len(first_only), len(second_only)))
 
 
 def _accuracies(run: Run) -> list[float]:

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import Any
 
 import jinja2
@@ -22,17 +21,11 @@ Pictures = list[tuple[str, str]]
 Chart = dict[str, Any]
 
 
-@cache
-def _templates() -> jinja2.Environment:
-    loader = jinja2.PackageLoader("mnist_accel.reports")
-    made = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    made.filters |= {"percent": "{:.2%}".format, "text": as_text}
-    return made
-
-
 def render(template: str, **values: Any) -> bytes:
     """A page, whose content security policy allows its own style and script, and pictures inside the file."""
-    environment = _templates()
+    loader, undefined = jinja2.PackageLoader("mnist_accel.reports"), jinja2.StrictUndefined
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=undefined, trim_blocks=True)
+    environment.filters |= {"percent": "{:.2%}".format, "text": as_text}
     for name, file in (("style", "style.css"), ("script", "script.js")):
         content = environment.get_template(file).render()
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
