@@ -48,7 +48,7 @@ def train(
 
     Args:
         config: the settings; by default those of the default recipe.
-        observer: hears the events of the run; by default a notebook shows a table and the pictures. Nothing else does.
+        observer: hears the events; by default nothing is printed, but a notebook shows a table and the pictures.
         model: a network of the caller's own in place of `config.model`, defined at the top level of a module.
     """
     began = time.perf_counter()

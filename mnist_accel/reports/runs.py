@@ -37,16 +37,19 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read from its folder: the JSON beside the weights, the epochs, the mean loss of each step."""
+    """A finished run, read from its folder: the JSON beside the weights, the epochs, the mean loss of each step.
+
+    `settings` are the whole configuration as JSON values; accuracy and loss, in nats, are of the final weights.
+    """
 
     path: Path
     record: dict[str, Any] = field(repr=False)
     history: tuple[EpochRecord, ...] = field(repr=False)
     step_losses: tuple[float, ...] = field(repr=False)
-    settings: dict[str, Any] = field(repr=False)  # the whole configuration as JSON values
+    settings: dict[str, Any] = field(repr=False)
     seed: int = field(repr=False)
-    test_accuracy: float = field(repr=False)  # of the final weights
-    test_loss: float = field(repr=False)  # likewise, in nats
+    test_accuracy: float = field(repr=False)
+    test_loss: float = field(repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
