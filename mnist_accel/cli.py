@@ -118,6 +118,10 @@ def _usage_line(error: Exception, text: str) -> str:
     elif isinstance(error, typer.BadParameter) and error.param and isinstance(error.__cause__, ValidationError):
         found = error.__cause__.errors()[0]
         wrong = f"{error.param.opts[0]} {found['input']}: {found['msg'].replace('Input should', 'it must')}"
+    elif missing := re.match("Missing argument '(.*?)'", text):
+        example = re.search(rf"mnist-accel {sys.argv[1]} .*", COMMANDS[names.index(sys.argv[1])].__doc__ or "")
+        wrong = f"{sys.argv[1]}: {missing[1].upper()} is missing"
+        hint = f"for example: {example[0]}" if example else hint
     elif unknown := re.match(r"No such command '(.*?)'\.", text, re.DOTALL):
         wrong, hint = f"{unknown[1]}: no such command", HINTS.get(unknown[1]) or did_you_mean(unknown[1], names)
     else:
