@@ -135,5 +135,5 @@ def _sentence(verdict: Verdict, first: str, second: str) -> str:
         return f"{second}: no difference from {first} larger than {100 * verdict.margin:g} points: {figures}"
     if verdict.verdict != "not enough runs":
         return f"{second} is {verdict.verdict} than {first}: {figures}"
-    needed = f"about {verdict.runs_needed} of each" if verdict.runs_needed else "at least 3 of each"
+    needed = f"about {verdict.runs_needed:,} of each" if verdict.runs_needed else "at least 3 of each"
     return f"{second} against {first}: not enough runs ({needed} would be): {figures}"

@@ -79,11 +79,12 @@ A = np.array([0.990, 0.991, 0.992, 0.9905, 0.9915])
 
 
 def test_mean_standard_error_and_interval_of_student() -> None:
-    mean, error, interval = mean_interval(np.array([1.0, 2.0, 3.0]))
+    mean, error, interval = mean_interval(np.array([0.5, 0.6, 0.7]))
     assert interval is not None
-    assert mean == 2.0
-    assert error == pytest.approx(3**-0.5)
-    assert interval[1] - mean == pytest.approx(4.302653 * 3**-0.5)  # t of 2 degrees of freedom, from a printed table
+    assert mean == pytest.approx(0.6)
+    assert error == pytest.approx(0.1 * 3**-0.5)
+    assert interval[1] - mean == pytest.approx(0.4302653 * 3**-0.5)  # t of 2 degrees of freedom, from a printed table
+    assert mean_interval(np.array([0.5, 0.9]))[2] == (0.0, 1.0)  # an accuracy can be neither below 0 nor above 1
     assert mean_interval(np.array([0.5])) == (0.5, None, None)
 
 
