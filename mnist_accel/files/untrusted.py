@@ -6,6 +6,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from mnist_accel.errors import UserError, printable
 
 
@@ -16,6 +18,9 @@ def refusing(kind: type[UserError], problem: str, hint: str = "") -> Iterator[No
         yield
     except Exception as error:
         text = getattr(error, "strerror", None) or getattr(error, "message", error)
+        if isinstance(error, ValidationError):
+            first, *_ = error.errors()
+            text = ": ".join(map(str, [*first["loc"], first["msg"]]))
         reason = printable(text, 160) or type(error).__name__
         raise kind(f"{problem} ({reason})", hint) from error
 

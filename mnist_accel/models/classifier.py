@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mnist_accel.errors import WeightsError, printable
-from mnist_accel.files import exported, run_record, weights
-from mnist_accel.files.untrusted import read_limited
+from mnist_accel.files import atomic, exported, run_record, weights
+from mnist_accel.files.untrusted import read_limited, refusing
 from mnist_accel.models import architectures
 from mnist_accel.models.architectures import normalise
 
@@ -110,10 +110,9 @@ def load(path: Path, device: torch.device | None = None, model: str | None = Non
         device: where the model computes; by default the machine's accelerator, else the CPU.
         model: the network of the user's own that the weights belong to, "FILE.py:CLASS"; its code runs.
     """
-    try:
+    hint = "give another file" if atomic.exists(path) else "train first (mnist-accel train) or give another file"
+    with refusing(WeightsError, f"cannot read {path}", hint):
         content = read_limited(path, weights.LARGEST_FILE)
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}", "name another file") from error
     return from_content(content, path, device, model)
 
 

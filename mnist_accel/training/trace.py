@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from mnist_accel import speed
-from mnist_accel.errors import UserError, printable
+from mnist_accel.errors import UserError
 from mnist_accel.files import atomic, run_record
-from mnist_accel.files.untrusted import read_limited
+from mnist_accel.files.untrusted import read_limited, refusing
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.training.events import Observer, RunFacts
 from mnist_accel.training.setup import Setup
@@ -209,12 +209,9 @@ def precision(hardware: Hardware, dtype: str) -> str:
 
 def read(path: Path) -> tuple[Header, list[Step]]:
     """A trace and its header. Raises UserError if there is no such file, or it is no trace of this version."""
-    try:
+    with refusing(UserError, f"{path}: not a trace", "give a file that train --trace wrote"):
         first, *lines = read_limited(path, LARGEST_TRACE).splitlines()
         header = Header.model_validate_json(first)
         if header.format_version != FORMAT_VERSION:
             raise ValueError(f"format version {header.format_version}")
         return header, [Step.model_validate_json(line) for line in lines]
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or printable(error, 120)
-        raise UserError(f"{path}: not a trace ({reason})", "give a file that train --trace wrote") from error
