@@ -107,7 +107,7 @@ def _paper(grey: Floats) -> Floats:
     A quadratic surface, for smooth light; each fit uses the points near the surface of the last one. In small pictures
     that is all, if most points lie on it. Otherwise the median of each pixel's surroundings is added, for shadows.
     """
-    scale = min(1.0, LIGHT_SIDE / max(grey.shape))
+    scale = min(1.0, max(LIGHT_SIDE / max(grey.shape), 1 / min(grey.shape)))
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     terms = quadratic(*small.shape)
     some = slice(None, None, len(terms) // 256 | 1)

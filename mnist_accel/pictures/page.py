@@ -33,7 +33,7 @@ def _find(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
     Levels and light are fitted in turn with the pixels' assignment to paper and table.
     """
     scale = SIDE / max(grey.shape)
-    if scale > 1:
+    if scale > 1 or scale * min(grey.shape) < 5:  # smaller, or a strip
         return None
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     small = cv2.medianBlur(cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((5, 5))), 5)

@@ -29,12 +29,12 @@ def measure(compared: list[Candidate], rounds: int = 2) -> list[Measured]:
 
 def test_every_candidate_is_measured_in_turn_with_the_default() -> None:
     compared = [short(candidate) for candidate in candidates(TrainConfig(cpu=True))]
-    found = measure(compared)
+    found = measure(compared, rounds=1)
     assert [measured.candidate for measured in found] == compared
     for measured in found:
         assert not measured.failure
         assert measured.images_per_second > 0
-        assert len(measured.ratios) == 2
+        assert len(measured.ratios) == 1
         assert measured.peak_share == pytest.approx(measured.images_per_second / 1e3)
     json.dumps([dataclasses.asdict(measured) for measured in found], allow_nan=False)
 

@@ -83,6 +83,13 @@ def read_picture(source: Pixels | Image.Image, model: Classifier) -> prediction.
     return result
 
 
+@pytest.mark.parametrize("size", [(4000, 8), (8, 4000)])
+def test_a_narrow_strip_is_read_without_an_error(size: tuple[int, int], model: Classifier) -> None:
+    strip = Image.new("L", size, 255)
+    ImageDraw.Draw(strip).rectangle((2, 2, 5, 5), 0)
+    assert not read_picture(strip, model).error
+
+
 def texts(model: Classifier, *images: Image.Image) -> list[str]:
     return [result.text for result in prediction.read_pictures(images, model)]
 

@@ -47,15 +47,15 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc
 
 @LINUX
 def test_runs_killed_at_random_instants_end_with_the_same_weights() -> None:
-    found = run("kill_harness.py", "--kills", "2", "--processes", "1", "2", "--precisions", "bf16")
+    found = run("kill_harness.py", "--kills", "2", "--processes", "1", "2", "--precisions", "no")
     assert found["same_weights"] == 2
     assert found["longest_left_seconds"] < 10
 
 
 @LINUX
 def test_damaged_files_of_all_kinds_are_refused_or_read() -> None:
-    found = run("fuzz.py", "--inputs", "300")
-    assert found["inputs"] == 300
+    found = run("fuzz.py", "--inputs", "100")
+    assert found["inputs"] == 100
     assert found["failures"] == 0
     assert found["peak_memory_mb"][0] < 500
 

@@ -1,6 +1,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ def test_the_suggestion_stays_within_the_rates_that_were_tried(end: int) -> None
 
 
 def test_the_suggestion_trains_better_than_a_tenth_and_ten_times_of_it(tmp_path: Path) -> None:
-    config = TrainConfig(dataset=SMALL_MNIST, epochs=1, batch_size=50, threads=1, cpu=True, output_dir=tmp_path)
+    settings: dict[str, Any] = {"dataset": SMALL_MNIST, "model": "small-cnn", "epochs": 1, "batch_size": 50}
+    config = TrainConfig(**settings, threads=1, cpu=True, output_dir=tmp_path)
     lr = find_learning_rate(config).lr
     accuracies = [train(config.with_changes(lr=rate)).test_accuracy for rate in (lr / 10, lr, lr * 10)]
     assert accuracies[1] > max(accuracies[0], accuracies[2])
