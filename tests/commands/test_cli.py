@@ -51,6 +51,19 @@ def test_help_and_argument_errors_never_import_torch(arguments: tuple[str, ...],
     assert done.returncode == (0 if arguments[-1].startswith("--") and "no-such" not in arguments[-1] else 2)
 
 
+def test_an_interrupt_while_the_program_is_still_imported_is_one_line() -> None:
+    program = (
+        "import runpy, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "runpy.run_module('mnist_accel', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "mnist-accel: stopped by Ctrl-C\n")
+
+
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [
