@@ -42,7 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", BY_ONE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in SEEN_THROUGH_ROUNDING else [pytest.mark.slow]) for name in BY_ONE]
+)
 def test_a_planted_difference_is_named_with_its_step_and_layer(name: str, folder: Path) -> None:
     traced(folder / name, STEPS, name, **SMALL, **KINDS["same"])
     expected = f"step {STEP}, {PLANTS[name].place}"
