@@ -218,7 +218,7 @@ def seeds(small: bool, count: int, settings: Result) -> Result:
     defaults: Result = {"cuda_graph": torch.cuda.is_available(), "output_dir": "seeds"}
     settings = defaults | settings
     settings |= {"train_samples": 2000, "epochs": 1} if small else {}
-    found: Result = {"settings": settings | {}, "rows": []}
+    found: Result = {"settings": settings, "rows": []}
     for seed in range(count):
         result = run_training(TrainConfig(seed=seed, **settings), Observer())[0]
         record = result.history[-1]

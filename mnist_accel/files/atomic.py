@@ -11,7 +11,7 @@ from mnist_accel.errors import OutputError, UserError
 
 def exists(path: Path) -> bool:
     """Whether there is anything at `path`. Unlike Path.exists, it raises no error if the name is too long."""
-    return os.path.exists(path)  # noqa: PTH110
+    return os.path.exists(path)  # noqa: PTH110 see above
 
 
 def write_whole(path: Path, content: bytes) -> None:

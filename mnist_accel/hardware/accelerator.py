@@ -157,8 +157,8 @@ def _accelerator(kind: str, mixed_precision: str, timeout: timedelta, plugin: To
         raise UserError("this program has set up Accelerate itself", "run this in a process of its own")
     # Forget an earlier run in this process, but not a PartialState that the caller made. Both functions are private. A
     # public one that changes Accelerate's settings would replace them; 1.15 has none.
-    AcceleratorState._reset_state(reset_partial_state=is_initialized())  # noqa: SLF001
-    GradientState._reset_state()  # noqa: SLF001
+    AcceleratorState._reset_state(reset_partial_state=is_initialized())  # noqa: SLF001 see above
+    GradientState._reset_state()  # noqa: SLF001 see above
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "OMP_NUM_THREADS/MKL_NUM_THREADS unset")  # threads are set afterwards
         accelerator = Accelerator(

@@ -59,7 +59,7 @@ def find(names: Sequence[str]) -> list[str]:
                 inside = _in_folder(name)
             elif _is_pattern(name):
                 files = glob.glob(name, recursive=True, include_hidden=True)  # noqa: PTH207 takes any pattern
-                inside = sorted(str(Path(file)) for file in files if os.path.isfile(file))  # noqa: PTH113
+                inside = sorted(str(Path(file)) for file in files if os.path.isfile(file))  # noqa: PTH113 as above
         found += inside or [name]
     return found
 

@@ -23,7 +23,7 @@ def call(step: Step, batch: Tensor) -> Tensor:
 def use_own_stream() -> None:
     """Let this thread work on a CUDA stream of its own from now on: work on the default stream cannot be recorded.
 
-    Called before the model is made, because autograd adds gradients on the stream on which it first saw a parameter.
+    Called before the model is made, so that a backward pass that is recorded never waits for the default stream.
     """
     torch.cuda.set_stream(torch.cuda.Stream())
 
@@ -43,15 +43,15 @@ PIECE = 4096
 
 
 @torch.no_grad()
-def step_in_pieces(optimizer: torch.optim.Adam, first_step: Callable[[], None]) -> None:
-    """Adam's fused update with each parameter cut into pieces; the same bits as torch's, which `first_step` computes.
+def step_in_pieces(optimizer: torch.optim.Adam, whole_step: Callable[[], None]) -> None:
+    """Adam's fused update with each parameter cut into pieces; the same bits as torch's, `whole_step`.
 
     The kernel gives 65,536 elements to one block, so that a small network occupies a tenth of a GPU. Cutting takes time
     on the CPU, so it pays only for recorded steps. `_fused_adam_` is private: torch's fused Adam would replace this
     function if its kernel used smaller parts.
     """
-    if not optimizer.state:
-        first_step()
+    if not optimizer.state:  # torch's own step allocates the moments
+        whole_step()
         return
     (group,) = optimizer.param_groups
     parameters = [parameter for parameter in group["params"] if parameter.grad is not None]

@@ -212,6 +212,7 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_training(
         (("help",), "mnist-accel --help"),
         (("predct",), "did you mean predict"),
         (("predict",), "predict: IMAGE is missing; for example: mnist-accel predict photo.jpg"),
+        (("predict", "x.png"), "mnist_cnn_model.pth (No such file or directory); train first (mnist-accel train)"),
         (("predict", "x.png", "--top-k", "many"), "--top-k many: it must be a valid integer"),
         (("train", "--seeds", "0"), "--seeds 0: it must be greater than or equal to 1; see mnist-accel train --help"),
         (("train", "--epochs"), "--epochs: needs a value; see mnist-accel train --help"),

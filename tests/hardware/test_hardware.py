@@ -101,6 +101,7 @@ def test_accelerates_accumulation_setting_does_not_scale_the_gradient(monkeypatc
 def test_a_compiled_model_is_replayed_where_one_gpu_computes_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert accelerator._compiler("cuda", accumulation_steps=1).mode == "reduce-overhead"
     assert accelerator._compiler("cuda", accumulation_steps=2).mode == "default"
+    assert accelerator._compiler("cuda", accumulation_steps=1, is_recorded=True).mode == "default"
     assert accelerator._compiler("cpu", accumulation_steps=1).mode == "default"
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert accelerator._compiler("cuda", accumulation_steps=1).mode == "default"
