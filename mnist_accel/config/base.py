@@ -19,6 +19,8 @@ LARGEST_NUMBER = 10**12
 """Larger whole numbers make no sense for any setting, and some libraries overflow."""
 LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
 OWN_NETWORK = "FILE.py:CLASS"
+MISTAKEN = {"learning_rate": "lr", "device": "cpu", "gpu": "cpu", "workers": "processes"}
+"""Names of settings in other programs."""
 SYNONYMS = {"fp32": "no"}
 """Values that other programs use, and the choices that they stand for."""
 
@@ -40,23 +42,17 @@ def setting(
 
 @dataclass(frozen=True)
 class Setting:
-    """The description of a setting.
-
-    Attributes:
-        kind: the type of a value that is not None.
-        choices: the allowed names, in lower case; "idx:DIR" allows any folder after "idx:", "csv:FILE" any file after
-            "csv:", `OWN_NETWORK` any text with a colon. Empty: any name.
-        limits: for people, for example "of at least 1"; empty if there are none.
-        decides_result: whether a checkpoint with another value belongs to another run.
-    """
+    """The description of a setting."""
 
     default: Any
     meaning: str
-    kind: type
+    kind: type  # of a value that is not None
+    # The allowed names, in lower case; "idx:DIR" allows any folder after "idx:", "csv:FILE" any file after "csv:",
+    # `OWN_NETWORK` any text with a colon. Empty: any name.
     choices: tuple[str, ...]
-    limits: str
+    limits: str  # for people, for example "of at least 1"; empty if there are none
     on_command_line: bool
-    decides_result: bool
+    decides_result: bool  # whether a checkpoint with another value belongs to another run
 
     @property
     def metavar(self) -> str:
@@ -114,19 +110,18 @@ class RunConfig(BaseModel):
 
     def __init__(self, **given: Any) -> None:
         known = settings(type(self))
-        problems = [
-            Problem(printable(name, 50), f"is not a setting; {did_you_mean(recipe.MISTAKEN.get(name, name), known)}")
-            for name in given
-            if name not in known
-        ]
+        from_recipe: dict[str, Any] = {}
+        problems: list[Problem] = []
+        if isinstance(name := given.get("recipe"), (str, os.PathLike)):
+            given["recipe"] = str(name) if str(name).endswith(".toml") else str(name).lower()
+            from_recipe, problems = recipe.load(given["recipe"])
+        for name in (*given, *from_recipe):
+            if name not in known:
+                hint = did_you_mean(MISTAKEN.get(name, name), known)
+                source = "" if name in given else given["recipe"]
+                problems.append(Problem(printable(name, 50), f"is not a setting; {hint}", source=source))
         given = {name: value for name, value in given.items() if name in known and value is not None}
-        values = given
-        if isinstance(given.get("recipe"), (str, os.PathLike)):
-            given["recipe"] = recipe.canonical(str(given["recipe"]))
-            numbers = {name for name, found in known.items() if found.kind in (int, float)}
-            from_recipe, found = recipe.load(given["recipe"], known.keys() - {"recipe"}, numbers)
-            values = {**from_recipe, **given}
-            problems += found
+        values = {name: value for name, value in from_recipe.items() if name in known} | given
         try:
             super().__init__(**values)
         except ValidationError as invalid:
@@ -173,16 +168,17 @@ class RunConfig(BaseModel):
 
     def _conflicts(self) -> list[Problem]:
         """Problems between settings, or between a setting and this machine."""
-        found, launched, cores = {}, launched_world_size(), available_cores()
+        problems, launched, cores = [], launched_world_size(), available_cores()
         if self.processes and launched and self.processes != launched:
-            found["processes"] = f"{self.processes}: a launcher has already started {launched}; leave the setting out"
+            text = f"{self.processes}: a launcher has already started {launched}; leave the setting out"
+            problems.append(Problem("processes", text))
         elif self.processes and self.cpu and not launched and self.processes > cores:
             # Without `cpu`, only torch knows whether there are GPUs; the launch then checks the number.
             text = f"{self.processes}: this machine has {count(cores, 'CPU core')}; give at most {cores}"
-            found["processes"] = text
+            problems.append(Problem("processes", text))
         if self.mixed_precision == "fp16" and self.cpu:
-            found["mixed_precision"] = "fp16: a CPU cannot train in fp16; give bf16 or no"
-        return [Problem(name, text) for name, text in found.items()]
+            problems.append(Problem("mixed_precision", "fp16: a CPU cannot train in fp16; give bf16 or no"))
+        return problems
 
 
 def count(number: int, noun: str, plural: str = "s") -> str:

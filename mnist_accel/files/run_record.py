@@ -11,11 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field
 
 from mnist_accel import __version__
-from mnist_accel.errors import OutputError, WeightsError, printable
-from mnist_accel.files.untrusted import read_limited
+from mnist_accel.errors import OutputError, WeightsError
+from mnist_accel.files.untrusted import read_limited, refusing
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -100,22 +100,15 @@ def read_record(weights: Path) -> dict[str, Any] | None:
     path = record_path(weights)
     if path == weights:
         return None  # the record was named in place of the weights
-    try:
-        found = _Record.model_validate_json(read_limited(path, LARGEST_RECORD)).model_dump()
+    hint = "delete it, and give --dataset, to evaluate the weights without it"
+    with refusing(WeightsError, f"{path}: not a record of this version", hint):
+        try:
+            content = read_limited(path, LARGEST_RECORD)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        found = _Record.model_validate_json(content).model_dump()
         record_bytes(found)  # Python reads numbers that are no JSON, such as NaN
         return found
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            wrong = first["msg"].removeprefix("Value error, ")
-            reason = f"{'.'.join(map(str, first['loc']))}: {wrong}".removeprefix(": ")
-        raise WeightsError(
-            f"{path}: not a record of this version ({printable(reason, 150)})",
-            "delete it, and give --dataset, to evaluate the weights without it",
-        ) from error
 
 
 def versions() -> dict[str, str]:

@@ -20,7 +20,8 @@ def refusing(kind: type[UserError], problem: str, hint: str = "") -> Iterator[No
         text = getattr(error, "strerror", None) or getattr(error, "message", error)
         if isinstance(error, ValidationError):
             first, *_ = error.errors()
-            text = ": ".join(map(str, [*first["loc"], first["msg"]]))
+            place, wrong = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+            text = f"{place}: {wrong}" if place else wrong
         reason = printable(text, 160) or type(error).__name__
         raise kind(f"{problem} ({reason})", hint) from error
 

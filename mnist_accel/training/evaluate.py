@@ -56,9 +56,10 @@ def run_evaluation(config: EvaluateConfig, observer: Observer) -> tuple[Evaluate
             "leave the option out",
         )
     hardware = start(config)
-    skip_damaged = config.skip_damaged or recorded(config).get("skip_damaged") is True
-    dataset = load_data(name, data_folder(config), hardware, observer, skip_damaged=skip_damaged)
-    if (part := TrainConfig(fold=recorded(config).get("fold")).fold) and name == model.trained_on:
+    trained_with = (read_record(config.weights) or {}).get("config", {})
+    skip_damaged = config.skip_damaged or trained_with.get("skip_damaged") is True
+    dataset = load_data(name, data_folder(config, trained_with), hardware, observer, skip_damaged=skip_damaged)
+    if (part := TrainConfig(fold=trained_with.get("fold")).fold) and name == model.trained_on:
         dataset = fold(dataset, part)  # tests on the samples that these weights were not trained on
     require_same_classes(model, dataset)
     prepared = hardware.accelerator.prepare_model(model.model, evaluation_mode=True)
@@ -88,16 +89,10 @@ def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
     raise UserError(text, f"give --dataset {'|'.join(DATASETS)}")
 
 
-def data_folder(config: EvaluateConfig) -> Path:
-    """`--data-dir`; without it, the folder that the record of the weights names, if that is there."""
-    folder = Path(str(recorded(config).get("data_dir", config.data_dir)))
+def data_folder(config: EvaluateConfig, trained_with: dict[str, Any]) -> Path:
+    """`--data-dir`; without it, the folder that the weights were `trained_with`, if that is there."""
+    folder = Path(str(trained_with.get("data_dir", config.data_dir)))
     return folder if "data_dir" not in config.model_fields_set and exists(folder) else config.data_dir
-
-
-def recorded(config: EvaluateConfig) -> dict[str, Any]:
-    """The settings that the weights were trained with; empty without a record."""
-    settings: dict[str, Any] = (read_record(config.weights) or {}).get("config", {})
-    return settings
 
 
 def require_same_classes(model: Classifier, dataset: DataSet) -> None:

@@ -91,8 +91,8 @@ def test_the_data_folder_of_the_training_is_used_unless_another_is_named(weights
     record = json.loads(path.read_text())
     record["config"]["data_dir"] = str(weights.parent)
     path.write_text(json.dumps(record))
-    assert data_folder(config(weights)) == weights.parent
-    assert data_folder(config(weights, data_dir="elsewhere")) == Path("elsewhere")
+    assert data_folder(config(weights), record["config"]) == weights.parent
+    assert data_folder(config(weights, data_dir="elsewhere"), record["config"]) == Path("elsewhere")
     before = sorted(weights.parent.iterdir())
     evaluate(config(weights))
     assert sorted(weights.parent.iterdir()) == sorted([*before, weights.parent / "out"])
