@@ -190,7 +190,7 @@ def main() -> None:
     error_output = os.dup(2)  # which the benchmark's worker closes
     if samples is None:
         with tempfile.TemporaryDirectory() as folder:
-            found["plain script"] = [round(burst(script, "mnist", 0, Path(folder), 0))]
+            found["plain script"] = [round(burst(script, "mnist", Path(folder)))]
     os.dup2(error_output, 2)
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
     medians = {name: statistics.median(values) for name, values in found.items()}

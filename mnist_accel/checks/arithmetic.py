@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -28,8 +29,8 @@ EXACT_RUNS: dict[str, dict[str, Any]] = {
     "small-cnn": {"recipe": "speedrun"},
     "normalised-cnn": {"recipe": "accurate"},
 }
-STEP_LIMIT, EPOCH_LIMIT = 1e-6, 1e-9
-"""Relative. The losses of steps are kept in float32, those of epochs in float64."""
+LIMITS = {"steps": 1e-6, "epoch": 1e-9}
+"""Relative, of losses. Those of steps are kept in float32, those of epochs in float64."""
 
 
 @cache
@@ -112,8 +113,7 @@ def missed_bad_numbers(trials: Trials, model: str, precision: str) -> list[str]:
     setup = set_up(trials, model=model, mixed_precision=precision)
     if setup.hardware.accelerator.scaler:  # with a gradient scaler, the loss alone is looked at
         return []
-    missed = []
-    batch = torch.arange(BATCH, device=setup.hardware.device)
+    missed, batch = [], torch.arange(BATCH, device=setup.hardware.device)
     for name, parameter in setup.module.named_parameters():
         setup.bad_numbers.found.zero_()
         before = parameter.detach().clone()
@@ -145,9 +145,5 @@ def exact_losses(trials: Trials, model: str) -> dict[str, list[float]]:
 
 def share_of_limit(found: dict[str, list[float]], wanted: dict[str, list[float]]) -> float:
     """The largest relative difference between losses, divided by its limit."""
-    shares = []
-    for name, limit in (("steps", STEP_LIMIT), ("epoch", EPOCH_LIMIT)):
-        if len(found[name]) != len(wanted[name]):
-            return float("inf")
-        shares += [abs(one / other - 1) / limit for one, other in zip(found[name], wanted[name], strict=True)]
-    return max(shares)
+    shares = [np.abs(np.divide(found[name], wanted[name]) - 1) / limit for name, limit in LIMITS.items()]
+    return float(np.concatenate(shares).max())

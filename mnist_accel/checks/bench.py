@@ -18,14 +18,14 @@ import torch
 from rich.text import Text
 
 from mnist_accel.checks.arithmetic import precisions, reference
-from mnist_accel.checks.bench_worker import Candidate, burst
+from mnist_accel.checks.bench_worker import Candidate, burst, set_up
 from mnist_accel.checks.convergence import RECIPE
 from mnist_accel.checks.trial_runs import Trials, write_digits
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import LaunchError, printable
 from mnist_accel.hardware.accelerator import accelerator_type, choose_precision, gpu_count
 from mnist_accel.hardware.cores import available_cores, cpu_name
-from mnist_accel.reports.timing import Timing, flop_per_image, matrix_flop_per_second
+from mnist_accel.reports.timing import Timing, flop_per_image, machine_use, matrix_flop_per_second
 
 STEPS_PER_CHECKPOINT, CHECKPOINTS = 24, 9
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -33,17 +33,12 @@ DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class Measured:
-    """The speed of one candidate, or the reason why it could not be measured.
-
-    Attributes:
-        peak_share: arithmetic operations per second, as a share of those in large matrix products of this precision.
-        ratios: speed relative to the reference's burst of the same round, one number per round.
-    """
+    """The speed of one candidate, or the reason why it could not be measured."""
 
     candidate: Candidate
     images_per_second: float = 0.0
-    peak_share: float = 0.0
-    ratios: list[float] = field(default_factory=list)
+    peak_share: float = 0.0  # operations per second, as a share of those in large matrix products of this precision
+    ratios: list[float] = field(default_factory=list)  # speed relative to the reference's burst of the same round
     failure: str = ""
 
     def as_line(self) -> Text:
@@ -66,13 +61,13 @@ def bursts(candidate: Candidate, dataset: str, folder: Path) -> Generator[float]
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
-        processes = [stack.enter_context(ProcessPoolExecutor(1, context)) for _ in range(candidate.processes)]
+        processes = [
+            stack.enter_context(ProcessPoolExecutor(1, context, set_up, (candidate, port, rank)))
+            for rank in range(candidate.processes)
+        ]
         while True:
             try:
-                answers = [
-                    process.submit(burst, candidate, dataset, port, folder / str(port), rank)
-                    for rank, process in enumerate(processes)
-                ]
+                answers = [process.submit(burst, candidate, dataset, folder / str(port)) for process in processes]
                 speed = min(answer.result() for answer in as_completed(answers))
             except Exception as error:
                 raise LaunchError(f"{type(error).__name__}: {error}") from error
@@ -107,10 +102,8 @@ def run_bench(
 
     The reference is compared with itself as well, in a process of its own: its spread is the noise of this machine.
     Raises LaunchError if the reference cannot train. Any other candidate that fails is reported and the others go on.
-
-    Args:
-        facts: from `machine_facts`.
-        running: called with a candidate's title; the context lasts as long as its measurement.
+    `facts` are from `machine_facts`. `running` is called with a candidate's title, and its context lasts as long as the
+    measurement.
     """
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -158,9 +151,7 @@ def check(trials: Trials) -> tuple[None, str, dict[str, Any]]:
     timing = Timing()
     trials.train("speed", timing, checkpoint_every=STEPS_PER_CHECKPOINT, **settings)
     stall = timing.spent.seconds["checkpoints"] / CHECKPOINTS
-    facts = machine_facts(result.model, candidates(TrainConfig(recipe=RECIPE))[:1])
-    (peak,) = facts["matrix_flop_per_second"].values()
-    share = result.images_per_second * facts["flop_per_image"] / peak
+    share = machine_use(result)["peak_share"]
     key = [result.device_name, result.threads, result.mixed_precision]
     known = next((machine["images_per_second"] for machine in reference()["machines"] if machine["key"] == key), None)
     compared = f"{result.images_per_second / known:.0%} of this kind's" if known else "no reference for this kind"

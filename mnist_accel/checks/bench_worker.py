@@ -1,6 +1,5 @@
 """One candidate of the benchmark: trains bursts of steps in a process of its own."""
 
-import functools
 import os
 import time
 from collections.abc import Iterator
@@ -24,25 +23,21 @@ from mnist_accel.training.train import run_training
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to train.
+    """One way to train: the `kind` "ours" is this package's loop, the others are written by hand, as a reference.
 
-    Attributes:
-        kind: "ours" for this package's loop, or a loop written by hand, as a reference. "plain script" is the script of
-            most tutorials: DataLoader, one PIL image and torchvision's transforms per sample. "bare loop" is fast: all
-            images in one uint8 tensor, batches gathered by index, fused Adam.
-        mixed_precision: in a loop written by hand, bf16 means autocast and channels_last, and "no" torch's defaults.
-        steps: optimizer steps of one burst, the unit that is timed.
+    "plain script" is the script of most tutorials: DataLoader, one PIL image and torchvision's transforms per sample.
+    "bare loop" is fast: all images in one uint8 tensor, batches gathered by index, fused Adam.
     """
 
     title: str
     kind: str
     recipe: str
     batch_size: int
-    mixed_precision: str
+    mixed_precision: str  # in a loop written by hand, bf16 means autocast and channels_last, and "no" torch's defaults
     speedups: bool = True
     processes: int = 1
     cpu: bool = False
-    steps: int = 100
+    steps: int = 100  # optimizer steps of one burst, the unit that is timed
 
     @property
     def device(self) -> torch.device:
@@ -50,15 +45,13 @@ class Candidate:
         return found or torch.device("cpu")
 
 
-def burst(candidate: Candidate, dataset: str, port: int, folder: Path, rank: int) -> float:
-    """Train once on `dataset` in this process, which is process `rank` of the candidate; images per second."""
-    set_up(candidate, port, rank)
+def burst(candidate: Candidate, dataset: str, folder: Path) -> float:
+    """Train once on `dataset` in this process, one of the candidate's; images per second."""
     return (train_ours if candidate.kind == "ours" else train_by_hand)(candidate, dataset, folder)
 
 
-@functools.cache
 def set_up(candidate: Candidate, port: int, rank: int) -> None:
-    """Silence libraries' warnings, and set the variables of a launcher."""
+    """Silence libraries' warnings, and set the variables of a launcher for process `rank` of the candidate."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if candidate.processes > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -89,8 +82,7 @@ def train_by_hand(candidate: Candidate, dataset: str, folder: Path) -> float:
     """A loop without Accelerate and without this package's loop."""
     torch.set_num_threads(available_cores())
     digits = datasets.load(dataset, folder, lambda _: None).train
-    device, is_bf16 = candidate.device, candidate.mixed_precision == "bf16"
-    is_script = candidate.kind == "plain script"
+    device, is_bf16, is_script = candidate.device, candidate.mixed_precision == "bf16", candidate.kind == "plain script"
     model = plain_cnn().to(device)
     if is_bf16:
         model.to(memory_format=torch.channels_last)

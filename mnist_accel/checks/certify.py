@@ -18,7 +18,7 @@ from mnist_accel.checks import arithmetic, bench, convergence, processes, recove
 from mnist_accel.checks.trial_runs import Trials
 from mnist_accel.errors import UserError, printable
 from mnist_accel.files import atomic, run_record
-from mnist_accel.files.untrusted import read_limited
+from mnist_accel.files.untrusted import read_limited, refusing
 from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
 from mnist_accel.hardware.cores import available_cores, cpu_name
 from mnist_accel.hardware.signals import StoppedError
@@ -116,30 +116,20 @@ def write(content: dict[str, Any], folder: Path) -> list[Path]:
 
 def read(path: Path) -> dict[str, Any]:
     """A certificate. Raises UserError if the file is missing, is no certificate, or was changed."""
-    try:
+    with refusing(UserError, f"{path}: not a certificate", "name a certificate.json that certify has written"):
         content = json.loads(read_limited(path, LARGEST_FILE))
         recorded = content.pop("sha256")
         [content[key] for key in ("passed", "sections", "machine", "versions", "time")]
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}", "name a certificate.json") from error
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not a certificate", "name a certificate.json that certify has written") from error
     if recorded != _sha256(content):
         raise UserError(f"{path}: this certificate was changed after it was made (SHA-256 differs)", "make it again")
     return dict(content)
 
 
-def differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """What differs between two certificates: machine, versions, and the sections' verdicts and summaries."""
-
-    def values(content: dict[str, Any]) -> dict[str, str]:
-        sections = {section["name"]: section for section in content["sections"]}
-        words = {name: f"{Section(**section).word}: {section['summary']}" for name, section in sections.items()}
-        return {name: str(value) for name, value in (content["machine"] | content["versions"] | words).items()}
-
-    one, other = values(first), values(second)
-    names = list(dict.fromkeys([*one, *other]))
-    return {name: (one.get(name, "-"), other.get(name, "-")) for name in names if one.get(name) != other.get(name)}
+def facts(content: dict[str, Any]) -> dict[str, str]:
+    """What certificates are compared by: machine, versions, and the sections' verdicts and summaries."""
+    sections = [Section(**section) for section in content["sections"]]
+    words = {section.name: f"{section.word}: {section.summary}" for section in sections}
+    return {name: str(value) for name, value in (content["machine"] | content["versions"] | words).items()}
 
 
 def verdict(content: dict[str, Any]) -> str:

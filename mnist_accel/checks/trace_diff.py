@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_accel.errors import UserError
+from mnist_accel.reports import runs
+from mnist_accel.reports.tables import differing
 from mnist_accel.training import trace
 from mnist_accel.training.trace import ROUNDING, Header, Step, Summary
 
 CAUSES: dict[str, str] = tomllib.loads(Path(__file__).with_name("explanations.toml").read_text("utf-8"))["causes"]
-IRRELEVANT = {"data_dir", "output_dir", "keep", "resume", "checkpoint_every", "timeout", "max_restarts", "processes"}
-"""Settings that change no number."""
+IRRELEVANT = {*runs.IRRELEVANT, "processes"} - {"seed", "fold"}
 
 ROUNDED, ADDED, SUMMED, STATISTICS = 8, 24, 64, 16384
 """In unit roundoffs: of a layer in its precision, and in that of the weights; of a sum over a batch; in batch norm."""
@@ -41,23 +42,15 @@ Explanation = Callable[[str, Summary, Summary], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One quantity of one step in both traces.
-
-    Attributes:
-        layer: the layer or weight, or the name of the quantity.
-        size: norm of the difference divided by the larger norm; for samples, the share that differs.
-        tolerance: the largest size that rounding explains.
-        ratio: norm in the second trace divided by that in the first.
-        is_same: whether the bits are the same.
-    """
+    """One quantity of one step in both traces."""
 
     step: int
     quantity: str
-    layer: str
-    size: float
-    tolerance: float
-    ratio: float
-    is_same: bool
+    layer: str  # the layer or weight, or the name of the quantity
+    size: float  # norm of the difference divided by the larger norm; for samples, the share that differs
+    tolerance: float  # the largest size that rounding explains
+    ratio: float  # norm in the second trace divided by that in the first
+    is_same: bool  # whether the bits are the same
 
     @property
     def is_equal(self) -> bool:
@@ -70,18 +63,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Diff:
-    """The result of a comparison.
-
-    Attributes:
-        steps: the number of steps compared, up to and with the one that differs.
-        difference: the first one that rounding does not explain; None if the traces are equal up to rounding.
-        first_bits: the first one of all; None if all bits are the same.
-    """
+    """The result of a comparison."""
 
     headers: tuple[Header, Header]
-    steps: int
-    difference: Comparison | None
-    first_bits: Comparison | None
+    steps: int  # the number of steps compared, up to and with the one that differs
+    difference: Comparison | None  # the first one that rounding does not explain
+    first_bits: Comparison | None  # the first one with other bits
 
     def as_json(self) -> dict[str, Any]:
         """The values of `--json`; an infinite size is null."""
@@ -103,9 +90,9 @@ class Diff:
             ]
         if self.first_bits:
             lines.append(f"the first other bits: step {self.first_bits.step}, {self.first_bits.place}")
-        one, other = (header.facts for header in self.headers)
-        names = [name for name in one if name not in IRRELEVANT and one[name] != other.get(name)]
-        return [*lines, *(f"{name}: {one[name]} and {other.get(name)}" for name in names)]
+        facts = differing(*(header.facts for header in self.headers))
+        lines += [f"{name}: {one} and {other}" for name, (one, other) in facts.items() if name not in IRRELEVANT]
+        return lines
 
     def usual_cause(self, found: Comparison) -> str:
         """The usual cause of a difference at this place."""
@@ -119,8 +106,7 @@ class Diff:
 def diff_traces(first: Path, second: Path) -> Diff:
     """Compare two traces up to the first step and layer in which they differ by more than rounding explains.
 
-    Raises:
-        UserError: a file is no trace, or the traces share no step.
+    Raises UserError if a file is no trace, or the traces share no step.
     """
     one, other = trace.read(first), trace.read(second)
     first_bits, steps = None, set[int]()
@@ -133,11 +119,7 @@ def diff_traces(first: Path, second: Path) -> Diff:
 
 
 def compare(first: tuple[Header, list[Step]], second: tuple[Header, list[Step]]) -> Iterator[Comparison]:
-    """Compare the steps that two traces share, in the order of the computation.
-
-    Raises:
-        UserError: they share no step.
-    """
+    """Compare the steps that two traces share, in the order of the computation. Raises UserError if there is none."""
     others = {step.step: step for step in second[1]}
     pairs = [(step, others[step.step]) for step in first[1] if step.step in others]
     if not pairs:

@@ -26,21 +26,13 @@ CHILD_SECONDS, TEST_SAMPLES = 300, 100
 
 @dataclass(frozen=True)
 class Trials:
-    """The extent of a certificate's checks.
+    """The extent of a certificate's checks."""
 
-    Attributes:
-        folder: for the files of all runs.
-        seeds: number of runs in the section on convergence.
-        first_seed: their first seed.
-        burn_in_seconds: the time for repeating one training.
-        is_quick: leave out what needs more than a few seconds and finds little.
-    """
-
-    folder: Path
-    seeds: int
+    folder: Path  # for the files of all runs
+    seeds: int  # number of runs in the section on convergence
     first_seed: int
-    burn_in_seconds: float
-    is_quick: bool
+    burn_in_seconds: float  # the time for repeating one training
+    is_quick: bool  # leave out what needs more than a few seconds and finds little
 
     @property
     def processes(self) -> int:

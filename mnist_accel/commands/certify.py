@@ -59,7 +59,7 @@ def _check(paths: list[Path], *, json: bool) -> int:
     """Verify one or two certificates, and say in what they differ."""
     from mnist_accel.checks import certify as checks
     from mnist_accel.reports.console import result_console
-    from mnist_accel.reports.tables import print_facts
+    from mnist_accel.reports.tables import differing, print_facts
 
     if len(paths) > 2:
         raise UserError(f"--check: {len(paths)} certificates", "give one, or two to compare them")
@@ -67,7 +67,7 @@ def _check(paths: list[Path], *, json: bool) -> int:
     contents = [checks.read(path) for path in paths]
     for path, content in zip(paths, contents, strict=True):
         console.print(f"{path}, {content['time']}: {checks.verdict(content)}", style="bold", markup=False)
-    different = checks.differences(contents[0], contents[-1])
+    different = differing(checks.facts(contents[0]), checks.facts(contents[-1]))
     if different:
         print_facts(console, {name: f"{one}  |  {other}" for name, (one, other) in different.items()}, longest=10_000)
     passed = all(content["passed"] for content in contents)

@@ -4,10 +4,13 @@ import html
 import io
 import re
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID
 from rich.text import Text
@@ -15,16 +18,11 @@ from rich.text import Text
 from mnist_accel.config.base import count
 from mnist_accel.errors import printable
 from mnist_accel.hardware.cores import launched_world_size
-from mnist_accel.training.events import Observer
+from mnist_accel.training.events import EpochRecord, Observer, RunFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
-    import numpy.typing as npt
     from torch import Tensor
 
-    from mnist_accel.training.events import EpochRecord, RunFacts
     from mnist_accel.training.train import TrainResult
 
 READ_SECONDS = 0.5  # time between two updates of the progress bar. Each reads sums from the device, which waits for it.
@@ -71,7 +69,7 @@ class TrainingConsole(Observer):
         elif self._is_due():
             self._show_progress("pictures", done, total, "", f"{done:,} of {total:,} pictures are read")
 
-    def run_started(self, facts: "RunFacts") -> None:
+    def run_started(self, facts: RunFacts) -> None:
         self.close()
         self.facts = facts
         for name, value in summary(facts).items() if not self.quiet else ():
@@ -116,7 +114,7 @@ class TrainingConsole(Observer):
             self.bar.start()
         self.bar.update(self.task, completed=done, figures=figures, refresh=True)
 
-    def epoch_finished(self, record: "EpochRecord", step_losses: "npt.NDArray[np.float32]") -> None:  # noqa: ARG002
+    def epoch_finished(self, record: EpochRecord, step_losses: npt.NDArray[np.float32]) -> None:  # noqa: ARG002
         self.close()
         if self.quiet:
             return
@@ -127,14 +125,11 @@ class TrainingConsole(Observer):
             names = ("epoch", "train loss", "train acc.*", f"{part} loss", f"{part} acc.", "images/s", "seconds")
             self.console.print(Text(ROW.format(*names), style="bold"))
             self.has_heading = True
-        values = (
-            f"{record.epoch}/{self.facts.epochs}",
-            *(f"{record.train_loss:.4f}", f"{record.train_accuracy:.2%}", f"{loss:.4f}", f"{accuracy:.2%}"),
-            *(f"{record.images_per_second:,.0f}", f"{record.train_seconds:.1f}"),
-        )
+        values = [f"{record.epoch}/{self.facts.epochs}", f"{record.train_loss:.4f}", f"{record.train_accuracy:.2%}"]
+        values += [f"{loss:.4f}", f"{accuracy:.2%}", f"{record.images_per_second:,.0f}", f"{record.train_seconds:.1f}"]
         self.console.print(Text(ROW.format(*values)))
 
-    def show_result(self, headline: str, files: "Sequence[Path]") -> None:
+    def show_result(self, headline: str, files: Sequence[Path]) -> None:
         self.close()
         if self.quiet:
             return
@@ -172,20 +167,20 @@ class NotebookDisplay(TrainingConsole, io.StringIO):
         text = re.sub(r"(?m)^  epoch \S+  step .*\n(?!\Z)", "", self.getvalue())
         self.shown.update({"text/plain": text, "text/html": f"<pre>{html.escape(text)}</pre>"}, raw=True)
 
-    def run_finished(self, result: "TrainResult", pictures: "Sequence[Path]") -> None:
+    def run_finished(self, result: "TrainResult", pictures: Sequence[Path]) -> None:
         from IPython.display import Image, display
 
         self.show_result(headline(result), ())
         display(*[Image(path.read_bytes()) for path in pictures if path.exists()])
 
 
-def print_files(console: Console, files: "Sequence[Path]") -> None:
+def print_files(console: Console, files: Sequence[Path]) -> None:
     """One line per written file; never wrapped, so that it can be copied."""
     for path in files:
         console.print(Text(f"  {printable(path, longest=1000)}"), soft_wrap=True)
 
 
-def summary(facts: "RunFacts") -> dict[str, str]:
+def summary(facts: RunFacts) -> dict[str, str]:
     """Name and value of each fact that the user sees before the first step."""
     settings = facts.settings
     checkpoint_every, accumulation = settings["checkpoint_every"], settings["gradient_accumulation_steps"]
@@ -220,7 +215,7 @@ def headline(result: "TrainResult") -> str:
     )
 
 
-def group_headline(values: "Mapping[str, Any]") -> str:
+def group_headline(values: Mapping[str, Any]) -> str:
     """The result of a group of runs in one sentence, from `Group.as_json`."""
     text = f"{count(len(values['runs']), 'run')}: mean test accuracy {values['mean']:.3%}"
     if values["ci95"] is None:
@@ -229,13 +224,13 @@ def group_headline(values: "Mapping[str, Any]") -> str:
     return f"{text} ± {100 * values['standard_error']:.3f} (standard error); 95% interval {low:.3%} to {high:.3%}"
 
 
-def running_average(settings: "Mapping[str, Any]") -> str:
+def running_average(settings: Mapping[str, Any]) -> str:
     """How the training figures of an epoch are measured. Names dropout and augmentation only if they are on."""
     noise = [text for text in ("dropout", "augmentation") if text in _recipe(settings)]
     return "running average" + (f", with {' and '.join(noise)}" if noise else "")
 
 
-def _recipe(settings: "Mapping[str, Any]") -> str:
+def _recipe(settings: Mapping[str, Any]) -> str:
     """The main settings of a recipe."""
     parts = [
         count(settings["epochs"], "epoch"),

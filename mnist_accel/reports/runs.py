@@ -18,6 +18,7 @@ from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import UserError
 from mnist_accel.files import run_record
 from mnist_accel.files.untrusted import read_limited, refusing
+from mnist_accel.reports.tables import differing
 from mnist_accel.training.evaluate import EvaluateResult, run_evaluation
 from mnist_accel.training.events import EpochRecord, Observer
 from mnist_accel.training.metrics import Predictions
@@ -137,7 +138,5 @@ class Group:
 
 def differences(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The settings that runs do not share, with the value of each; without seeds, folders, settings of checkpoints."""
-    known = [{**values, "folds": (values.get("fold") or "/").split("/")[1]} for values in settings]
-    names = dict.fromkeys(name for values in known for name in values if name not in IRRELEVANT)
-    found = {name: [values.get(name) for values in known] for name in names}
-    return {name: values for name, values in found.items() if any(value != values[0] for value in values)}
+    found = differing(*({**values, "folds": (values.get("fold") or "/").split("/")[1]} for values in settings))
+    return {name: values for name, values in found.items() if name not in IRRELEVANT}

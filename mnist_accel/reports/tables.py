@@ -1,8 +1,11 @@
 """Facts, tables and the result of an evaluation on the terminal."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -11,14 +14,10 @@ from mnist_accel.errors import printable
 from mnist_accel.reports.console import print_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rich.console import Console
-
     from mnist_accel.training.evaluate import EvaluateResult
 
 
-def print_report(console: "Console", result: "EvaluateResult", files: "Sequence[Path]") -> None:
+def print_report(console: Console, result: "EvaluateResult", files: Sequence[Path]) -> None:
     """Show an evaluation: accuracy with its interval, figures by class, confusion matrix, written files."""
     low, high = result.accuracy_ci95
     print_title(console, f"{result.dataset}: test accuracy {result.accuracy:.2%}")
@@ -41,12 +40,12 @@ def print_report(console: "Console", result: "EvaluateResult", files: "Sequence[
     print_files(console, files)
 
 
-def print_title(console: "Console", text: str) -> None:
+def print_title(console: Console, text: str) -> None:
     """One bold line. The text may come from a file."""
     console.print(Text(printable(text, longest=1000), style="bold"))
 
 
-def print_rows(console: "Console", heads: Sequence[str], rows: Sequence[Sequence[str | Text]], **style: Any) -> None:
+def print_rows(console: Console, heads: Sequence[str], rows: Sequence[Sequence[str | Text]], **style: Any) -> None:
     """A table. Texts may come from a file; `style` is Rich's."""
     table = Table(*(escape(printable(head, 60)) for head in heads), title_justify="left", **style)
     for row in rows:
@@ -54,7 +53,7 @@ def print_rows(console: "Console", heads: Sequence[str], rows: Sequence[Sequence
     console.print(table)
 
 
-def print_facts(console: "Console", facts: Mapping[str, object], longest: int = 300) -> None:
+def print_facts(console: Console, facts: Mapping[str, object], longest: int = 300) -> None:
     """One line per fact. Values may come from a file."""
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
@@ -62,10 +61,16 @@ def print_facts(console: "Console", facts: Mapping[str, object], longest: int = 
         console.print(line.append(as_text(value, longest), style="not bold"))
 
 
-def print_warnings(console: "Console", warnings: Sequence[str]) -> None:
+def print_warnings(console: Console, warnings: Sequence[str]) -> None:
     """One line per warning. Warnings may quote a file."""
     for warning in warnings:
         console.print(Text(f"WARNING: {printable(warning, longest=1000)}", style="bold yellow"))
+
+
+def differing(*tables: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The entries that tables do not share, with the value in each table; None where it has none."""
+    found = {name: [table.get(name) for table in tables] for name in dict.fromkeys(chain(*tables))}
+    return {name: values for name, values in found.items() if any(value != values[0] for value in values)}
 
 
 def as_text(value: object, longest: int = 300) -> str:

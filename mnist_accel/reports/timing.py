@@ -6,23 +6,18 @@ import time
 import timeit
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import platformdirs
 import torch
 from pydantic import BaseModel, NonNegativeFloat, NonNegativeInt, PositiveFloat, TypeAdapter
+from torch import Tensor
 
 from mnist_accel.errors import OutputError
 from mnist_accel.files import atomic
 from mnist_accel.files.untrusted import read_limited
 from mnist_accel.models import architectures
-from mnist_accel.training.events import Observer
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mnist_accel.training.events import RunFacts
-    from mnist_accel.training.train import TrainResult
+from mnist_accel.training.events import Observer, RunFacts
+from mnist_accel.training.train import TrainResult
 
 PARTIAL_FILE = "timing.partial.json"
 WRITE_SECONDS = 0.2  # a killed run leaves a record that is at most this old
@@ -52,7 +47,7 @@ class Timing(Observer):
         self._add()
         self.part = name
 
-    def run_started(self, facts: "RunFacts") -> None:
+    def run_started(self, facts: RunFacts) -> None:
         if self.is_written:
             self.path = Path(facts.output_dir) / PARTIAL_FILE
         if self.path and facts.settings["resume"] != "never":
@@ -63,7 +58,7 @@ class Timing(Observer):
                 for part, seconds in earlier.seconds.items():
                     self.spent.seconds[part] = self.spent.seconds.get(part, 0.0) + seconds
 
-    def step_finished(self, step: int, sums: "Tensor") -> None:  # noqa: ARG002
+    def step_finished(self, step: int, sums: Tensor) -> None:  # noqa: ARG002
         self.spent.steps += 1
         if time.perf_counter() - self.since > WRITE_SECONDS:
             self._add()
@@ -99,7 +94,7 @@ class Timing(Observer):
                 self.path = None
 
 
-def machine_use(result: "TrainResult") -> dict[str, float]:
+def machine_use(result: TrainResult) -> dict[str, float]:
     """Images per second of the last epoch, operations for each, and their share of the speed of matrix products."""
     precision = result.settings["dtype"] if result.mixed_precision == "no" else result.mixed_precision
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision) or getattr(torch, precision)

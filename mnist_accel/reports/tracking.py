@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,8 @@ from PIL import Image
 from mnist_accel.errors import UserError, did_you_mean, printable
 from mnist_accel.files import atomic
 from mnist_accel.files.untrusted import read_limited
-from mnist_accel.training.events import Observer
-
-if TYPE_CHECKING:
-    from mnist_accel.training.events import EpochRecord, RunFacts
-    from mnist_accel.training.train import TrainResult
+from mnist_accel.training.events import EpochRecord, Observer, RunFacts
+from mnist_accel.training.train import TrainResult
 
 PROJECT = "mnist-accel"
 STATE_FILE = "tracking.partial.json"
@@ -46,7 +43,7 @@ class Tracking(Observer):
         self.names, self.tell = dict.fromkeys(names), notice
         self.trackers: dict[str, Any] = {}
 
-    def run_started(self, facts: "RunFacts") -> None:
+    def run_started(self, facts: RunFacts) -> None:
         self.facts, self.path = facts, Path(facts.output_dir) / STATE_FILE
         self.state: dict[str, Any] = {"run": uuid.uuid4().hex[:12], "epoch": 0}
         if is_resumed := facts.settings["resume"] != "never" and self.path.exists():
@@ -76,7 +73,7 @@ class Tracking(Observer):
             tracker.store_init_configuration({**self.facts.settings, **facts})
         self.trackers[name] = tracker
 
-    def epoch_finished(self, record: "EpochRecord", step_losses: npt.NDArray[np.float32]) -> None:
+    def epoch_finished(self, record: EpochRecord, step_losses: npt.NDArray[np.float32]) -> None:
         if record.epoch <= self.state["epoch"]:  # tracked before the run was interrupted
             return
         last = record.epoch * self.facts.steps_per_epoch
@@ -86,7 +83,7 @@ class Tracking(Observer):
         self.state["epoch"] = record.epoch
         self._save()
 
-    def run_finished(self, result: "TrainResult", pictures: Sequence[Path]) -> None:
+    def run_finished(self, result: TrainResult, pictures: Sequence[Path]) -> None:
         self._log({"final_test_accuracy": result.test_accuracy, "final_test_loss": result.test_loss}, result.steps)
         for name, tracker in list(self.trackers.items()):
             options = {"dataformats": "NHWC"} if name == "tensorboard" else {}
