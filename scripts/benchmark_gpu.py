@@ -2,10 +2,10 @@
 
     python scripts/benchmark_gpu.py --epochs 5 --rounds 3
 
-The ways: this package's whole run, with and without `--cuda-graph`; loops written by hand, with and without a CUDA
-graph; Lightning (if it is installed), with a DataLoader and torchvision's transforms and with batches from one tensor;
-the script of most tutorials. All train at batch 128 with Adam, in bf16 autocast but for the script, which is in fp32. A
-figure is images per second of the last epoch of a run; earlier epochs are the warm-up.
+The ways: this package's whole run, with and without recorded steps (`--cuda-graph`); loops written by hand, with and
+without a CUDA graph; Lightning (if it is installed), with a DataLoader and torchvision's transforms and with batches
+from one tensor; the script of most tutorials. All train at batch 128 with Adam, in bf16 autocast but for the script,
+which is in fp32. A figure is images per second of the last epoch of a run; earlier epochs are the warm-up.
 """
 
 import argparse

@@ -67,7 +67,7 @@ class Trials:
         found = {"trial": name, "trial_seconds": round(time.monotonic() - began, 2)} | found
         with (self.folder / "trials.jsonl").open("a") as file:
             file.write(json.dumps(found) + "\n")
-        print(json.dumps(found)[:300], flush=True)
+        print(json.dumps(found)[:600], flush=True)
 
     def command(
         self, *arguments: object, code: int = 0, module: str = "mnist_accel", variables: Variables = NONE
@@ -162,7 +162,7 @@ def terminated(trials: Trials) -> Result:
 
 
 def steps_alone(small: bool, cuda_graph: bool) -> Result:
-    """Waits for the device inside the training steps, seconds of a warm epoch, peak memory, and a profile."""
+    """Waits for the device in training steps, seconds of a warm epoch, peak memory, test images a second, a profile."""
     import torch
 
     from mnist_accel import TrainConfig
@@ -171,11 +171,13 @@ def steps_alone(small: bool, cuda_graph: bool) -> Result:
     from mnist_accel.training import loop
     from mnist_accel.training.events import Observer
     from mnist_accel.training.guard import Guard
+    from mnist_accel.training.metrics import predict_dataset
     from mnist_accel.training.setup import Progress, prepare
     from mnist_accel.training.train import split, start
     from mnist_accel.training.warm_up import warm_up
 
-    config = TrainConfig(train_samples=2000 if small else 12800, epochs=1, cuda_graph=cuda_graph)
+    samples = 2000 if small else 12800
+    config = TrainConfig(train_samples=samples, epochs=1, cuda_graph=None if cuda_graph else False)
     hardware = start(config)
     dataset, _ = split(config, datasets.load("mnist", Path(), print))
     setup = prepare(config, hardware, dataset)
@@ -187,7 +189,11 @@ def steps_alone(small: bool, cuda_graph: bool) -> Result:
         began = time.perf_counter()
         loop.train_epoch(setup, Progress(), Observer(), guard)
         seconds.append(time.perf_counter() - began)
-    found: Result = {"seconds_of_epochs": seconds, "samples": len(dataset.train)}
+    found: Result = {"seconds_of_epochs": seconds, "samples": len(dataset.train), "tested_per_second": []}
+    for _ in range(3):
+        began = time.perf_counter()
+        predict_dataset(setup.module, setup.test_data, hardware)
+        found["tested_per_second"].append(len(dataset.test) / (time.perf_counter() - began))
     if is_cuda:
         found["peak_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
         torch.cuda.set_sync_debug_mode("error")
@@ -200,7 +206,7 @@ def steps_alone(small: bool, cuda_graph: bool) -> Result:
     with torch.profiler.profile() as profile:
         loop.train_epoch(setup, Progress(), Observer(), guard)
     key = "self_cuda_time_total" if is_cuda else "self_cpu_time_total"
-    Path("profile of graphs.txt" if cuda_graph else "profile.txt").write_text(
+    Path("profile.txt" if cuda_graph else "profile of single kernels.txt").write_text(
         profile.key_averages().table(sort_by=key, row_limit=40)
     )
     return found
@@ -208,14 +214,12 @@ def steps_alone(small: bool, cuda_graph: bool) -> Result:
 
 def seeds(small: bool, count: int, settings: Result) -> Result:
     """The figures of several runs in this process, one after another, without pictures."""
-    import torch
-
     from mnist_accel import TrainConfig
     from mnist_accel.checks.convergence import figures_of
     from mnist_accel.training.events import Observer
     from mnist_accel.training.train import run_training
 
-    defaults: Result = {"cuda_graph": torch.cuda.is_available(), "output_dir": "seeds"}
+    defaults: Result = {"output_dir": "seeds"}
     settings = defaults | settings
     settings |= {"train_samples": 2000, "epochs": 1} if small else {}
     found: Result = {"settings": settings, "rows": []}
@@ -241,16 +245,15 @@ def seeds(small: bool, count: int, settings: Result) -> Result:
 def measurements(trials: Trials, search: Path | None) -> None:
     """The trials that measure time, in order of importance."""
     few = 2 if trials.small else 30
-    graph = () if trials.small else ("--cuda-graph",)
     trials.run("environment", environment)
     for attempt in ("first", "second"):
-        words = ("--recipe", "speedrun", *graph, "--output-dir", "speedrun")
-        trials.run(f"speedrun, CUDA graph, {attempt}", functools.partial(trials.train, *words), 90)
-    trials.run("classic, CUDA graph", lambda: trials.train(*graph, "--output-dir", "classic-graph"), 60)
+        words = ("--recipe", "speedrun", "--output-dir", "speedrun")
+        trials.run(f"speedrun, {attempt}", functools.partial(trials.train, *words), 90)
     trials.run("classic", lambda: trials.train("--output-dir", "classic"), 60)
-    trials.run("accurate, CUDA graph", lambda: trials.train("--recipe", "accurate", *graph), 60)
+    trials.run("classic, not recorded", lambda: trials.train("--no-cuda-graph", "--output-dir", "eager"), 60)
+    trials.run("accurate", lambda: trials.train("--recipe", "accurate"), 60)
     trials.run("steps alone", lambda: trials.worker("--steps"), 60)
-    trials.run("steps alone, CUDA graph", lambda: trials.worker("--steps", *graph), 60)
+    trials.run("steps alone, not recorded", lambda: trials.worker("--steps", "--no-cuda-graph"), 60)
     for precision in ("bf16", "no"):
         settings = json.dumps({"recipe": "speedrun", "mixed_precision": precision})
         trials.run(f"seeds: speedrun, {precision}", functools.partial(trials.worker, "--seeds", few, settings), 60)
@@ -279,11 +282,15 @@ def checks(trials: Trials) -> None:
         run("certify", lambda: {"output": trials.command("certify", "--quick")})
         run("bench", lambda: trials.json("bench", "--rounds", 1), 150)
         run("classic, compiled", lambda: trials.train("--compile", "--output-dir", "compiled"))
-        graph = () if trials.small else ("--cuda-graph",)
         run("resume", lambda: resumed(trials, "plain"))
-        run("resume, CUDA graph", lambda: resumed(trials, "graph", graph))
+        run("resume, not recorded", lambda: resumed(trials, "eager", ("--no-cuda-graph",)))
         deterministic = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
         run("resume, fixed cuBLAS workspace", lambda: resumed(trials, "deterministic", (), deterministic))
+        parts = ("--gradient-accumulation-steps", 3, "--epochs", 1)
+        run("gradient accumulation", lambda: trials.train(*parts, "--output-dir", "parts"))
+        eager = (*parts, "--no-cuda-graph", "--output-dir", "eager-parts")
+        run("gradient accumulation, not recorded", lambda: trials.train(*eager))
+        run("trace", lambda: {"output": trials.command("train", "--trace", "trace.jsonl", "--epochs", 1)[-200:]})
         run("SIGTERM", lambda: terminated(trials))
         nan = ("train", "--lr", 1000, "--quiet", "--output-dir", "nan")
         run("planted bad numbers", lambda: {"output": trials.command(*nan, code=1)})
@@ -325,7 +332,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--steps", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--seeds", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--cuda-graph", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--no-cuda-graph", dest="cuda_graph", action="store_false", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.steps:
         print(json.dumps(steps_alone(options.small, options.cuda_graph)))

@@ -2,9 +2,10 @@
 
     python scripts/lr_find_grid.py results.jsonl
 
-Each rate is used with three seeds, for one epoch of 30,000 samples on one thread of a CPU. Each finished training is
-added to the file, and is not repeated when the script is started again. With `--minutes`, the script ends with code 75
-before the training that would begin later. The table goes to stdout at the end.
+Each rate is used with three seeds, for one epoch of 30,000 samples, on one thread of a CPU, or on a GPU with `--gpu`.
+Each finished training is added to the file, and is not repeated when the script is started again. With `--minutes`, the
+script ends with code 75 before the training that would begin later. `--only NAME` does one row, so that several
+processes with a file each can share the work: put their files together afterwards. The table goes to stdout.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RATES = (1e-4, 3.2e-4, 1e-3, 3.2e-3, 1e-2, 3.2e-2, 1e-1)
 SEEDS = 3
-COMMON: dict[str, Any] = {"train_samples": 30_000, "epochs": 1, "threads": 1, "cpu": True}
+COMMON: dict[str, Any] = {"train_samples": 30_000, "epochs": 1}
+ON_CPU: dict[str, Any] = {"threads": 1, "cpu": True}
 
 
 def cases(folder: Path) -> dict[str, dict[str, Any]]:
@@ -58,7 +60,7 @@ def accuracies(name: str, settings: dict[str, Any], results: Path, end: float) -
             return 0.0
 
     with tempfile.TemporaryDirectory() as folder:
-        config = TrainConfig(**COMMON, **settings, output_dir=Path(folder))
+        config = TrainConfig(**settings, output_dir=Path(folder))
         suggested = known.get(name) or remember(name, find_learning_rate(config).lr)
         found: dict[float, list[float]] = {}
         for lr in (suggested, *RATES):
@@ -74,11 +76,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--gpu", action="store_true", help="train on the GPU")
+    parser.add_argument("--only", metavar="NAME", help="the row to do, such as 'vision transformer'")
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder:
-        named = cases(Path(folder))
-        rows = {name: accuracies(name, settings, options.results, end) for name, settings in named.items()}
+        common = COMMON | ({} if options.gpu else ON_CPU)
+        rows = {
+            name: accuracies(name, common | settings, options.results, end)
+            for name, settings in cases(Path(folder)).items()
+            if options.only in (None, name)
+        }
     print("| | suggested | its accuracy |", *(f"{rate:g} |" for rate in RATES), "suggested − best |")
     print("|---|" + "---|" * (len(RATES) + 3))
     for name, found in rows.items():

@@ -69,8 +69,9 @@ def _option(name: str, known: Setting) -> inspect.Parameter:
     """The command-line option of a setting."""
     default = "" if known.default is None or known.default is False else f" [default: {known.default}]"
     choices = recipe.names() if name == "recipe" else [choice for choice in known.choices if ":" not in choice]
+    flag = option_name(name)
     option = typer.Option(
-        option_name(name),
+        f"{flag}/--no-{flag[2:]}" if known.kind is bool and known.default is None else flag,
         help=known.meaning + default,
         show_default=False,
         metavar=None if known.kind is bool else known.metavar,

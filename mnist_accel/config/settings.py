@@ -58,7 +58,7 @@ class TrainConfig(RunConfig):
     max_restarts: int = setting(0, ge=0)
     target_accuracy: float | None = setting(None, gt=0, le=1)
     compile: bool = setting(False)
-    cuda_graph: bool = setting(False)
+    cuda_graph: bool | None = setting(None)
     speedups: bool = setting(True, on_command_line=False)
 
     def _conflicts(self) -> list[Problem]:

@@ -124,7 +124,7 @@ def start_hardware(
     mixed_precision, reason = choose_precision(mixed_precision, kind, dtype)
     heartbeats = peers.join("gloo" if kind == "cpu" else "nccl", patience) if kind in ("cpu", "cuda") else None
     plugin = _compiler(kind, accumulation_steps, is_recorded=is_recorded) if compiled else None
-    if is_recorded and kind == "cuda":
+    if is_recorded and kind == "cuda" and local_world_size() == 1:
         use_own_stream()
     accelerator = _accelerator(kind, mixed_precision, patience, plugin)
     torch.set_num_threads(threads := threads or max(1, available_cores() // local_world_size()))

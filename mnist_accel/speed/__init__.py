@@ -4,8 +4,8 @@ Without `enabled`, training is slower and gives the same bits; for convolutions 
 """
 
 from mnist_accel.speed.allocator import keep_freed_memory
+from mnist_accel.speed.convolutions import prepare_model
 from mnist_accel.speed.cuda_graph import Replay, call, prepare_replay, use_own_stream
-from mnist_accel.speed.onednn import prepare_model
 from mnist_accel.speed.shared_memory import prepare_exchange
 
 __all__ = [

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 
-def prepare_model(model: nn.Module, device: torch.device, enabled: bool) -> None:
+def use_layout(model: nn.Module) -> None:
     """Let the chains of convolutions in `model` train in oneDNN's layout, where that is faster.
 
     A chain is an `nn.Sequential` of Conv2d, BatchNorm2d, ReLU and MaxPool2d that begins with a convolution. Names of
-    parameters, evaluation, copies and compiled models stay as they are. Call it before Accelerate wraps the model.
+    parameters, evaluation, copies and compiled models stay as they are.
     """
-    if not enabled or device.type != "cpu" or not is_faster(torch.float32):
+    if not is_faster(torch.float32):
         return
     for chain in model.modules():
         if type(chain) is nn.Sequential and _can_use_layout(list(chain)):

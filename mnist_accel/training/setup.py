@@ -84,6 +84,18 @@ class Progress:
         return is_stale or self.epoch >= config.epochs
 
 
+def is_recorded(config: TrainConfig, hardware: Hardware) -> bool:
+    """Whether steps are recorded as CUDA graphs. Raises UserError if `config` demands it and the hardware cannot.
+
+    A network of the user's own may contain what cannot be recorded, so it is only recorded on demand.
+    """
+    is_possible = hardware.device.type == "cuda" and hardware.world_size == 1 and not hardware.accelerator.scaler
+    if config.cuda_graph and not is_possible:
+        raise UserError("--cuda-graph needs one process on an NVIDIA GPU, in bf16 or fp32", "leave it out")
+    is_known = ":" not in config.model and not config.compile
+    return is_possible and (is_known if config.cuda_graph is None else config.cuda_graph)
+
+
 def prepare(config: TrainConfig, hardware: Hardware, data: DataSet, validation: Digits | None = None) -> Setup:
     """Build model, optimizer and data on the device, from `config.seed`. Called on every process."""
     accelerator, device, dtype = hardware.accelerator, hardware.device, getattr(torch, config.dtype)
@@ -95,9 +107,7 @@ def prepare(config: TrainConfig, hardware: Hardware, data: DataSet, validation: 
     speed.prepare_model(module, device, config.speedups)
     optimizer = build_optimizer(module, config)
     bad_numbers = BadNumbers(optimizer, hardware)
-    if config.cuda_graph and (device.type != "cuda" or hardware.world_size > 1 or accelerator.scaler is not None):
-        raise UserError("--cuda-graph needs one process on an NVIDIA GPU, in bf16 or fp32", "leave it out")
-    replay = speed.prepare_replay(optimizer, device, config.cuda_graph)
+    replay = speed.prepare_replay(optimizer, device, is_recorded(config, hardware))
     # Without placement, because Accelerate would import torch's distributed tensors for it, which takes 0.6 s.
     model = accelerator.prepare(module, device_placement=[False])
     if accelerator.scaler is not None:  # without a scaler Accelerate's wrapper only costs 0.3 ms a step

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from mnist_accel.training import train
 from mnist_accel.training.events import Observer
 from mnist_accel.training.guard import Guard
 from mnist_accel.training.loop import fit
-from mnist_accel.training.setup import Progress, prepare
+from mnist_accel.training.setup import Progress, is_recorded, prepare
 from tests.conftest import SMALL_MNIST
 
 
@@ -157,3 +158,25 @@ def test_cuda_graphs_are_refused_without_an_nvidia_gpu(tmp_path: Path) -> None:
     config = TrainConfig(dataset=SMALL_MNIST, cpu=True, cuda_graph=True, output_dir=tmp_path)
     with pytest.raises(UserError, match="NVIDIA"):
         train.run_training(config, Observer())
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "world_size", "expected"),
+    [
+        ({}, "cuda", 1, True),
+        ({"cuda_graph": False}, "cuda", 1, False),
+        ({"compile": True}, "cuda", 1, False),
+        ({"compile": True, "cuda_graph": True}, "cuda", 1, True),
+        ({"model": "net.py:Net"}, "cuda", 1, False),
+        ({"model": "net.py:Net", "cuda_graph": True}, "cuda", 1, True),
+        ({}, "cuda", 2, False),
+        ({}, "cpu", 1, False),
+        ({}, "mps", 1, False),
+    ],
+)
+def test_steps_are_recorded_where_that_is_known_to_work(
+    settings: dict[str, Any], device: str, world_size: int, expected: bool
+) -> None:
+    accelerator = SimpleNamespace(scaler=None)
+    hardware: Any = SimpleNamespace(device=torch.device(device), world_size=world_size, accelerator=accelerator)
+    assert is_recorded(TrainConfig(**settings), hardware) is expected
