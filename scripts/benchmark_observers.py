@@ -35,7 +35,7 @@ def main() -> None:
         settings = TrainConfig(recipe="speedrun", batch_size=128, train_samples=12_800, output_dir=Path(folder))
         hardware, silent = train.start(settings), Observer()
         loaded = train.load_data("mnist", Path(), hardware, silent, skip_damaged=False)
-        dataset, _ = train.split(settings, loaded)
+        dataset = train.split(settings, loaded)
         setup = prepare(settings, hardware, dataset)
         guard = Guard(settings, {}, StopRequests(), silent)
         record, console = Timing(is_written=True), TrainingConsole(Console(file=screen, force_terminal=True))

@@ -179,7 +179,7 @@ def steps_alone(small: bool, cuda_graph: bool) -> Result:
     samples = 2000 if small else 12800
     config = TrainConfig(train_samples=samples, epochs=1, cuda_graph=None if cuda_graph else False)
     hardware = start(config)
-    dataset, _ = split(config, datasets.load("mnist", Path(), print))
+    dataset = split(config, datasets.load("mnist", Path(), print))
     setup = prepare(config, hardware, dataset)
     guard, is_cuda = Guard(config, {}, StopRequests(), Observer()), torch.cuda.is_available()
     if is_cuda:

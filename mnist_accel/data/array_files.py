@@ -1,6 +1,5 @@
 """Data sets in files of arrays: `--dataset idx:DIR` (MNIST's format), `csv:FILE` (a table) and `npz:FILE` (NumPy's)."""
 
-import gzip
 import hashlib
 import io
 import math
@@ -19,7 +18,7 @@ from mnist_accel.files.untrusted import most_unpacked, read_limited, refusing
 
 LARGEST_IDX, LARGEST_FILE = 2**30, 2**31
 """Bytes, unpacked. The images of EMNIST, the largest set of IDX files, have 550 MB."""
-UNREADABLE = (ValueError, OSError, EOFError, zlib.error)  # raised where a file cannot be read, unpacked or understood
+UNREADABLE = (ValueError, OSError, zlib.error)  # raised where a file cannot be read, unpacked or understood
 PIXELS = 28 * 28
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -29,13 +28,10 @@ def read_unpacked(path: Path) -> bytes:
     content = read_limited(path, LARGEST_IDX)
     if path.suffix == ".gz":
         limit = min(LARGEST_IDX, most_unpacked(len(content)))
-        unpacked = bytearray()
-        with gzip.open(io.BytesIO(content)) as stream:
-            while piece := stream.read(2**20):  # a large piece would be held three times
-                unpacked += piece
-                if len(unpacked) > limit:
-                    raise ValueError(f"more than {limit:,} bytes when unpacked")
-        content = bytes(unpacked)
+        stream = zlib.decompressobj(wbits=31)  # of gzip
+        content = stream.decompress(content, limit)
+        if not stream.eof:
+            raise ValueError(f"cut short, or more than {limit:,} bytes when unpacked")
     return content
 
 

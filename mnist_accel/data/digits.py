@@ -29,7 +29,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set with its training and its test part."""
+    """A data set with its parts."""
 
     name: str
     train: Digits
@@ -38,6 +38,7 @@ class DataSet:
     source: str  # the folder or package
     checksums: Mapping[str, str]  # of the files, by name
     has_test_part: bool = True  # False where the test part was divided off by `hold_out`
+    validation: Digits | None = None  # training samples that are held out
 
 
 def fingerprint(data: DataSet) -> str:

@@ -4,14 +4,15 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import signal
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -73,20 +74,19 @@ def load(
 
 
 def _same_classes(name: str, parts: list[Path]) -> list[str]:
-    """The classes of a folder whose parts all have the same ones."""
-    classes = _classes(parts[0])
+    """The classes of a folder, whose training part has all of them."""
+    classes, tested = (
+        sorted(path.name for path in part.iterdir() if path.is_dir() and not path.name.startswith("."))
+        for part in (parts[0], parts[-1])
+    )
     if not 2 <= len(classes) <= 256:
         raise DataError(f"{name}: {parts[0]} has {len(classes)} sub-folders, one for each class", "make 2 to 256")
-    if unknown := sorted(set(_classes(parts[-1])) - set(classes)):
+    if unknown := sorted(set(tested) - set(classes)):
         raise DataError(
             f"{name}: {', '.join(unknown[:3])}: a class in {parts[-1]} but not in {parts[0]}",
             "give each class training pictures, or delete its test pictures",
         )
     return classes
-
-
-def _classes(part: Path) -> list[str]:
-    return sorted(path.name for path in part.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def read(folder: Path, names: Sequence[str], progress: Heard) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
@@ -120,36 +120,23 @@ def read(folder: Path, names: Sequence[str], progress: Heard) -> tuple[npt.NDArr
 
 
 def _answers(paths: list[Path]) -> Iterator[Answer]:
-    """The pictures, in order, read by several processes in turn, a chunk each.
-
-    The processes are no children of multiprocessing: those import the main program again, which may train a model.
-    """
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    """The pictures, in order, read by several processes if they are many."""
     processes = min(available_cores(), len(paths) // LEAST_PER_PROCESS)
     if processes < 2:
         yield from map(_answer, paths)
         return
-    command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
-    with ExitStack() as stack:
-        answers = []
-        for number in range(processes):
-            reader = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-            assert reader.stdin
-            assert reader.stdout
-            with reader.stdin:
-                pickle.dump(chunks[number::processes], reader.stdin)
-            answers.append(reader.stdout)
-        for number in range(len(chunks)):
-            yield from pickle.load(answers[number % processes])
-
-
-def serve() -> None:
-    """Answer lists of paths, which stdin holds, with the pictures, until nobody reads them any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the program that asks
-    with suppress(BrokenPipeError):
-        for chunk in pickle.load(sys.stdin.buffer):
-            pickle.dump([_answer(path) for path in chunk], sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+    # Ctrl-C ends the program that asks, and the processes with it.
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    main = sys.modules["__main__"]
+    try:
+        # New processes would import the main program, which may train a model, so they are started without one.
+        sys.modules["__main__"] = ModuleType("__main__")
+        answers = pool.map(_answer, paths, chunksize=CHUNK)
+        sys.modules["__main__"] = main
+        yield from answers
+    finally:
+        sys.modules["__main__"] = main
+        pool.shutdown(cancel_futures=True)
 
 
 def _answer(path: Path) -> Answer:

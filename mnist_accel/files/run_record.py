@@ -64,13 +64,9 @@ def append_lines(path: Path, lines: bytes, *, restart: bool = False) -> None:
 
 def history_lines(history: "Iterable[DataclassInstance]") -> bytes:
     """The lines of metrics.jsonl, one per epoch. Validation figures are left out where no samples were held out."""
-    lines = []
-    for record in history:
-        values = dataclasses.asdict(record)
-        if values["validation_loss"] is None:
-            del values["validation_loss"], values["validation_accuracy"]
-        lines.append(json.dumps(values) + "\n")
-    return "".join(lines).encode()
+    rows = [dataclasses.asdict(record).items() for record in history]
+    known = [{name: value for name, value in row if value is not None or "validation" not in name} for row in rows]
+    return "".join(f"{json.dumps(row)}\n" for row in known).encode()
 
 
 def checkpoint_line(path: Path, steps: int) -> bytes:

@@ -28,20 +28,14 @@ PATIENCE = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Hardware:
-    """The hardware of a run, and the communication between its processes.
-
-    Attributes:
-        precision_reason: in words for people.
-        control: the group in which several processes agree on things; on the CPU whatever device they use.
-        heartbeats: the reports of several processes, which name one that is lost.
-    """
+    """The hardware of a run, and the communication between its processes."""
 
     accelerator: Accelerator
     threads: int
     mixed_precision: str
-    precision_reason: str
-    control: distributed.ProcessGroup | None
-    heartbeats: Heartbeats | None
+    precision_reason: str  # in words for people
+    control: distributed.ProcessGroup | None  # in which processes agree on things; on the CPU whatever device they use
+    heartbeats: Heartbeats | None  # the reports of several processes, which name one that is lost
 
     @property
     def device(self) -> torch.device:
@@ -208,8 +202,12 @@ def choose_precision(wanted: str, kind: str | None, dtype: str = "float32") -> t
     if precision == "auto":
         native = native_bf16(kind)
         precision, reason = ("bf16", native) if native else ("no", "no native bf16 on this device")
-        if configured := _configured_precision():
-            precision, reason = configured, "as Accelerate was configured"
+        # What `accelerate launch` or else Accelerate's file asks for. The launcher exports "no" if nothing was chosen.
+        configured = os.environ.get("ACCELERATE_MIXED_PRECISION")
+        if configured is None:
+            configured = getattr(accelerate_configuration()[1], "mixed_precision", None)
+        if configured not in (None, "no"):
+            precision, reason = str(configured).lower(), "as Accelerate was configured"
     if precision not in ("no", "bf16", "fp16"):
         raise UserError(f"mixed precision {precision!r} is not supported", "give no, bf16 or fp16")
     if precision == "fp16" and kind == "cpu":
@@ -229,13 +227,6 @@ def native_bf16(kind: str | None) -> str | None:
             if torch.cpu.get_capabilities().get(name):
                 return f"native: {name.upper()}"
     return None
-
-
-def _configured_precision() -> str | None:
-    """The precision that `accelerate launch`, or else Accelerate's configuration file, asks for; None without one."""
-    value = os.environ.get("ACCELERATE_MIXED_PRECISION")
-    value = getattr(accelerate_configuration()[1], "mixed_precision", None) if value is None else value
-    return None if value in (None, "no") else str(value).lower()  # the launcher exports "no" if nothing was chosen
 
 
 def accelerate_configuration() -> tuple[Path, Any]:

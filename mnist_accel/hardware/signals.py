@@ -24,14 +24,11 @@ class StopRequests:
     """Notes signals inside its `with` block; a second Ctrl-C raises KeyboardInterrupt there.
 
     Outside the main thread it notes nothing.
-
-    Attributes:
-        wants_status: whether SIGUSR1 has asked for the position of the run.
     """
 
     def __init__(self) -> None:
         self._noted = 0
-        self.wants_status = False
+        self.wants_status = False  # whether SIGUSR1 has asked for the position of the run
         is_launched = "RANK" in os.environ or "ACCELERATE_DYNAMO_BACKEND" in os.environ  # by torchrun or accelerate
         self._launcher = os.getppid() if is_launched else None
         self._handlers: dict[int, Any] = {}

@@ -116,8 +116,7 @@ MODELS: Mapping[str, Callable[[int, float], nn.Module]] = {
 def build(name: str, *, classes: int = 10, dropout: float = 0.0, part: int = 2) -> nn.Module:
     """A new model: one of `MODELS`, or a network of the user's own, which knows no `dropout`.
 
-    Args:
-        part: the fewest images that a process computes at once, for the checks of a network of the user's own.
+    `part` is the fewest images that a process computes at once, for the checks of a network of the user's own.
     """
     if ":" in name:
         return own_network.build(name, classes, part)
@@ -130,18 +129,13 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def from_state(state: Mapping[str, Tensor], name: str | None, path: Path, classes: int = 0) -> tuple[str, nn.Module]:
-    """The name of an architecture, and a model of it with the weights `state`. Raises WeightsError if they do not fit.
+    """The architecture `name`, by default the one with these tensors, and a model of it with the weights `state`.
 
-    Args:
-        name: the architecture; None for the one that has these tensors.
-        path: of the weights, for error messages.
-        classes: number of outputs; 0 if it is not recorded.
+    `path` is that of the weights, and `classes` is 0 if it is not recorded. Raises WeightsError if they do not fit.
     """
+    name = name or next((known for known in MODELS if build(known).state_dict().keys() == state.keys()), None)
     if name is None:
-        fitting = [known for known in MODELS if build(known).state_dict().keys() == state.keys()]
-        if not fitting:
-            raise WeightsError(f"{path}: these weights fit no model", f"give weights of {' or '.join(MODELS)}")
-        name = fitting[0]
+        raise WeightsError(f"{path}: these weights fit no model", f"give weights of {' or '.join(MODELS)}")
     if ":" not in name:
         if name not in MODELS:
             name = printable(name, 60)

@@ -26,24 +26,16 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained model with the facts in its file.
-
-    Attributes:
-        model: images (B, 1, 28, 28) of type `dtype` → logits (B, classes); in evaluation mode, on `device`.
-        architecture: its name in `architectures.MODELS`, or of a network of the user's own; None for an ONNX graph.
-        trained_on: the name of the data set, or None if it is not recorded.
-        sha256: of the file.
-        facts: the metadata of an exported file, or the JSON beside a .pth file.
-    """
+    """A trained model with the facts in its file."""
 
     path: Path
-    model: nn.Module
-    architecture: str | None
+    model: nn.Module  # images (B, 1, 28, 28) of type `dtype` → logits (B, classes); in evaluation mode, on `device`
+    architecture: str | None  # its name in `MODELS`, or of a network of the user's own; None for an ONNX graph
     class_names: tuple[str, ...]
-    trained_on: str | None
+    trained_on: str | None  # the name of the data set, or None if it is not recorded
     device: torch.device
-    sha256: str
-    facts: Mapping[str, Any]
+    sha256: str  # of the file
+    facts: Mapping[str, Any]  # the metadata of an exported file, or the JSON beside a .pth file
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,12 +112,10 @@ def from_content(
     content: bytes, path: Path, device: torch.device | None = None, model_name: str | None = None
 ) -> Classifier:
     """The model in the bytes of the file `path`, whose suffix tells the format; see `load`."""
-    names, trained_on, facts = _facts(content, path)
+    state, names, trained_on, facts = _read(content, path)
     architecture: str | None = None
     model: nn.Module = OnnxModel(content, path)
-    if path.suffix != ".onnx":
-        is_safetensors = path.suffix == ".safetensors"
-        state = exported.read_safetensors(content, path)[0] if is_safetensors else weights.load(content, path)
+    if state is not None:
         recorded = facts.get("model")
         if recorded and ":" in recorded and not model_name:
             raise WeightsError(f"{path}: weights of a network of your own", f"give --model {printable(recorded, 100)}")
@@ -141,14 +131,17 @@ def from_content(
     return Classifier(path, model.to(device), architecture, names, trained_on, device, weights.sha256(content), facts)
 
 
-def _facts(content: bytes, path: Path) -> tuple[tuple[str, ...], str | None, dict[str, Any]]:
-    """Class names, data set and all facts that a file or the JSON beside it records; empty if nothing is recorded."""
+def _read(
+    content: bytes, path: Path
+) -> tuple[Mapping[str, Tensor] | None, tuple[str, ...], str | None, dict[str, Any]]:
+    """State dict (None for an ONNX graph), class names, data set and all recorded facts; empty without a record."""
     if path.suffix == ".pt2":
         raise WeightsError(f"{path}: .pt2 files are for other programs", "name the .pth file that it was exported from")
     if path.suffix in (".onnx", ".safetensors"):
         is_graph = path.suffix == ".onnx"
-        facts = exported.read_onnx(content, path) if is_graph else exported.read_safetensors(content, path)[1]
-        return exported.class_names_of(facts, path) if facts else (), facts.get("trained_on") or None, facts
+        read = exported.read_safetensors
+        state, facts = (None, exported.read_onnx(content, path)) if is_graph else read(content, path)
+        return state, exported.class_names_of(facts, path) if facts else (), facts.get("trained_on") or None, facts
     facts = run_record.read_record(path) or {}
     if facts and facts["weights_sha256"] != weights.sha256(content):
         raise WeightsError(
@@ -156,4 +149,4 @@ def _facts(content: bytes, path: Path) -> tuple[tuple[str, ...], str | None, dic
             "copy both again; or delete the JSON, and name --dataset, to evaluate the weights without it",
         )
     dataset = facts.get("dataset", {})
-    return tuple(dataset.get("class_names", ())), dataset.get("name"), facts
+    return weights.load(content, path), tuple(dataset.get("class_names", ())), dataset.get("name"), facts

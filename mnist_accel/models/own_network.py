@@ -52,8 +52,7 @@ def _import_file(path: Path) -> Any:
 def build(name: str, classes: int, part: int) -> nn.Module:
     """A new network. Raises UserError if it cannot be built with `classes=` alone, or does not meet `check`.
 
-    Args:
-        part: the fewest images that a process computes at once.
+    `part` is the fewest images that a process computes at once.
     """
     network = load_class(name)[0]
     hint = "it must accept one argument, classes="
@@ -77,17 +76,12 @@ def check(model: nn.Module, images: Tensor, classes: int) -> list[str]:
     Every parameter must get a gradient, because processes exchange all gradients in each step. For exact resuming, the
     state must be what a checkpoint holds: parameters, buffers of the state dict, and torch's random numbers.
     """
-    problems = []
-
-    def logits() -> Tensor:
-        torch.manual_seed(0)
-        found: Tensor = model(images)
-        return found
-
     if any(isinstance(value, nn.UninitializedParameter) for value in model.parameters()):
         return ["has lazy layers; give their sizes"]
+    problems = []
     buffers = {name: buffer.clone() for name, buffer in model.train().named_buffers()}
-    trained = logits()
+    torch.manual_seed(0)
+    trained = model(images)
     if tuple(trained.shape) != (len(images), classes):
         problems.append(f"images {tuple(images.shape)} give {tuple(trained.shape)}, not {(len(images), classes)}")
     trained.sum().backward()
@@ -97,7 +91,8 @@ def check(model: nn.Module, images: Tensor, classes: int) -> list[str]:
     changed = {name for name, buffer in model.named_buffers() if not torch.equal(buffer, buffers[name])}
     if lost := sorted(changed - model.state_dict().keys()):
         problems.append(f"training changes {printable(', '.join(lost), 100)}, but no checkpoint holds such a buffer")
-    if not torch.equal(logits(), trained):
+    torch.manual_seed(0)
+    if not torch.equal(model(images), trained):
         problems.append("in training the same images give other logits after torch.manual_seed")
     model.eval()
     if not torch.equal(model(images), model(images)):

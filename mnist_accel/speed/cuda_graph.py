@@ -54,21 +54,21 @@ def step_in_pieces(optimizer: torch.optim.Adam, whole_step: Callable[[], None]) 
         whole_step()
         return
     (group,) = optimizer.param_groups
-    parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-    steps = [optimizer.state[parameter]["step"] for parameter in parameters]
     found_inf = optimizer.found_inf  # type: ignore[attr-defined]
     counted = 1 - found_inf
-    for step in steps:
-        step.add_(counted)  # _foreach_add_ with one tensor for all waits for the device, which cannot be recorded
-    values, gradients, means, squares, piece_steps = columns = [list[Tensor]() for _ in range(5)]
-    for parameter, step in zip(parameters, steps, strict=True):
-        state = optimizer.state[parameter]
-        tensors = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
-        for column, tensor in zip(columns, tensors, strict=False):
-            column.extend(cut(tensor))
-        piece_steps.extend([step] * (len(values) - len(piece_steps)))
+    pieces: list[tuple[Tensor, ...]] = []  # of a parameter, its gradient and its moments, with the number of its step
+    for parameter in group["params"]:
+        if parameter.grad is not None:
+            state = optimizer.state[parameter]
+            # _foreach_add_ with one tensor for all waits for the device, which cannot be recorded
+            step = state["step"].add_(counted)
+            tensors = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
+            # A dense tensor is cut in the order in which it lies in memory.
+            cut = [tensor.as_strided((tensor.numel(),), (1,)).split(PIECE) for tensor in tensors]
+            pieces += [(*piece, step) for piece in zip(*cut, strict=True)]
+    values, gradients, means, squares, steps = map(list, zip(*pieces, strict=True))
     torch._fused_adam_(
-        *(values, gradients, means, squares, [], piece_steps),
+        *(values, gradients, means, squares, [], steps),
         lr=group["lr"],
         beta1=group["betas"][0],
         beta2=group["betas"][1],
@@ -80,17 +80,10 @@ def step_in_pieces(optimizer: torch.optim.Adam, whole_step: Callable[[], None]) 
     )
 
 
-def cut(tensor: Tensor) -> tuple[Tensor, ...]:
-    """Views of `PIECE` elements each, in the order in which a dense tensor lies in memory."""
-    pieces: tuple[Tensor, ...] = tensor.as_strided((tensor.numel(),), (1,)).split(PIECE)
-    return pieces
-
-
 class Recordings:
     """A `Replay` with one recording for each batch size; the last batch of an epoch may be smaller than the others.
 
-    Args:
-        record: computes nothing; returns a function that replays its argument, and the tensor that gets the result.
+    `record` computes nothing. It returns a function that replays its argument, and the tensor that gets the result.
     """
 
     def __init__(self, record: Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]) -> None:

@@ -49,7 +49,10 @@ def run_evaluation(config: EvaluateConfig, observer: Observer) -> tuple[Evaluate
     The result comes with what its pictures need: the hardware, the data set, and the predictions.
     """
     model = classifier.load(config.weights, torch.device("cpu"), config.model)  # Accelerate moves it
-    name = dataset_name(config, model.trained_on)
+    name = config.dataset or model.trained_on
+    if name is None:
+        text = f"there is no {record_path(config.weights)} that names the data set of these weights"
+        raise UserError(text, f"give --dataset {'|'.join(DATASETS)}")
     if model.architecture is None and config.mixed_precision in ("bf16", "fp16"):
         raise UserError(
             f"--mixed-precision {config.mixed_precision}: {config.weights} computes in float32, as it was exported",
@@ -79,14 +82,6 @@ def run_evaluation(config: EvaluateConfig, observer: Observer) -> tuple[Evaluate
         confusion_matrix=confusion.tolist(),
     )
     return result, hardware, dataset, predictions
-
-
-def dataset_name(config: EvaluateConfig, trained_on: str | None) -> str:
-    """The data set to test on: the one asked for, else the one that the weights were trained on."""
-    if name := config.dataset or trained_on:
-        return name
-    text = f"there is no {record_path(config.weights)} that names the data set of these weights"
-    raise UserError(text, f"give --dataset {'|'.join(DATASETS)}")
 
 
 def data_folder(config: EvaluateConfig, trained_with: dict[str, Any]) -> Path:

@@ -1,7 +1,6 @@
 """The events of a run that observers hear, and the facts and figures that they carry."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,9 +107,5 @@ class Observers(Observer):
 
     def __init__(self, *observers: Observer) -> None:
         for event in [name for name in vars(Observer) if not name.startswith("_")]:
-            setattr(self, event, functools.partial(self._pass_on, [getattr(one, event) for one in observers]))
-
-    @staticmethod
-    def _pass_on(methods: "Sequence[Callable[..., None]]", *arguments: object) -> None:
-        for method in methods:
-            method(*arguments)
+            methods = [getattr(one, event) for one in observers]
+            setattr(self, event, lambda *arguments, methods=methods: [method(*arguments) for method in methods])

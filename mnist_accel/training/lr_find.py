@@ -24,17 +24,11 @@ LEAST_STEPS, MOST_STEPS = 4, 50
 
 @dataclass(frozen=True)
 class LearningRates:
-    """The result of a sweep.
+    """The result of a sweep."""
 
-    Attributes:
-        lr: the suggested rate.
-        rates: those that were tried, rising.
-        losses: mean training loss, in nats, of the last quarter of the steps with each rate; None if it was infinite.
-    """
-
-    lr: float
-    rates: list[float]
-    losses: list[float | None]
+    lr: float  # the suggested rate
+    rates: list[float]  # those that were tried, rising
+    losses: list[float | None]  # mean of the last quarter of the steps with each rate, in nats; None if infinite
 
 
 def find_learning_rate(config: TrainConfig, observer: Observer) -> tuple[LearningRates, Hardware]:
@@ -45,7 +39,7 @@ def find_learning_rate(config: TrainConfig, observer: Observer) -> tuple[Learnin
     """
     hardware = start(config)
     dataset = load_data(config.dataset, config.data_dir, hardware, observer, skip_damaged=config.skip_damaged)
-    dataset, _ = split(config, dataset)
+    dataset = split(config, dataset)
     batches = len(dataset.train) // config.batch_size
     steps = min(MOST_STEPS, batches // len(RATES))
     if steps < LEAST_STEPS:

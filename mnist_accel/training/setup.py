@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mnist_accel import speed
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data.batches import Augmentation, InputPipeline, steps_per_epoch
-from mnist_accel.data.digits import DataSet, Digits
+from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import UserError
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.models import architectures
@@ -96,7 +96,7 @@ def is_recorded(config: TrainConfig, hardware: Hardware) -> bool:
     return is_possible and (is_known if config.cuda_graph is None else config.cuda_graph)
 
 
-def prepare(config: TrainConfig, hardware: Hardware, data: DataSet, validation: Digits | None = None) -> Setup:
+def prepare(config: TrainConfig, hardware: Hardware, data: DataSet) -> Setup:
     """Build model, optimizer and data on the device, from `config.seed`. Called on every process."""
     accelerator, device, dtype = hardware.accelerator, hardware.device, getattr(torch, config.dtype)
     set_seed(config.seed)  # the same initial weights on every process
@@ -113,7 +113,7 @@ def prepare(config: TrainConfig, hardware: Hardware, data: DataSet, validation: 
     if accelerator.scaler is not None:  # without a scaler Accelerate's wrapper only costs 0.3 ms a step
         optimizer = accelerator.prepare(optimizer)
     train_data, test_data = (InputPipeline(digits, device, dtype) for digits in (data.train, data.test))
-    held_out = InputPipeline(validation, device, dtype) if validation else None
+    held_out = InputPipeline(data.validation, device, dtype) if data.validation else None
     augment = Augmentation(config, len(train_data), background=-MEAN / STD, device=device)
     setup = Setup(
         config, hardware, model, module, optimizer, bad_numbers, replay, train_data, test_data, held_out, augment

@@ -42,31 +42,20 @@ class Header(BaseModel):
 
 
 class Step(BaseModel):
-    """One optimizer step. The tables go in the order of the computation; gradients in that of the weights.
-
-    Attributes:
-        step: counted from 1 over all epochs.
-        samples: indices into the training set, in the order of the global batch.
-        loss: the sum over the samples.
-        batch: summaries of the network's images and labels.
-        weights: before the step.
-        activations: outputs of the layers, then of the network ("logits").
-        gradients: averaged over the processes, as the optimizer gets them.
-        updates: the change of the weights by this step.
-    """
+    """One optimizer step. The tables go in the order of the computation; gradients in that of the weights."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
-    step: int = 0
-    samples: list[int] = []
-    loss: float = 0.0
+    step: int = 0  # counted from 1 over all epochs
+    samples: list[int] = []  # indices into the training set, in the order of the global batch
+    loss: float = 0.0  # the sum over the samples
     lr: float = 0.0
     gradient_norm: float = 0.0
-    batch: dict[str, Summary] = {}
-    weights: dict[str, Summary] = {}
-    activations: dict[str, Summary] = {}
-    gradients: dict[str, Summary] = {}
-    updates: dict[str, Summary] = {}
+    batch: dict[str, Summary] = {}  # of the network's images and labels
+    weights: dict[str, Summary] = {}  # before the step
+    activations: dict[str, Summary] = {}  # outputs of the layers, then of the network ("logits")
+    gradients: dict[str, Summary] = {}  # averaged over the processes, as the optimizer gets them
+    updates: dict[str, Summary] = {}  # the change of the weights by this step
 
 
 @functools.cache
@@ -93,11 +82,9 @@ def added(first: Summary, second: Summary) -> Summary:
 
 
 class Tracer(Observer):
-    """Writes the trace of a run. The main process writes; the file is replaced as a whole after each traced step.
+    """Writes the trace of a run to `path`, of the first `steps` steps that this run makes.
 
-    Args:
-        path: of the trace.
-        steps: number of steps to trace, from the first one that this run makes.
+    The main process writes; the file is replaced as a whole after each step.
     """
 
     def __init__(self, path: Path, steps: int) -> None:

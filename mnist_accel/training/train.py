@@ -9,7 +9,7 @@ from typing import Any
 
 from mnist_accel.config.settings import RunConfig, TrainConfig
 from mnist_accel.data import datasets, digits
-from mnist_accel.data.digits import DataSet, Digits
+from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import DataError
 from mnist_accel.files import atomic, run_record, weights
 from mnist_accel.hardware.accelerator import Hardware, start_hardware
@@ -70,12 +70,12 @@ def run_training(config: TrainConfig, observer: Observer) -> tuple[TrainResult, 
     hardware = start(config)
     observer.part_started("data")
     dataset = load_data(config.dataset, config.data_dir, hardware, observer, skip_damaged=config.skip_damaged)
-    dataset, validation = split(config, dataset)
+    dataset = split(config, dataset)
     observer.part_started("start-up")
     who = identity(config, hardware, dataset)
     same = {name: getattr(config, name) for name in ("resume", "checkpoint_every", "compile", "cuda_graph")}
     hardware.require_same(who | same, "give every process the same settings")
-    setup = prepare(config, hardware, dataset, validation)
+    setup = prepare(config, hardware, dataset)
     if hardware.world_size > 1 and (text := own_network.doubt(config.model, setup.module)):
         observer.notice(text)
     with StopRequests() as stop:
@@ -130,8 +130,8 @@ def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer,
     return dataset
 
 
-def split(config: TrainConfig, dataset: DataSet) -> tuple[DataSet, Digits | None]:
-    """The data set with the samples that `config` asks for, and the held-out validation samples."""
+def split(config: TrainConfig, dataset: DataSet) -> DataSet:
+    """The data set with the samples that `config` asks for."""
     dataset = digits.fold(dataset, config.fold) if config.fold else dataset
     train, validation = dataset.train, None
     if config.validation_samples:
@@ -140,35 +140,27 @@ def split(config: TrainConfig, dataset: DataSet) -> tuple[DataSet, Digits | None
         train, _ = digits.split_off(train, config.train_samples, config.seed, "--train-samples")
     if not len(train):
         raise DataError(f"--validation-samples {config.validation_samples}: no training samples are left", "give fewer")
-    return dataclasses.replace(dataset, train=train), validation
+    return dataclasses.replace(dataset, train=train, validation=validation)
 
 
 def run_facts(setup: Setup, dataset: DataSet) -> RunFacts:
     """The facts of the run that are known before its first step."""
     config, hardware = setup.config, setup.hardware
+    of_hardware = ("world_size", "device_name", "threads", "mixed_precision", "precision_reason")
     return RunFacts(
-        model=config.model,
-        recipe=config.recipe,
+        **{name: getattr(config, name) for name in ("model", "recipe", "epochs", "batch_size")},
+        **{name: getattr(dataset, name) for name in ("class_names", "source", "checksums")},
+        **{name: getattr(hardware, name) for name in of_hardware},
         settings=config.as_json(),
         dataset=dataset.name,
-        class_names=dataset.class_names,
-        source=dataset.source,
-        checksums=dict(dataset.checksums),
         train_samples=len(dataset.train),
-        validation_samples=len(setup.validation_data) if setup.validation_data else 0,
+        validation_samples=len(dataset.validation) if dataset.validation else 0,
         test_samples=len(dataset.test),
         parameters=architectures.parameter_count(setup.module),
-        epochs=config.epochs,
         steps_per_epoch=setup.steps_per_epoch,
-        batch_size=config.batch_size,
-        world_size=hardware.world_size,
         exchange=setup.exchange,
         device=hardware.device.type,
-        device_name=hardware.device_name,
         cpu=cpu_name(),
-        threads=hardware.threads,
-        mixed_precision=hardware.mixed_precision,
-        precision_reason=hardware.precision_reason,
         output_dir=str(config.output_dir),
     )
 

@@ -79,7 +79,7 @@ def trained(folder: Path, *, replays: bool, **settings: Any) -> tuple[dict[str, 
     config = TrainConfig(cpu=True, mixed_precision="no", output_dir=folder, **settings)
     hardware = train.start(config)
     observer = Observer()
-    dataset, _ = train.split(
+    dataset = train.split(
         config, train.load_data(config.dataset, config.data_dir, hardware, observer, skip_damaged=False)
     )
     setup = prepare(config, hardware, dataset)

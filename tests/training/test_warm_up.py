@@ -22,7 +22,7 @@ def trained(folder: Path, *, warm: bool, **settings: Any) -> tuple[dict[str, Ten
     settings |= {"dataset": SMALL_MNIST, "train_samples": 200, "batch_size": 64, "epochs": 2, "threads": 1}
     config = TrainConfig(cpu=True, mixed_precision="no", output_dir=folder, **settings)
     hardware, observer = train.start(config), Observer()
-    dataset, _ = train.split(config, train.load_data(SMALL_MNIST, Path(), hardware, observer, skip_damaged=False))
+    dataset = train.split(config, train.load_data(SMALL_MNIST, Path(), hardware, observer, skip_damaged=False))
     setup, progress = prepare(config, hardware, dataset), Progress()
     if warm:
         warm_up(setup, progress)
