@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from importlib import import_module
 from itertools import pairwise
 from typing import Annotated, cast
 
@@ -10,21 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from mnist_accel import __version__
-from mnist_accel.commands.bench import bench
-from mnist_accel.commands.certify import certify
 from mnist_accel.commands.common import for_typer, leave, print_errors
-from mnist_accel.commands.compare import compare
-from mnist_accel.commands.data import data
-from mnist_accel.commands.demo import demo
-from mnist_accel.commands.diff import diff
-from mnist_accel.commands.doctor import doctor
-from mnist_accel.commands.evaluate import evaluate
-from mnist_accel.commands.export import export
-from mnist_accel.commands.inspect import inspect as inspect_file
-from mnist_accel.commands.predict import predict
-from mnist_accel.commands.recipes import recipes
-from mnist_accel.commands.report import report
-from mnist_accel.commands.train import train
 from mnist_accel.config.settings import TrainConfig, option_name, settings
 from mnist_accel.errors import EXIT_REFUSED, did_you_mean
 
@@ -53,10 +40,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-COMMANDS = (
-    *(train, recipes, evaluate, data, compare, report, predict, demo, export, inspect_file),
-    *(bench, certify, diff, doctor),
+NAMES = (
+    *("train", "recipes", "evaluate", "data", "compare", "report", "predict", "demo", "export", "inspect"),
+    *("bench", "certify", "diff", "doctor"),
 )
+COMMANDS = [getattr(import_module(f"mnist_accel.commands.{name}"), name) for name in NAMES]
 for command in COMMANDS:
     app.command()(for_typer(command))
 
@@ -103,8 +91,7 @@ def main() -> None:
 
 def _usage_line(error: Exception, text: str) -> str:
     """One line that says what is wrong and what to do, from an error of Typer and its text."""
-    names = [command.__name__ for command in COMMANDS]
-    hint = f"see mnist-accel {sys.argv[1]} --help" if sys.argv[1] in names else "see mnist-accel --help"
+    hint = f"see mnist-accel {sys.argv[1]} --help" if sys.argv[1] in NAMES else "see mnist-accel --help"
     option, near = getattr(error, "option_name", None), getattr(error, "possibilities", None)
     swallowed = [option for option, value in pairwise(sys.argv) if option in HINTS and value.startswith("--")]
     if "unexpected extra argument" in text and swallowed:  # the parser took the next option for the value
@@ -119,11 +106,11 @@ def _usage_line(error: Exception, text: str) -> str:
         found = error.__cause__.errors()[0]
         wrong = f"{error.param.opts[0]} {found['input']}: {found['msg'].replace('Input should', 'it must')}"
     elif missing := re.match("Missing argument '(.*?)'", text):
-        example = re.search(rf"mnist-accel {sys.argv[1]} .*", COMMANDS[names.index(sys.argv[1])].__doc__ or "")
+        example = re.search(rf"mnist-accel {sys.argv[1]} .*", COMMANDS[NAMES.index(sys.argv[1])].__doc__ or "")
         wrong = f"{sys.argv[1]}: {missing[1].upper()} is missing"
         hint = f"for example: {example[0]}" if example else hint
     elif unknown := re.match(r"No such command '(.*?)'\.", text, re.DOTALL):
-        wrong, hint = f"{unknown[1]}: no such command", HINTS.get(unknown[1]) or did_you_mean(unknown[1], names)
+        wrong, hint = f"{unknown[1]}: no such command", HINTS.get(unknown[1]) or did_you_mean(unknown[1], NAMES)
     else:
         wrong = re.sub(r"Got unexpected extra argument.* \((.*)\)", r"\1: unexpected argument", text.rstrip("."))
         wrong = re.sub(r"'(--[a-z-]+)'", r"\1", wrong.removeprefix("Invalid value for "))

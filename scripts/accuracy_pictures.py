@@ -19,6 +19,7 @@ from rich.table import Table
 
 from mnist_accel.data import datasets as data
 from mnist_accel.models import classifier
+from mnist_accel.pictures import picture_file
 from mnist_accel.pictures import predict as prediction
 from mnist_accel.pictures.predict import PictureResult
 from scripts import picture_scenes as scenes
@@ -73,7 +74,8 @@ def trial(
     drawn = [scenes.KINDS[kind](source) for _ in range(pictures)]
     figures = dict.fromkeys(COLUMNS, 0) | {"pictures": pictures}
     sure: list[tuple[float, bool]] = []
-    results = prediction.read_pictures([pixels for pixels, _ in drawn], model)
+    images = [Image.fromarray(pixels) for pixels, _ in drawn]
+    results = prediction.read_pictures([picture_file.from_image(image) for image in images], model)
     for number, (result, (pixels, text)) in enumerate(zip(results, drawn, strict=True)):
         outcome = outcome_of(kind, result, text)
         figures[outcome] += 1

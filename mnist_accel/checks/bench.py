@@ -5,9 +5,9 @@ Also the certificate's section on speed, which is reported and never fails: othe
 
 import multiprocessing
 import socket
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -25,6 +25,7 @@ from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import LaunchError, printable
 from mnist_accel.hardware.accelerator import accelerator_type, choose_precision, gpu_count
 from mnist_accel.hardware.cores import available_cores, cpu_name
+from mnist_accel.reports.tables import running
 from mnist_accel.reports.timing import Timing, flop_per_image, machine_use, matrix_flop_per_second
 
 STEPS_PER_CHECKPOINT, CHECKPOINTS = 24, 9
@@ -92,18 +93,12 @@ def candidates(config: TrainConfig) -> list[Candidate]:
     return found
 
 
-def run_bench(
-    compared: Sequence[Candidate],
-    rounds: int,
-    facts: dict[str, Any],
-    running: Callable[[str], AbstractContextManager[object]],
-) -> Iterator[Measured]:
+def run_bench(compared: Sequence[Candidate], rounds: int, facts: dict[str, Any]) -> Iterator[Measured]:
     """Measure each candidate for `rounds` bursts, each followed by a burst of the first candidate, the reference.
 
     The reference is compared with itself as well, in a process of its own: its spread is the noise of this machine.
     Raises LaunchError if the reference cannot train. Any other candidate that fails is reported and the others go on.
-    `facts` are from `machine_facts`. `running` is called with a candidate's title, and its context lasts as long as the
-    measurement.
+    `facts` are from `machine_facts`.
     """
     with TemporaryDirectory() as name:
         folder = Path(name)

@@ -6,7 +6,6 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from mnist_accel.hardware.accelerator import accelerator_type, gpu_count
 from mnist_accel.hardware.cores import available_cores, cpu_name
 from mnist_accel.hardware.signals import StoppedError
 from mnist_accel.reports import pages
+from mnist_accel.reports.tables import running
 
 Check = Callable[[Trials], tuple[bool | None, str, dict[str, Any]]]
 """A section's work; returns its verdict (None where there is none), a summary in words, and its figures."""
@@ -62,15 +62,8 @@ class Section:
         return line.append(f"\n      {self.advice}", style="red") if self.advice else line
 
 
-def certify(
-    trials: Trials,
-    running: Callable[[str], AbstractContextManager[object]],
-    sections: dict[str, Check] = SECTIONS,
-) -> Iterator[Section]:
-    """Run the sections, each with its name shown by `running`. One that ends with an error has failed.
-
-    Files are in a temporary folder inside `trials.folder`.
-    """
+def certify(trials: Trials, sections: dict[str, Check] = SECTIONS) -> Iterator[Section]:
+    """Run the sections, in a temporary folder inside `trials.folder`. One that ends with an error has failed."""
     with tempfile.TemporaryDirectory(prefix=".certify-", dir=trials.folder) as folder:
         inside = replace(trials, folder=Path(folder).resolve())
         for number, (name, check) in enumerate(sections.items(), 1):

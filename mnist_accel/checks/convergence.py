@@ -11,11 +11,9 @@ from mnist_accel.checks.trial_runs import Trials
 from mnist_accel.training.train import TrainResult
 
 RECIPE = "speedrun"
-SPANS = ((0, 10), (10, 30), (30, 80), (80, 160), (160, 235))
-"""Steps whose mean training losses are compared."""
+SPANS = ((0, 10), (10, 30), (30, 80), (80, 160), (160, 235))  # steps whose mean training losses are compared
 NAMES = (*(f"loss of steps {first + 1} to {last}" for first, last in SPANS), "test loss", "test accuracy")
-FALSE_ALARMS = 0.001
-"""The probability that a machine that trains like the reference fails this section."""
+FALSE_ALARMS = 0.001  # the probability that a machine that trains like the reference fails this section
 
 
 def figures_of(result: TrainResult) -> list[float]:
@@ -25,15 +23,10 @@ def figures_of(result: TrainResult) -> list[float]:
 
 
 def compare(found: npt.NDArray[np.float64], known: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
-    """How far the means of some runs are from those of the reference runs.
+    """How far the mean figures of runs, (k, figures), are from those of the reference runs, (n, figures).
 
-    Args:
-        found: (k, figures), the figures of k runs.
-        known: (n, figures), those of the reference.
-
-    Returns:
-        Differences of the means in standard errors, (figures,), and their limit: two-sided, from Student's t with n - 1
-        degrees of freedom, divided among the figures (Bonferroni). The scatter is that of the reference.
+    Returns the differences in standard errors, (figures,), and their limit: two-sided, from Student's t with n - 1
+    degrees of freedom, divided among the figures (Bonferroni). The scatter is that of the reference.
     """
     error = known.std(axis=0, ddof=1) * np.sqrt(1 / len(found) + 1 / len(known))
     limit = float(stats.t.ppf(1 - FALSE_ALARMS / 2 / known.shape[1], len(known) - 1))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from mnist_accel.config.base import count
 from mnist_accel.data import named_sets as data
 from mnist_accel.errors import UserError
 from mnist_accel.files import run_record
@@ -27,9 +28,8 @@ class Findings:
 
 def examine(data_dir: Path) -> Findings:
     """Examine the installation, the devices, the launcher and the data; nothing is changed, downloaded or trained."""
-    findings = Findings()
-    findings.facts["system"] = platform.platform()
-    findings.facts["packages"] = ", ".join(f"{name} {version}" for name, version in run_record.versions().items())
+    packages = ", ".join(f"{name} {version}" for name, version in run_record.versions().items())
+    findings = Findings({"system": platform.platform(), "packages": packages})
     _devices(findings)
     _launcher(findings)
     _folders(findings, data_dir)
@@ -71,12 +71,10 @@ def _launcher(findings: Findings) -> None:
     machines = getattr(configured, "num_machines", 1) or 1
     processes = -(-(getattr(configured, "num_processes", 1) or 1) // machines)  # the file counts those of all machines
     if processes > max(gpus := gpu_count(), 1):
-        reason = f"but this machine has {gpus} GPU{'s' if gpus > 1 else ''}; give at most {gpus * machines} in all"
+        reason = f"but this machine has {count(gpus, 'GPU')}; give at most {gpus * machines} in all"
         if not gpus:
-            reason = (
-                "but without a GPU accelerate launch starts one; "
-                f"use mnist-accel train --processes {processes} or torchrun"
-            )
+            advice = f"use mnist-accel train --processes {processes} or torchrun"
+            reason = f"but without a GPU accelerate launch starts one; {advice}"
         findings.warnings.append(f"{path} asks for {processes} processes per machine, {reason}")
 
 

@@ -6,8 +6,7 @@ from mnist_accel.checks.trial_runs import Trials
 from mnist_accel.files.run_record import WEIGHTS_FILE
 from mnist_accel.hardware.accelerator import gpu_count
 
-LIMIT = 1e-12
-"""Relative, in float64: only the order of additions differs."""
+LIMIT = 1e-12  # relative, in float64: only the order of additions differs
 EVALUATED = 10_000
 RECIPE = 'dtype = "float64"\ndropout = 0.0\nepochs = 1\nbatch_size = 37\nthreads = 1\n'
 

@@ -15,9 +15,7 @@ from mnist_accel.hardware.cores import available_cores, has_compiler
 from mnist_accel.training.train import TrainResult
 
 SETTINGS: dict[str, Any] = {"recipe": "speedrun", "dataset": "mnist", "train_samples": 9600, "batch_size": 32}
-"""300 steps, so that two runs have 600."""
-GPU_LIMIT = 0.2
-"""Relative difference of the weights. GPU kernels may add in any order, and small differences grow over the steps."""
+GPU_LIMIT = 0.2  # relative, of the weights: GPU kernels may add in any order, and differences grow over the 300 steps
 
 
 def check(trials: Trials) -> tuple[bool, str, dict[str, Any]]:

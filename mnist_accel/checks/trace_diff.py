@@ -31,10 +31,8 @@ LARGEST_GAIN, LEAST_GAIN, GAIN_GROWTH, GAIN_STEPS = 16, 3, 5, 4
 """A difference is at most its cause times the largest gain; after some steps, times a few of its gains so far."""
 SWITCH, SWITCH_CAUSE = 0.02, 1e-6
 """One ReLU or maximum that rounding switches changes a gradient by this much; in float64 rounding switches none."""
-KEPT = 1e-11
-"""Weights are those before the last step plus its update; the relative rounding error of their summaries."""
-GROWN_APART = 0.9
-"""Gradients and updates of two runs that have grown apart still have norms of the same order."""
+KEPT = 1e-11  # weights are those before the last step plus its update; relative rounding error of their summaries
+GROWN_APART = 0.9  # gradients and updates of two runs that have grown apart still have norms of the same order
 
 Explanation = Callable[[str, Summary, Summary], tuple[float, float]]
 """The relative difference that a tensor's inputs give it at gain 1, and that of its rounding."""
@@ -51,10 +49,6 @@ class Comparison:
     tolerance: float  # the largest size that rounding explains
     ratio: float  # norm in the second trace divided by that in the first
     is_same: bool  # whether the bits are the same
-
-    @property
-    def is_equal(self) -> bool:
-        return not self.size or self.size <= self.tolerance
 
     @property
     def place(self) -> str:
@@ -113,7 +107,7 @@ def diff_traces(first: Path, second: Path) -> Diff:
     for found in compare(one, other):
         steps.add(found.step)
         first_bits = first_bits or (None if found.is_same else found)
-        if not found.is_equal:
+        if found.size and not found.size <= found.tolerance:
             return Diff((one[0], other[0]), len(steps), found, first_bits)
     return Diff((one[0], other[0]), len(steps), None, first_bits)
 
@@ -128,28 +122,21 @@ def compare(first: tuple[Header, list[Step]], second: tuple[Header, list[Step]])
 
 
 class _Pair:
-    """Two traces, compared step by step.
-
-    Attributes:
-        rounding: the largest relative error of one operation of the forward pass; `fine`, with weights.
-        sizes: the sizes found in this step, by quantity and layer.
-        grown: the largest difference of each gradient so far.
-        gains: the differences of each layer divided by their causes, so far.
-        moved: how far apart the last step has left the projections of each weight.
-    """
+    """Two traces, compared step by step. Errors are relative, and the largest ones of one operation."""
 
     def __init__(self, first: Header, second: Header) -> None:
-        self.rounding = max(ROUNDING[header.facts["precision"]] for header in (first, second))
-        self.fine = max(ROUNDING[header.facts["dtype"]] for header in (first, second))
+        self.rounding = max(ROUNDING[header.facts["precision"]] for header in (first, second))  # in the forward pass
+        self.fine = max(ROUNDING[header.facts["dtype"]] for header in (first, second))  # with weights
         self.layers = first.layers
         self.statistics = STATISTICS * self.fine * any("BatchNorm" in kind for kind in first.layers.values())
-        self.grown: dict[str, float] = {}
+        self.grown: dict[str, float] = {}  # the largest difference of each gradient so far
+        # The differences of each layer divided by their causes, so far.
         self.gains: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-        self.moved: dict[str, npt.NDArray[np.float64]] = {}
+        self.moved: dict[str, npt.NDArray[np.float64]] = {}  # distance of each weight's projections after the last step
 
     def comparisons(self, pairs: list[tuple[Step, Step]]) -> Iterator[Comparison]:
         for self.a, self.b in pairs:
-            self.sizes: dict[str, dict[str, float]] = {}
+            self.sizes: dict[str, dict[str, float]] = {}  # found in this step, by quantity and layer
             yield self._samples()
             yield from self._table("batch", lambda name, *_: (0.0, SUMMED * self.fine * (name == "images")))
             yield from self._weights()
@@ -183,7 +170,9 @@ class _Pair:
         for name in reversed(ours) if quantity == "gradients" else ours:
             if name in theirs:
                 cause, rounding = explain(name, ours[name], theirs[name])
-                limit = self._gain(quantity, name) * cause
+                gains, limit = self.gains[quantity, name], LARGEST_GAIN * cause
+                if len(gains) >= GAIN_STEPS:
+                    limit = min(limit, max(LEAST_GAIN, GAIN_GROWTH * max(gains)) * cause)
                 if quantity == "gradients" and cause > SWITCH_CAUSE:
                     limit = max(limit, SWITCH)
                 if min(ours[name][1], theirs[name][1]) < (1 - GROWN_APART) ** 2 * max(ours[name][1], theirs[name][1]):
@@ -191,13 +180,8 @@ class _Pair:
                 found = self._comparison(quantity, name, limit + rounding, ours[name], theirs[name])
                 sizes[name] = found.size
                 if cause > rounding:
-                    self.gains[quantity, name].append(found.size / cause)
+                    gains.append(found.size / cause)
                 yield found
-
-    def _gain(self, quantity: str, name: str) -> float:
-        gains = self.gains[quantity, name]
-        is_known = len(gains) >= GAIN_STEPS
-        return min(max(LEAST_GAIN, GAIN_GROWTH * max(gains)), LARGEST_GAIN) if is_known else LARGEST_GAIN
 
     def _weights(self) -> Iterator[Comparison]:
         """Compare the weights with those of the step before plus its update; a missing one is a difference of 1."""

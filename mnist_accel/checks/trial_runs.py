@@ -1,7 +1,6 @@
 """Short trainings that the sections of a certificate examine, in this process and in processes of their own."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -50,15 +49,13 @@ class Trials:
         return run_training(config, observer or Observer())[0]
 
     def start(self, command: str, **settings: object) -> subprocess.Popen[str]:
-        """A command with options for `settings` in a process of its own, without the variables of a launcher."""
-        launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-        environment = {name: value for name, value in os.environ.items() if name not in launcher}
+        """A command with options for `settings` in a process of its own."""
         arguments = [sys.executable, "-m", "mnist_accel", command, "--json"]
         for name, value in settings.items():
             option = f"--{name.replace('_', '-')}"
             arguments += [option] * (value is True) if isinstance(value, bool) else [option, str(value)]
         pipe = subprocess.PIPE
-        return subprocess.Popen(arguments, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(arguments, cwd=self.folder, stdout=pipe, stderr=pipe, text=True)
 
     def run(self, command: str, **settings: object) -> dict[str, Any]:
         """The JSON object that a command prints. Raises LaunchError if it fails."""
@@ -68,14 +65,10 @@ class Trials:
 def write_digits(path: Path, train_samples: int) -> str:
     """Write the first training and test digits of MNIST; the file as a value of `--dataset`."""
     mnist = named_sets.load("mnist", path.parent, lambda _: None)
-    train, test, count = mnist.train, mnist.test, train_samples
-    np.savez(
-        path,
-        x_train=train.images[:count],
-        y_train=train.labels[:count],
-        x_test=test.images[:TEST_SAMPLES],
-        y_test=test.labels[:TEST_SAMPLES],
-    )
+    arrays: dict[str, Any] = {}
+    for name, digits, count in (("train", mnist.train, train_samples), ("test", mnist.test, TEST_SAMPLES)):
+        arrays |= {f"x_{name}": digits.images[:count], f"y_{name}": digits.labels[:count]}
+    np.savez(path, **arrays)
     return f"npz:{path}"
 
 

@@ -37,7 +37,7 @@ def certify(
     from mnist_accel.checks import certify as checks
     from mnist_accel.checks.trial_runs import Trials
     from mnist_accel.files.atomic import require_writable
-    from mnist_accel.reports.console import print_files, result_console, running
+    from mnist_accel.reports.tables import print_files, result_console
 
     require_writable(output_dir)
     seeds, burn_in = (QUICK_SEEDS, 0.0) if quick else (SEEDS, BURN_IN_SECONDS)
@@ -45,7 +45,7 @@ def certify(
         seeds, burn_in = SEEDS * 4, 60 * minutes - 150
     console = result_console(to_stderr=json)
     sections = []
-    for section in checks.certify(Trials(output_dir, seeds, seed, burn_in, quick), running):
+    for section in checks.certify(Trials(output_dir, seeds, seed, burn_in, quick)):
         console.print(section.as_line())
         sections.append(section)
     content = checks.certificate(sections)
@@ -58,8 +58,7 @@ def certify(
 def _check(paths: list[Path], *, json: bool) -> int:
     """Verify one or two certificates, and say in what they differ."""
     from mnist_accel.checks import certify as checks
-    from mnist_accel.reports.console import result_console
-    from mnist_accel.reports.tables import differing, print_facts
+    from mnist_accel.reports.tables import differing, print_facts, result_console
 
     if len(paths) > 2:
         raise UserError(f"--check: {len(paths)} certificates", "give one, or two to compare them")

@@ -27,8 +27,7 @@ def compare(
     from mnist_accel.errors import UserError
     from mnist_accel.files import atomic
     from mnist_accel.reports import comparison
-    from mnist_accel.reports.console import print_files, result_console
-    from mnist_accel.reports.tables import print_rows, print_title
+    from mnist_accel.reports.tables import print_files, print_rows, print_title, result_console
 
     if len(runs) < 2:
         raise UserError(f"{runs[0]}: one folder cannot be compared", "name two or more")

@@ -26,8 +26,8 @@ def data(
     from mnist_accel.data import datasets
     from mnist_accel.files.atomic import write_whole
     from mnist_accel.reports import data_summary
-    from mnist_accel.reports.console import TrainingConsole, print_files, result_console
-    from mnist_accel.reports.tables import print_facts, print_rows, print_title
+    from mnist_accel.reports.console import TrainingConsole
+    from mnist_accel.reports.tables import print_facts, print_files, print_rows, print_title, result_console
 
     with closing(TrainingConsole(result_console(to_stderr=True))) as progress:
         dataset = datasets.load(config.dataset, config.data_dir, progress.notice, progress.pictures_read)

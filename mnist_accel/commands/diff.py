@@ -20,7 +20,7 @@ def diff(first: TraceArgument, second: TraceArgument, json: JsonOption = False) 
       mnist-accel diff a.jsonl b.jsonl
     """
     from mnist_accel.checks.trace_diff import diff_traces
-    from mnist_accel.reports.console import result_console
+    from mnist_accel.reports.tables import result_console
 
     found = diff_traces(first, second)
     for line in found.lines():

@@ -18,8 +18,7 @@ def doctor(
       mnist-accel doctor --data-dir data --json
     """
     from mnist_accel.checks.doctor import examine
-    from mnist_accel.reports.console import result_console
-    from mnist_accel.reports.tables import print_facts, print_warnings
+    from mnist_accel.reports.tables import print_facts, print_warnings, result_console
 
     findings = examine(data_dir)
     console = result_console(to_stderr=json)

@@ -15,8 +15,8 @@ def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
       mnist-accel evaluate --weights other.pth --dataset mnist --mixed-precision no --json
     """
     from mnist_accel import api
-    from mnist_accel.reports.console import TrainingConsole, result_console
-    from mnist_accel.reports.tables import print_report
+    from mnist_accel.reports.console import TrainingConsole
+    from mnist_accel.reports.tables import print_report, result_console
     from mnist_accel.training.events import Observer
 
     is_main = launched_rank() == 0

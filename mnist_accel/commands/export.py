@@ -34,8 +34,7 @@ def export(
     """
     output = target(format_name, weights, output)
     from mnist_accel.export.write import export
-    from mnist_accel.reports.console import result_console
-    from mnist_accel.reports.tables import print_facts
+    from mnist_accel.reports.tables import print_facts, result_console
 
     result = export(weights, format_name, output, model, half=half)
     opset = f", opset {result['opset']}" if result["opset"] else ""

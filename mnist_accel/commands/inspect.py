@@ -24,8 +24,7 @@ def inspect(
     if not atomic.exists(file):
         raise UserError(f"{file}: no such file", "name weights, an exported model or a checkpoint")
     from mnist_accel.export.inspection import inspect
-    from mnist_accel.reports.console import result_console
-    from mnist_accel.reports.tables import print_facts
+    from mnist_accel.reports.tables import print_facts, result_console
 
     found = inspect(file, model)
     facts = {

@@ -1,21 +1,12 @@
 """`mnist-accel predict`."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from mnist_accel.commands.common import ModelOption, finish, print_errors
 from mnist_accel.errors import EXIT_FAILED, printable
-
-
-class Shown(StrEnum):
-    """Values of `--show`."""
-
-    DOUBTFUL = "doubtful"
-    ALL = "all"
-
 
 SaveInputOption = Annotated[
     Path | None,
@@ -25,7 +16,9 @@ SavePictureOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Save each picture in this folder, with boxes and labels drawn on it."),
 ]
-ShowOption = Annotated[Shown, typer.Option(help="Digits to draw on the terminal, with their probabilities.")]
+ShowOption = Annotated[
+    Literal["doubtful", "all"], typer.Option(help="Digits to draw on the terminal, with their probabilities.")
+]
 
 
 def predict(
@@ -37,7 +30,7 @@ def predict(
     top_k: Annotated[int, typer.Option(min=1, max=1000, help="Number of labels to show for each digit.")] = 3,
     save_input: SaveInputOption = None,
     save_picture: SavePictureOption = None,
-    show: ShowOption = Shown.DOUBTFUL,
+    show: ShowOption = "doubtful",
     json: Annotated[
         bool, typer.Option("--json", help="Print a JSON list with an object for each picture as the last line.")
     ] = False,
@@ -61,7 +54,7 @@ def predict(
         if folder:
             require_writable(folder, option)
     saved = SavedPictures(save_input, save_picture)
-    table = PredictionsTable(show_all=show is Shown.ALL)
+    table = PredictionsTable(show_all=show == "all")
     results = []
     for result in read_files(names, classifier.load(weights, model=model), top_k):
         results.append(result)

@@ -21,7 +21,7 @@ def report(
       mnist-accel report group --json
     """
     from mnist_accel.reports import run_report
-    from mnist_accel.reports.console import print_files, result_console
+    from mnist_accel.reports.tables import print_files, result_console
 
     path = run_report.report(run)
     print_files(result_console(to_stderr=json), [path])

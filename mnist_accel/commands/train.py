@@ -67,7 +67,8 @@ def train(
     if trace:
         config = config.with_changes(cuda_graph=False)  # a replay calls none of the tracer's hooks
     from mnist_accel.data import datasets
-    from mnist_accel.reports.console import TrainingConsole, result_console
+    from mnist_accel.reports.console import TrainingConsole
+    from mnist_accel.reports.tables import result_console
 
     is_main = launched_rank() == 0
     results = result_console(to_stderr=json)

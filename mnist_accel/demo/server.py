@@ -55,11 +55,11 @@ def reading(content: bytes, model: "Classifier") -> dict[str, Any]:
     Each digit also has its `image`, the network's input as a data URL. An error is a sentence.
     """
     try:
-        pixels = picture_file.decode(content).pixels
-        [result] = read_pictures([pixels], model, top_k=len(model.class_names))
+        picture = picture_file.decode(content)
+        [result] = read_pictures([picture], model, top_k=len(model.class_names))
     except UserError as error:
         return {"error": f"{str(error)[0].upper()}{str(error)[1:]}.", "digits": []}
-    answer = result.as_json() | {"size": pixels.shape[1::-1]}
+    answer = result.as_json() | {"size": picture.size}
     if result.error:
         answer["error"] = f"Nothing found: {result.error.removeprefix('blank: ')}."
     for shown, digit in zip(answer["digits"], result.digits, strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import numpy.typing as npt
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -159,8 +160,6 @@ def _write_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
 
 
 def _write_safetensors(model: nn.Module, metadata: dict[str, str]) -> bytes:
-    import safetensors.torch
-
     state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.state_dict().items()}
     content: bytes = safetensors.torch.save(state, metadata)  # clones, because it refuses tensors that share memory
     return content

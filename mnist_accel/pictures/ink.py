@@ -10,19 +10,15 @@ from mnist_accel.pictures.picture_file import NothingFoundError
 
 Floats = npt.NDArray[np.float32]
 
-RIDGE = np.diag([0, 1, 1, 1, 1, 1]).astype(np.float32) / 2
-"""Keeps the fitted surface of the light flat where few points lie on it."""
+RIDGE = np.diag([0, 1, 1, 1, 1, 1]).astype(np.float32) / 2  # keeps the light's surface flat where few points lie on it
 LIGHT_SIDE = 300  # pixels; the paper's brightness is measured in a picture reduced to it
-WIDEST = 0.6
-"""The side of the largest window whose median is taken for the paper's brightness, of the picture's shorter side."""
+WIDEST = 0.6  # of the picture's shorter side: the largest window whose median is taken for the paper's brightness
 SMALL = 120  # pixels. A picture with a shorter side below this holds one digit or a few, and little else.
-USUAL = 170
-"""The strength of the usual ink, of 255; ink that is darker than the printed lines of the paper has room above."""
+USUAL = 170  # the strength of the usual ink, of 255; ink that is darker than the lines of the paper has room above
 FILLED = 64  # pixels; a picture that one digit fills is reduced to it
 SHARP, FAINTEST = 0.15, 16.0
 """The mean step of brightness over the border of such a digit, of its contrast; and the least contrast, of 255."""
-DARK_SHARE = 24.0
-"""Added to the paper's brightness before dividing by it, so that noise in black shadows does not become ink."""
+DARK_SHARE = 24.0  # added to the paper's brightness before dividing by it: noise in black shadows is no ink
 
 
 def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -67,13 +63,8 @@ def of_one_digit(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
     border = np.concatenate(steps)
     is_sharp = len(border) and border.mean() > 255 * max(SHARP, 3 / min(grey.shape)) and len(border) < 0.4 * light.size
     rows, columns = np.flatnonzero(light.any(axis=1)), np.flatnonzero(light.any(axis=0))
-    if (
-        not is_sharp
-        or high - low < FAINTEST
-        or max(np.ptp(rows) / light.shape[0], np.ptp(columns) / light.shape[1]) < 0.5
-    ):
-        return None
-    return np.asarray(levels, dtype=np.uint8)
+    is_large = is_sharp and max(np.ptp(rows) / light.shape[0], np.ptp(columns) / light.shape[1]) >= 0.5
+    return np.asarray(levels, dtype=np.uint8) if is_large and high - low >= FAINTEST else None
 
 
 def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:

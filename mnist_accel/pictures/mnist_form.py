@@ -13,8 +13,7 @@ Ink = npt.NDArray[np.uint8]
 
 SIDE, BOX = 28, 20
 MIDDLE = 14.5  # row and column of MNIST's centres of mass, counted from the edge of the image
-THINNEST, THICKEST = 1.7, 4.2
-"""Pixels of the 20×20 box. MNIST's strokes are 2.5 wide on average, 90% of them 1.7 to 3.9. Others are redrawn."""
+THINNEST, THICKEST = 1.7, 4.2  # pixels of the 20×20 box; others are redrawn. 90% of MNIST's strokes have 1.7 to 3.9.
 FINE = 4  # strokes are redrawn on a grid this many times finer than MNIST's
 
 
@@ -81,7 +80,6 @@ def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
 
 def _fit(values: Ink, side: int) -> Ink:
     """Scaled so that the longer side is `side`."""
-    image = Image.fromarray(values)
-    scale = side / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+    scale = side / max(values.shape)
+    height, width = (max(1, round(length * scale)) for length in values.shape)
+    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC))

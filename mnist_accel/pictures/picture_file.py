@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
@@ -26,8 +27,7 @@ SUFFIXES = frozenset(
 """The files of a folder that are pictures; a file given by its own name may have any suffix."""
 LARGEST_FILE = 256 * 2**20
 LARGEST_PIXELS = 120_000_000  # checked before decoding. A phone's largest photo has 108 million.
-LARGEST_SIDE = 1600
-"""Pixels; larger pictures are reduced to it. A handwritten digit on a page of A4 then still has about 20."""
+LARGEST_SIDE = 1600  # pixels; larger pictures are reduced to it. A digit on a page of A4 then still has about 20.
 SMALLEST_SIDE = 4
 TOO_MANY = f"more than {LARGEST_PIXELS // 10**6} million pixels, not decoded"
 ORIENTATION = 0x0112  # the EXIF tag
@@ -102,10 +102,9 @@ def decode(content: bytes) -> Picture:
     if len(content) > LARGEST_FILE:
         raise PictureError(f"larger than {LARGEST_FILE // 2**20} MiB", "reduce it")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures below its own limit and of odd metadata
-            with Image.open(io.BytesIO(content)) as image:
-                return from_image(image)
+        # Pillow warns of large pictures below its own limit and of odd metadata.
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
+            return from_image(image)
     except UnidentifiedImageError as error:
         raise PictureError("not a picture, or of a kind that Pillow cannot read", "save it as PNG or JPEG") from error
     except Image.DecompressionBombError as error:
@@ -163,9 +162,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-        lowest, highest = float(values.min()), float(values.max())
-        scaled = (values - lowest) * (255 / (highest - lowest)) if highest > lowest else np.zeros_like(values)
-        return Image.fromarray(scaled.round().astype(np.uint8))
+        return Image.fromarray(np.asarray(cv2.normalize(values, values, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)))
     if not image.has_transparency_data:
         return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
     image = image.convert("RGBA")

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from mnist_accel.pictures import ink, mnist_form, page, picture_file, strokes
-from mnist_accel.pictures.picture_file import NothingFoundError, PictureError
+from mnist_accel.pictures.picture_file import NothingFoundError, Picture, PictureError
 from mnist_accel.pictures.strokes import Box, Mark
 
 if TYPE_CHECKING:
     from mnist_accel.models.classifier import Classifier
-
-Source = str | npt.NDArray[np.uint8] | Image.Image
 
 PICTURES_AT_ONCE = 256  # the digits of so many pictures go through the network together
 SURE = 0.9  # an answer of lower probability is doubtful
@@ -97,8 +94,8 @@ def read_files(names: Iterable[str], model: "Classifier", top_k: int = 3) -> Ite
         yield from read_pictures(batch, model, top_k)
 
 
-def read_pictures(sources: Sequence[Source], model: "Classifier", top_k: int = 3) -> list[PictureResult]:
-    """The results of pictures: names of files, uint8 (H, W), (H, W, 3) or (H, W, 4), or Pillow images.
+def read_pictures(sources: Sequence[str | Picture], model: "Classifier", top_k: int = 3) -> list[PictureResult]:
+    """The results of pictures, or of the files with these names.
 
     A picture that one digit may fill is read in both ways; the first reading stays unless it is worse.
     """
@@ -111,15 +108,12 @@ def read_pictures(sources: Sequence[Source], model: "Classifier", top_k: int = 3
     return results
 
 
-def _find(source: Source) -> tuple[PictureResult, PictureResult]:
+def _find(source: str | Picture) -> tuple[PictureResult, PictureResult]:
     """The digits of a picture, before the network labels them; and the whole picture as a digit, if it may be one."""
     file = source if isinstance(source, str) else ""
     whole = PictureResult(file)
     try:
-        if isinstance(source, str):
-            picture = picture_file.read(source)
-        else:
-            picture = picture_file.from_image(source if isinstance(source, Image.Image) else Image.fromarray(source))
+        picture = picture_file.read(source) if isinstance(source, str) else source
         pixels, everything = picture.pixels, (0, 0, *picture.size)
         if mnist_form.is_conventional(pixels):
             return PictureResult(file, [Digit("", 0.0, [], everything, pixels)]), whole

@@ -17,10 +17,8 @@ Pieces = npt.NDArray[np.int64]
 """Connected strokes (N, 6): left, top, right, bottom, `AREA` in pixels, `LABEL` in the map of labels."""
 AREA, LABEL = 4, 5
 
-FAINT, STRONG = 0.35, 0.5
-"""Of the usual strength of ink. A stroke consists of faint pixels that are connected to a strong one."""
-DARKER = 1.15
-"""Ink is darker than the lines of the paper if it is stronger than nine tenths of their pixels by this factor."""
+FAINT, STRONG = 0.35, 0.5  # of the usual strength. A stroke is of faint pixels that are connected to a strong one.
+DARKER = 1.15  # ink is darker than the paper's lines if it is stronger than 9/10 of their pixels by this factor
 SPECK = 0.13  # of the tallest digit's height. A piece that is smaller on both sides is dirt.
 MOST_MARKS = 60  # in one picture; more are text or texture
 

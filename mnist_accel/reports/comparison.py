@@ -85,10 +85,8 @@ class Comparison:
         epochs = [pages.line(name, _accuracies(run), colour) for name, run, colour in runs]
         charts = [pages.chart("step", "training loss of each step", *steps)]
         charts += [pages.chart("epoch", "accuracy after the epoch", *epochs, percent=True)]
-        digits = []
-        if self.models:  # with the wrong answers of the other model
-            pairs = zip(reversed(self.evaluations), self.models[:2], strict=True)
-            digits = [pages.digits(other, indices[:24]) for other, indices in pairs]
+        pairs = zip(reversed(self.evaluations), self.models[:2] if self.models else (), strict=True)
+        digits = [pages.digits(other, indices[:24]) for other, indices in pairs]  # wrong answers of the other model
         return pages.render("comparison.html", title="Comparison of runs", it=self, charts=charts, digits=digits)
 
 

@@ -5,7 +5,7 @@ import io
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from rich.text import Text
 from mnist_accel.config.base import count
 from mnist_accel.errors import printable
 from mnist_accel.hardware.cores import launched_world_size
+from mnist_accel.reports.tables import print_files
 from mnist_accel.training.events import EpochRecord, Observer, RunFacts
 
 if TYPE_CHECKING:
@@ -28,23 +29,6 @@ if TYPE_CHECKING:
 READ_SECONDS = 0.5  # time between two updates of the progress bar. Each reads sums from the device, which waits for it.
 LINE_SECONDS = 5.0  # time between two plain progress lines
 ROW = "{:>7}  {:>10}  {:>11}  {:>11}  {:>11}  {:>9}  {:>7}"  # of the table of epochs
-
-
-def result_console(*, to_stderr: bool) -> Console:
-    """A console on stdout for results; on stderr for progress, and for results where stdout carries JSON."""
-    console = Console(stderr=to_stderr, highlight=False)
-    if not console.is_terminal:
-        console.width = 10_000  # lines are not wrapped, and tables have their natural width
-    return console
-
-
-def running(text: str) -> AbstractContextManager[object]:
-    """Show on stderr that something runs: a spinner on a terminal, otherwise one line."""
-    console = result_console(to_stderr=True)
-    if console.is_terminal:
-        return console.status(Text(text))
-    console.print(Text(f"{text} …"))
-    return nullcontext()
 
 
 class TrainingConsole(Observer):
@@ -174,19 +158,12 @@ class NotebookDisplay(TrainingConsole, io.StringIO):
         display(*[Image(path.read_bytes()) for path in pictures if path.exists()])
 
 
-def print_files(console: Console, files: Sequence[Path]) -> None:
-    """One line per written file; never wrapped, so that it can be copied."""
-    for path in files:
-        console.print(Text(f"  {printable(path, longest=1000)}"), soft_wrap=True)
-
-
 def summary(facts: RunFacts) -> dict[str, str]:
     """Name and value of each fact that the user sees before the first step."""
     settings = facts.settings
     checkpoint_every, accumulation = settings["checkpoint_every"], settings["gradient_accumulation_steps"]
     share = facts.batch_size / (facts.world_size * accumulation)
-    plain_precision = "fp32" if settings["dtype"] == "float32" else "fp64"
-    precision = plain_precision if facts.mixed_precision == "no" else facts.mixed_precision
+    precision = {"no": "fp32" if settings["dtype"] == "float32" else "fp64"}.get(facts.mixed_precision)
     return {
         "model": f"{facts.model}, {facts.parameters:,} parameters",
         "recipe": f"{facts.recipe}: {_recipe(settings)}",
@@ -197,7 +174,8 @@ def summary(facts: RunFacts) -> dict[str, str]:
         "device": f"{facts.device}: {facts.device_name}",
         "processes": f"{facts.world_size}, each with {count(facts.threads, 'CPU thread')}"
         + (f"; gradients are exchanged through {facts.exchange}" if facts.exchange else ""),
-        "precision": f"{precision} ({facts.precision_reason})" + (", compiled" if settings["compile"] else ""),
+        "precision": f"{precision or facts.mixed_precision} ({facts.precision_reason})"
+        + (", compiled" if settings["compile"] else ""),
         "batch": f"{facts.batch_size} samples per step = {count(facts.world_size, 'process', 'es')} × "
         f"{accumulation} accumulation × {share:g}; {count(facts.steps_per_epoch, 'step')} per epoch",
         "checkpoint": (f"every {count(checkpoint_every, 'step')}" if checkpoint_every else "after each epoch")

@@ -34,7 +34,7 @@ class DataSummary:
 def summarise(data: DataSet) -> DataSummary:
     """Count classes and duplicates of a data set."""
     first, labels = first_equal(data.train, data.test), np.concatenate([data.train.labels, data.test.labels])
-    in_train, in_test = first[: len(data.train)], first[len(data.train) :]
+    in_train, in_test = np.split(first, [len(data.train)])
     counts = [np.bincount(part.labels, minlength=len(data.class_names)).tolist() for part in (data.train, data.test)]
     shares = np.bincount(data.train.images.ravel(), minlength=256) / data.train.images.size
     values = np.arange(256) / 255
@@ -44,10 +44,7 @@ def summarise(data: DataSet) -> DataSummary:
         source=data.source,
         train_samples=len(data.train),
         test_samples=len(data.test),
-        classes=[
-            {"class": name, "train": train, "test": test}
-            for name, train, test in zip(data.class_names, *counts, strict=True)
-        ],
+        classes=[{"class": name, "train": a, "test": b} for name, a, b in zip(data.class_names, *counts, strict=True)],
         mean=mean,
         std=float(shares @ (values - mean) ** 2) ** 0.5,
         train_duplicates=len(in_train) - len(np.unique(in_train)),

@@ -38,9 +38,9 @@ def digits(evaluation: Evaluation, indices: Iterable[int]) -> Pictures:
     found, names = evaluation.predictions, [printable(name, 20) for name in evaluation.dataset.class_names]
     pictures = []
     for index in indices:
-        uri = png_url(Image.fromarray(evaluation.dataset.test.images[index]))
         true, predicted = names[found.labels[index]], names[found.predicted[index]]
-        pictures.append((uri, f"{true} read as {predicted} ({found.probability[index]:.1%})"))
+        text = f"{true} read as {predicted} ({found.probability[index]:.1%})"
+        pictures.append((png_url(Image.fromarray(evaluation.dataset.test.images[index])), text))
     return pictures
 
 

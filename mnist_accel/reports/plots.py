@@ -28,11 +28,9 @@ if TYPE_CHECKING:
 COLUMNS, SAMPLES = 5, 10
 LOG_RANGE = 10  # where the losses of the epochs differ by more than this factor, their axis is logarithmic
 GREY = "#777777"
-AXES: dict[Any, Any] = {"axes.labelcolor": GREY, "axes.edgecolor": GREY, "axes.titlecolor": GREY}
-on_any_background = rc_context(
-    AXES | {"text.color": GREY, "xtick.color": GREY, "ytick.color": GREY, "legend.frameon": False}
-)
-"""Decorates the functions that draw."""
+GREYS = ("text.color", "xtick.color", "ytick.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor")
+STYLE: dict[Any, Any] = dict.fromkeys(GREYS, GREY) | {"legend.frameon": False}
+on_any_background = rc_context(STYLE)  # decorates the functions that draw
 
 
 def png(figure: Figure) -> bytes:
@@ -138,8 +136,7 @@ def confusion_matrix(result: "EvaluateResult") -> bytes:
         colour, weight = GREY, "bold"
         if row != column:
             colour, weight = "white" if mistakes[row, column] > 0.6 * most else "black", "normal"
-        text = str(confusion[row, column])
-        axes.text(column, row, text, ha="center", va="center", color=colour, weight=weight)
+        axes.text(column, row, confusion[row, column], ha="center", va="center", color=colour, weight=weight)
     axes.set_xticks(range(len(names)), names, rotation=45 if max(map(len, names)) > 3 else 0)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true")

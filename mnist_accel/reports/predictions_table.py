@@ -69,8 +69,8 @@ def _panel(digit: Digit, *, is_coloured: bool) -> Table:
 def half_blocks(image: npt.NDArray[np.uint8], *, is_coloured: bool) -> Text:
     """A grey image, uint8 (H, W) with even H, as H/2 lines of W characters; each character shows two pixels."""
     text = Text()
-    for row in range(0, len(image), 2):
-        for above, below in zip(image[row].tolist(), image[row + 1].tolist(), strict=True):
+    for rows in zip(image[::2].tolist(), image[1::2].tolist(), strict=True):
+        for above, below in zip(*rows, strict=True):
             if is_coloured:
                 text.append("▀", Style.parse(f"rgb({above},{above},{above}) on rgb({below},{below},{below})"))
             else:

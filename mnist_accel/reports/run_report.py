@@ -33,6 +33,8 @@ def report(path: str | Path) -> Path:
     _, probabilities, accuracies = zip(*calibration.bins, strict=True)
     lines = pages.line("perfect", [0, 1], 10, [0, 1]), pages.line("model", accuracies, x=probabilities)
     changed = _changed(run)
+    matrix = np.array(evaluation.result.confusion_matrix)
+    errors = np.log1p(matrix * (1 - np.eye(len(matrix), dtype=np.int64)))  # the template colours them in three levels
     page = pages.render(
         "report.html",
         title=f"{evaluation.result.dataset}: {group.accuracies.mean():.2%} test accuracy",
@@ -42,7 +44,7 @@ def report(path: str | Path) -> Path:
         result=evaluation.result,
         part=part,
         charts=_curves(group, part),
-        error_levels=_error_levels(evaluation),
+        error_levels=np.ceil(3 * errors / max(errors.max(), 1e-9)).astype(int).tolist(),
         pairs=_confused_pairs(evaluation),
         mistakes=pages.digits(evaluation, found.mistakes[:24]),
         calibration=calibration,
@@ -67,14 +69,6 @@ def _curves(group: Group, part: str) -> list[pages.Chart]:
         charts.append(pages.chart("epoch", name, *lines, percent=name == "accuracy"))
     steps = [pages.line("train", run.step_losses) for run in group.runs]
     return [*charts, pages.chart("step", "loss of each step", *steps)]
-
-
-def _error_levels(evaluation: Evaluation) -> list[list[int]]:
-    """For each cell of the confusion matrix the strength of its colour: 0 to 3, by the logarithm of the mistakes."""
-    matrix = np.array(evaluation.result.confusion_matrix)
-    errors = np.log1p(matrix * (1 - np.eye(len(matrix), dtype=np.int64)))
-    levels: list[list[int]] = np.ceil(3 * errors / max(errors.max(), 1e-9)).astype(int).tolist()
-    return levels
 
 
 def _confused_pairs(evaluation: Evaluation) -> list[tuple[str, pages.Pictures]]:

@@ -13,11 +13,9 @@ from scipy import stats
 
 Values = npt.NDArray[np.float64]
 Interval = tuple[float, float]
-MARGIN = 0.001
-"""Differences of accuracy up to 0.1 percentage points count as none, unless the caller gives another margin."""
+MARGIN = 0.001  # differences of accuracy up to this count as none, unless the caller gives another margin
 LEVEL = 0.05  # of all tests
-MOST_PERMUTATIONS = 200_000
-"""Enough for all permutations of 10 against 10 runs. For more runs that many random ones are drawn."""
+MOST_PERMUTATIONS = 200_000  # all permutations of 10 against 10 runs are fewer; for more runs, so many random ones
 BINS, RESAMPLES = 15, 1000  # of the calibration
 
 
@@ -51,8 +49,7 @@ def compare_groups(first: Values, second: Values, *, paired: bool = False, margi
     runs, difference = min(len(first), len(second)), float(np.mean(second) - np.mean(first))
     verdict, interval, p, needed = "not enough runs", None, None, None
     if runs > 1:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # runs may have equal accuracies
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # runs may have equal accuracies
             test = stats.ttest_rel(second, first) if paired else stats.ttest_ind(second, first, equal_var=False)
         low, high = map(float, test.confidence_interval(1 - LEVEL))
         interval = low, high
@@ -67,17 +64,8 @@ def compare_groups(first: Values, second: Values, *, paired: bool = False, margi
         squares = [(len(part) - 1) * float(np.var(part, ddof=1)) for part in parts]
         variance = sum(squares) / sum(len(part) - 1 for part in parts)
         needed = _runs_needed(variance if paired else 2 * variance, margin)
-    return Verdict(
-        difference=difference,
-        ci95=interval,
-        p=p,
-        probability_better=float(0.5 + np.sign(np.subtract.outer(second, first)).mean() / 2),
-        verdict=verdict,
-        margin=margin,
-        is_paired=paired and runs > 1,
-        runs=runs,
-        runs_needed=needed,
-    )
+    better = float(0.5 + np.sign(np.subtract.outer(second, first)).mean() / 2)
+    return Verdict(difference, interval, p, better, verdict, margin, paired and runs > 1, runs, needed)
 
 
 def _permutation_p(first: Values, second: Values, kind: str) -> float:
@@ -85,15 +73,8 @@ def _permutation_p(first: Values, second: Values, kind: str) -> float:
         found = np.mean(second, axis=axis) - np.mean(first, axis=axis)
         return np.asarray(np.round(found, 12))  # accuracies are often tied; rounding errors would break the ties
 
-    result = stats.permutation_test(
-        (second, first),
-        difference,
-        permutation_type=kind,
-        vectorized=True,
-        n_resamples=MOST_PERMUTATIONS,
-        batch=10_000,
-        rng=np.random.default_rng(0),
-    )
+    size = {"n_resamples": MOST_PERMUTATIONS, "batch": 10_000, "rng": np.random.default_rng(0)}
+    result = stats.permutation_test((second, first), difference, permutation_type=kind, vectorized=True, **size)
     return float(result.pvalue)
 
 

@@ -1,6 +1,7 @@
-"""Facts, tables and the result of an evaluation on the terminal."""
+"""Facts, tables, written files and the result of an evaluation on the terminal."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,26 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_accel.errors import printable
-from mnist_accel.reports.console import print_files
 
 if TYPE_CHECKING:
     from mnist_accel.training.evaluate import EvaluateResult
+
+
+def result_console(*, to_stderr: bool) -> Console:
+    """A console on stdout for results; on stderr for progress, and for results where stdout carries JSON."""
+    console = Console(stderr=to_stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = 10_000  # lines are not wrapped, and tables have their natural width
+    return console
+
+
+def running(text: str) -> AbstractContextManager[object]:
+    """Show on stderr that something runs: a spinner on a terminal, otherwise one line."""
+    console = result_console(to_stderr=True)
+    if console.is_terminal:
+        return console.status(Text(text))
+    console.print(Text(f"{text} …"))
+    return nullcontext()
 
 
 def print_report(console: Console, result: "EvaluateResult", files: Sequence[Path]) -> None:
@@ -59,6 +76,12 @@ def print_facts(console: Console, facts: Mapping[str, object], longest: int = 30
     for name, value in facts.items():
         line = Text(f"{printable(name):<{width}}", style="bold")
         console.print(line.append(as_text(value, longest), style="not bold"))
+
+
+def print_files(console: Console, files: Sequence[Path]) -> None:
+    """One line per written file; never wrapped, so that it can be copied."""
+    for path in files:
+        console.print(Text(f"  {printable(path, longest=1000)}"), soft_wrap=True)
 
 
 def print_warnings(console: Console, warnings: Sequence[str]) -> None:

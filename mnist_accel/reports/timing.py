@@ -22,8 +22,7 @@ from mnist_accel.training.train import TrainResult
 PARTIAL_FILE = "timing.partial.json"
 WRITE_SECONDS = 0.2  # a killed run leaves a record that is at most this old
 PARTS = ("start-up", "data", "steps", "evaluation", "checkpoints", "pictures")
-LARGEST_SIDE, LONG_SECONDS = 8192, 0.02
-"""Of the matrices that measure the machine: their sides double until a product takes this long."""
+LARGEST_SIDE, LONG_SECONDS = 8192, 0.02  # of matrices that measure the machine: sides double until a product is long
 
 
 class TimeSpent(BaseModel):
@@ -55,8 +54,8 @@ class Timing(Observer):
                 earlier = TimeSpent.model_validate_json(read_limited(self.path, 2**16))
                 self.spent.attempts += earlier.attempts
                 self.spent.steps += earlier.steps
-                for part, seconds in earlier.seconds.items():
-                    self.spent.seconds[part] = self.spent.seconds.get(part, 0.0) + seconds
+                for part in PARTS:
+                    self.spent.seconds[part] += earlier.seconds.get(part, 0.0)
 
     def step_finished(self, step: int, sums: Tensor) -> None:  # noqa: ARG002
         self.spent.steps += 1
@@ -68,9 +67,8 @@ class Timing(Observer):
         self._add()
         if self.path:
             self.path.unlink(missing_ok=True)
-        seconds, made = self.spent.seconds, self.spent.steps
-        wall, repeated = sum(seconds.values()), max(0, made - steps)
-        repeated_seconds = seconds["steps"] * repeated / max(1, made)
+        seconds, repeated = self.spent.seconds, max(0, self.spent.steps - steps)
+        wall, repeated_seconds = sum(seconds.values()), seconds["steps"] * repeated / max(1, self.spent.steps)
         return {
             "wall_seconds": wall,
             "seconds": seconds,
@@ -106,12 +104,9 @@ def machine_use(result: TrainResult) -> dict[str, float]:
         flop = flop_per_image(model, classes)
     else:
         flop = _kept(f"{model}, {classes} classes", lambda: flop_per_image(model, classes))
-    return {
-        "images_per_second": result.images_per_second,
-        "flop_per_image": flop,
-        "matrix_flop_per_second": peak,
-        "peak_share": result.images_per_second * flop / peak,
-    }
+    speed = result.images_per_second
+    use = {"images_per_second": speed, "flop_per_image": flop, "matrix_flop_per_second": peak}
+    return use | {"peak_share": speed * flop / peak}
 
 
 def flop_per_image(model: str, classes: int = 10) -> float:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from contextlib import nullcontext
 
 import pytest
 
@@ -24,7 +23,7 @@ def short(candidate: Candidate) -> Candidate:
 
 
 def measure(compared: list[Candidate], rounds: int = 2) -> list[Measured]:
-    return list(run_bench(compared, rounds, FACTS, lambda _: nullcontext()))
+    return list(run_bench(compared, rounds, FACTS))
 
 
 def test_every_candidate_is_measured_in_turn_with_the_default() -> None:

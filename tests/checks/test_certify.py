@@ -1,5 +1,4 @@
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tests.conftest import Run
 def sections_of(folder: Path, **checks: certify.Check) -> list[certify.Section]:
     """The sections of a certificate that consists of `checks`."""
     trials = Trials(folder, seeds=1, first_seed=0, burn_in_seconds=0, is_quick=True)
-    return list(certify.certify(trials, lambda _: nullcontext(), checks))
+    return list(certify.certify(trials, checks))
 
 
 def passing(_: Trials) -> tuple[bool, str, dict[str, Any]]:

@@ -79,8 +79,12 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def read_picture(source: Pixels | Image.Image, model: Classifier) -> prediction.PictureResult:
-    [result] = prediction.read_pictures([source], model)
+    [result] = prediction.read_pictures([as_picture(source)], model)
     return result
+
+
+def as_picture(source: Pixels | Image.Image) -> picture_file.Picture:
+    return picture_file.from_image(source if isinstance(source, Image.Image) else Image.fromarray(source))
 
 
 @pytest.mark.parametrize("size", [(4000, 8), (8, 4000)])
@@ -91,7 +95,7 @@ def test_a_narrow_strip_is_read_without_an_error(size: tuple[int, int], model: C
 
 
 def texts(model: Classifier, *images: Image.Image) -> list[str]:
-    return [result.text for result in prediction.read_pictures(images, model)]
+    return [result.text for result in prediction.read_pictures(list(map(as_picture, images)), model)]
 
 
 @pytest.fixture
@@ -102,7 +106,7 @@ def digits() -> Digits:
 def test_pictures_in_mnists_form_are_used_unchanged(model: Classifier, digits: Digits) -> None:
     conventional = [image for image in digits.images if mnist_form.is_conventional(image)]
     assert len(conventional) > 0.8 * len(digits)
-    found = prediction.read_pictures(conventional, model)
+    found = prediction.read_pictures(list(map(as_picture, conventional)), model)
     assert all(np.array_equal(result.digits[0].image, image) for result, image in zip(found, conventional, strict=True))
 
 
@@ -114,7 +118,7 @@ def test_inverted_enlarged_and_moved_digits_are_read_like_the_originals(model: C
     for image in images:
         large = np.asarray(Image.fromarray(image).resize((84, 84), Image.Resampling.BICUBIC))
         changed.append(240 - np.pad(large, ((0, 90), (70, 20))) // 2)
-    found = prediction.read_pictures(changed, model)
+    found = prediction.read_pictures(list(map(as_picture, changed)), model)
     assert all(len(result.digits) == 1 for result in found)
     assert np.mean([result.text == str(label) for result, label in zip(found, expected, strict=True)]) > 0.97
 

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from mnist_accel.reports import console as console_module
-from mnist_accel.reports.console import TrainingConsole, headline, result_console, summary
+from mnist_accel.reports.console import TrainingConsole, headline, summary
+from mnist_accel.reports.tables import result_console
 from mnist_accel.training.train import TrainResult
 from tests.reports.examples import LOSSES, facts, record, shown, sums, terminal
 
