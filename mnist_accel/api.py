@@ -7,6 +7,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from mnist_accel.config.settings import EvaluateConfig, TrainConfig
 from mnist_accel.errors import printable
 from mnist_accel.files import atomic, run_record
@@ -21,8 +23,6 @@ from mnist_accel.training.lr_find import LearningRates
 from mnist_accel.training.train import TrainResult, run_training
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from mnist_accel.pictures.predict import PictureResult
 
 TRAIN_PICTURES = ("training_history.png", "predictions.png")
@@ -38,7 +38,7 @@ TRAIN_FILES = (
 
 
 def train(
-    config: TrainConfig | None = None, observer: Observer | None = None, *, model: "type[nn.Module] | None" = None
+    config: TrainConfig | None = None, observer: Observer | None = None, *, model: type[nn.Module] | None = None
 ) -> TrainResult:
     """Train as `config` says, and write weights, record, figures and pictures into `config.output_dir`.
 

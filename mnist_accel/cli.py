@@ -15,8 +15,7 @@ from mnist_accel.commands.common import for_typer, leave, print_errors
 from mnist_accel.config.settings import TrainConfig, option_name, settings
 from mnist_accel.errors import EXIT_REFUSED, did_you_mean
 
-UsageError = cast("type[Exception]", typer.BadParameter.__base__)
-"""The base of all errors in a command line. Typer exports no name of its own for it."""
+UsageError = cast("type[Exception]", typer.BadParameter.__base__)  # of all errors in a command line; Typer has no name
 HINTS = {
     option_name(name): f"it is set in recipes: write {name} = … into a .toml file and give --recipe FILE.toml"
     for name, known in settings(TrainConfig).items()

@@ -1,5 +1,3 @@
-"""`mnist-accel bench`."""
-
 from typing import Annotated
 
 import typer

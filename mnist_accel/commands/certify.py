@@ -1,5 +1,3 @@
-"""`mnist-accel certify`."""
-
 from pathlib import Path
 from typing import Annotated
 

@@ -21,8 +21,7 @@ from mnist_accel.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, UserErro
 from mnist_accel.hardware.cores import launched_rank, launched_world_size
 
 MAIN_PROCESS_SPEAKS_SECONDS = 2.0
-CLOSED_OUTPUT = 141
-"""Exit code where the reader of stdout has gone (128 + SIGPIPE), as other programs have it in a pipeline."""
+CLOSED_OUTPUT = 141  # exit code where the reader of stdout has gone (128 + SIGPIPE), as other programs have it
 
 _parameter = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
 

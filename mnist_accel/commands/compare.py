@@ -1,5 +1,3 @@
-"""`mnist-accel compare`."""
-
 from pathlib import Path
 from typing import Annotated
 

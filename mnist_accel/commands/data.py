@@ -1,5 +1,3 @@
-"""`mnist-accel data`."""
-
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated

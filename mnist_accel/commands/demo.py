@@ -1,5 +1,3 @@
-"""`mnist-accel demo`."""
-
 import socket
 import sys
 from pathlib import Path
@@ -8,8 +6,6 @@ from typing import Annotated
 import typer
 
 from mnist_accel.commands.common import ModelOption
-from mnist_accel.errors import WeightsError
-from mnist_accel.files import atomic
 
 
 def demo(
@@ -29,8 +25,6 @@ def demo(
     from mnist_accel.demo import server  # starts without torch, so that a wrong port is reported at once
 
     with server.listen(host, port) as listener:
-        if not atomic.exists(weights):
-            raise WeightsError(f"{weights}: no such file", "make it by mnist-accel train, or name another by --weights")
         from mnist_accel.models import classifier
 
         network = classifier.load(weights, model=model)

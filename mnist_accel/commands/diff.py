@@ -1,5 +1,3 @@
-"""`mnist-accel diff`."""
-
 from pathlib import Path
 from typing import Annotated
 

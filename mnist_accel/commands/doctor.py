@@ -1,5 +1,3 @@
-"""`mnist-accel doctor`."""
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,5 +1,3 @@
-"""`mnist-accel evaluate`."""
-
 from contextlib import closing
 
 from mnist_accel.commands.common import JsonOption, finish

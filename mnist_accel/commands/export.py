@@ -1,5 +1,3 @@
-"""`mnist-accel export`."""
-
 from pathlib import Path
 from typing import Annotated
 

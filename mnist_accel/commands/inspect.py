@@ -1,5 +1,3 @@
-"""`mnist-accel inspect`."""
-
 from pathlib import Path
 from typing import Annotated
 

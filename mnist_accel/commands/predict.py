@@ -1,5 +1,3 @@
-"""`mnist-accel predict`."""
-
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,28 +40,28 @@ def predict(
       mnist-accel predict scans/ '*.png' --top-k 1 --json
       cat form.png | mnist-accel predict - --save-picture answers
     """
+    from rich.console import Console
+
     from mnist_accel.files.atomic import require_writable
     from mnist_accel.models import classifier
     from mnist_accel.pictures import picture_file
     from mnist_accel.pictures.predict import read_files
-    from mnist_accel.pictures.saved import SavedPictures
-    from mnist_accel.reports.predictions_table import PredictionsTable
+    from mnist_accel.pictures.saved import save
+    from mnist_accel.reports import predictions_table
 
     names = picture_file.find(images)
     for folder, option in ((save_input, "--save-input"), (save_picture, "--save-picture")):
         if folder:
             require_writable(folder, option)
-    saved = SavedPictures(save_input, save_picture)
-    table = PredictionsTable(show_all=show == "all")
-    results = []
+    console, results, taken = Console(highlight=False), [], set[str]()
     for result in read_files(names, classifier.load(weights, model=model), top_k):
         results.append(result)
         if result.error is not None:
             print_errors([f"{printable(result.file, 150)}: {result.error}"])
         elif not json:
-            table.show(result)
-        saved.save(result)
+            predictions_table.show(console, result, show_all=show == "all")
+        save(result, save_input, save_picture, taken)
     if not json:
-        table.summarise(results)
+        predictions_table.summarise(console, results)
     code = EXIT_FAILED if any(result.error is not None for result in results) else 0
     return finish([result.as_json() for result in results], json=json, code=code)

@@ -1,5 +1,3 @@
-"""`mnist-accel recipes`."""
-
 import tomllib
 from json import dumps
 from textwrap import fill, indent

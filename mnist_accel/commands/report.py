@@ -1,5 +1,3 @@
-"""`mnist-accel report`."""
-
 from pathlib import Path
 from typing import Annotated
 

@@ -23,11 +23,9 @@ from mnist_accel.models.architectures import MEAN, STD, normalise
 from mnist_accel.models.classifier import Classifier
 from mnist_accel.training.events import Observer
 
-OPSET = 20
-"""The newest set of ONNX operators that torch writes without conversion; onnxruntime 1.17 (2024) and later read it."""
+OPSET = 20  # the newest ONNX operators that torch writes without conversion; onnxruntime since 1.17 (2024) reads them
 SAMPLES = 1000  # test digits of MNIST on which an exported file is compared with the original
-TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2}
-"""Largest difference of a probability by type of the weights. Rounding makes about 1e-6 and 1e-3; a wrong graph 1."""
+TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2}  # of probabilities; rounding makes about 1e-6 and 1e-3
 EXAMPLE = torch.zeros(2, 28, 28, dtype=torch.uint8)  # images. torch.export would take a batch of one for a fixed size.
 DYNAMIC_SHAPES = {"images": {0: torch.export.Dim("N")}}
 MODEL_CARD = "MODEL_CARD.md"
@@ -58,11 +56,8 @@ def export(
     """Write the model in a .pth or .safetensors file in another format, and a model card beside it.
 
     `output` has the suffix of the format, `half` writes float16 weights, and `model` names a network of the user's own.
-    Raises UserError if the probabilities on MNIST's digits differ; nothing is written then.
-
-    Returns:
-        The facts about the file as JSON values. `largest_difference` is that of a probability on `samples` digits, and
-        `other_predictions` counts the digits with another most probable class.
+    Raises UserError if the probabilities on MNIST's digits differ; nothing is written then. Returns the facts about the
+    file as JSON values.
     """
     original = classifier.load(source, torch.device("cpu"), model)
     if original.architecture is None:
@@ -93,7 +88,7 @@ def export(
         "takes": FORMATS[format_name].takes,
         "opset": OPSET if format_name == "onnx" else None,
         "samples": len(digits),
-        "largest_difference": difference,
+        "largest_difference": difference,  # of a probability
         "other_predictions": int((found.argmax(axis=1) != expected.argmax(axis=1)).sum()),
     }
     atomic.publish({output: content, output.with_name(MODEL_CARD): _card(metadata, result).encode()})
@@ -155,14 +150,13 @@ def _write_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
     for name, value in metadata.items():
         proto.metadata_props.add(key=name, value=value)
     proto.doc_string = _card(metadata)
-    content: bytes = proto.SerializeToString()
-    return content
+    return bytes(proto.SerializeToString())
 
 
 def _write_safetensors(model: nn.Module, metadata: dict[str, str]) -> bytes:
+    # Clones, because safetensors refuses tensors that share memory.
     state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.state_dict().items()}
-    content: bytes = safetensors.torch.save(state, metadata)  # clones, because it refuses tensors that share memory
-    return content
+    return safetensors.torch.save(state, metadata)
 
 
 def _write_pt2(model: nn.Module, metadata: dict[str, str]) -> bytes:
@@ -180,6 +174,5 @@ def _probabilities(
     """The probabilities (N, classes) that the exported model `content` gives for `images` (N, 28, 28)."""
     if output.suffix == ".pt2":  # the bytes are from this process, so that loading them is safe
         program = torch.export.load(io.BytesIO(content)).module()
-        found: npt.NDArray[np.float32] = program(torch.tensor(images)).detach().numpy()
-        return found
+        return np.asarray(program(torch.tensor(images)).detach())
     return classifier.from_content(content, output, torch.device("cpu"), model).probabilities(images)

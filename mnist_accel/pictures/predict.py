@@ -137,14 +137,12 @@ def _find(source: str | Picture) -> tuple[PictureResult, PictureResult]:
 def _shape_doubt(mark: Mark) -> str:
     """Why a mark does not have the shape of one digit, or ""."""
     height, width = mark.ink.shape
-    fill = float((mark.ink >= strokes.FAINT * ink.USUAL).mean())
+    why = f"{mark.pieces} pieces" if mark.pieces > 4 else ""
+    if width > 0.45 * height and (mark.ink >= strokes.FAINT * ink.USUAL).mean() > 0.8:  # a 1 may fill its box
+        why = "a blot, or too much ink"
     if width > 1.5 * height:
-        return "does not look like one digit: too wide; several that touch?"
-    if fill > 0.8 and width > 0.45 * height:  # a 1 may fill its box
-        return "does not look like one digit: a blot, or too much ink"
-    if mark.pieces > 4:
-        return f"does not look like one digit: {mark.pieces} pieces"
-    return ""
+        why = "too wide; several that touch?"
+    return why and f"does not look like one digit: {why}"
 
 
 def _labelled(found: list[PictureResult], model: "Classifier", top_k: int) -> list[PictureResult]:

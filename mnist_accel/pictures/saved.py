@@ -13,29 +13,23 @@ from mnist_accel.pictures.predict import PictureResult
 SURE, DOUBTFUL = "#0a7d33", "#c25400"
 
 
-class SavedPictures:
-    """Files named after their pictures, and numbered where names repeat.
+def save(result: PictureResult, inputs: Path | None, answers: Path | None, taken: set[str]) -> None:
+    """Save a PNG of 28×28 pixels for each digit in the folder `inputs`, and the answer picture in `answers`.
 
-    In the folder `inputs` a PNG of 28×28 pixels for each digit, in `answers` one for each picture; None for neither.
+    The files are named after the picture; a name that is in `taken` is numbered, and the new one is added. Raises
+    UserError if a folder is read-only or full, or the picture is gone.
     """
-
-    def __init__(self, inputs: Path | None, answers: Path | None) -> None:
-        self.inputs, self.answers = inputs, answers
-        self._taken: set[str] = set()
-
-    def save(self, result: PictureResult) -> None:
-        """Save the digits of one picture. Raises UserError if a folder is read-only or full, or the picture is gone."""
-        stem = "stdin" if result.file == picture_file.STDIN else Path(result.file).stem
-        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-        name = next(name for name in names if name not in self._taken)
-        self._taken.add(name)
-        contents = {}
-        for position, digit in enumerate(result.digits if self.inputs else [], start=1):
-            label = printable(digit.label, 40).replace("/", " ")
-            contents[f"{self.inputs}/{name}_digit{position}_{label}.png"] = Image.fromarray(digit.image)
-        if self.answers and result.digits:
-            contents[f"{self.answers}/{name}_answer.png"] = answer_picture(result)
-        atomic.publish({Path(path): picture_file.png(image) for path, image in contents.items()})
+    stem = "stdin" if result.file == picture_file.STDIN else Path(result.file).stem
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    contents = {}
+    for position, digit in enumerate(result.digits if inputs else [], start=1):
+        label = printable(digit.label, 40).replace("/", " ")
+        contents[f"{inputs}/{name}_digit{position}_{label}.png"] = Image.fromarray(digit.image)
+    if answers and result.digits:
+        contents[f"{answers}/{name}_answer.png"] = answer_picture(result)
+    atomic.publish({Path(path): picture_file.png(image) for path, image in contents.items()})
 
 
 def answer_picture(result: PictureResult) -> Image.Image:

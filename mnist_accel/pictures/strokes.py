@@ -87,8 +87,7 @@ def _without_frames(pieces: Pieces) -> Pieces:
     is_part = (heights >= 0.3 * heights[:, None]) | (sizes >= 0.5 * sizes[:, None])
     several = (inside & (sizes >= 0.08 * sizes[:, None])).sum(axis=1) >= 3
     is_open = pieces[:, AREA] < 0.5 * widths * heights
-    kept: Pieces = pieces[~(((inside & is_part).any(axis=1) | several) & is_open)]
-    return kept
+    return np.asarray(pieces[~(((inside & is_part).any(axis=1) | several) & is_open)])
 
 
 def _without_edges(pieces: Pieces, shape: tuple[int, ...], *, is_ruled: bool) -> Pieces:
@@ -102,8 +101,8 @@ def _without_edges(pieces: Pieces, shape: tuple[int, ...], *, is_ruled: bool) ->
     odd = (sizes > 2.2 * tallest) | (heights < 0.6 * tallest)
     solid = pieces[:, AREA] > 0.6 * widths * heights
     strip = np.minimum(widths, heights) < 0.1 * sizes
-    kept: Pieces = pieces[~(at_edge & ((odd | solid) & ((tallest > SPECK * min(shape)) | strip) | strip & is_ruled))]
-    return kept
+    is_dark = (odd | solid) & ((tallest > SPECK * min(shape)) | strip)
+    return np.asarray(pieces[~(at_edge & (is_dark | strip & is_ruled))])
 
 
 def _groups(pieces: Pieces) -> list[Pieces]:

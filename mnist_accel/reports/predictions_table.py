@@ -17,36 +17,30 @@ from mnist_accel.pictures.predict import Digit, PictureResult
 BAR = 12  # characters for a probability of 1
 
 
-class PredictionsTable:
-    """Shows each picture's result on stdout as soon as it is known; doubtful digits are drawn, or all."""
+def show(console: Console, result: PictureResult, *, show_all: bool = False) -> None:
+    """Show the labels of one picture, which has at least one digit; draw its doubtful digits, or all."""
+    file = result.file if result.file.isprintable() else printable(result.file)
+    number = printable(" / ".join(result.lines))
+    if not console.is_terminal:
+        doubts = "; ".join(printable(f"{digit.label}: {digit.doubt}") for digit in result.digits if digit.doubt)
+        print("\t".join([file, number, _floored(result.probability), doubts]).rstrip(), flush=True)
+        return
+    shown = Text(number, style="bold yellow" if result.is_doubtful else "bold green")
+    console.print(shown, Text(f" {file}"))
+    is_coloured = console.color_system is not None and not console.no_color
+    panels = [_panel(digit, is_coloured=is_coloured) for digit in result.digits if digit.doubt or show_all]
+    if panels:
+        console.print(Columns([Padding(panel, (1, 0, 0, 0)) for panel in panels]))
+        console.print(shown)
 
-    def __init__(self, console: Console | None = None, *, show_all: bool = False) -> None:
-        self.console = console or Console(highlight=False)
-        self.show_all = show_all
 
-    def show(self, result: PictureResult) -> None:
-        """Show the labels of one picture, which has at least one digit."""
-        file = result.file if result.file.isprintable() else printable(result.file)
-        number = printable(" / ".join(result.lines))
-        if not self.console.is_terminal:
-            doubts = "; ".join(printable(f"{digit.label}: {digit.doubt}") for digit in result.digits if digit.doubt)
-            print("\t".join([file, number, _floored(result.probability), doubts]).rstrip(), flush=True)
-            return
-        shown = Text(number, style="bold yellow" if result.is_doubtful else "bold green")
-        self.console.print(shown, Text(f" {file}"))
-        is_coloured = self.console.color_system is not None and not self.console.no_color
-        panels = [_panel(digit, is_coloured=is_coloured) for digit in result.digits if digit.doubt or self.show_all]
-        if panels:
-            self.console.print(Columns([Padding(panel, (1, 0, 0, 0)) for panel in panels]))
-            self.console.print(shown)
-
-    def summarise(self, results: list[PictureResult]) -> None:
-        """On a terminal, count several pictures by their outcome."""
-        if self.console.is_terminal and len(results) > 1:
-            failed = sum(result.error is not None for result in results)
-            doubtful = sum(result.is_doubtful for result in results)
-            counts = f"{len(results) - failed - doubtful} read, {doubtful} doubtful, {failed} not read"
-            self.console.print(f"{len(results)} pictures: {counts}", style="bold")
+def summarise(console: Console, results: list[PictureResult]) -> None:
+    """On a terminal, count several pictures by their outcome."""
+    if console.is_terminal and len(results) > 1:
+        failed = sum(result.error is not None for result in results)
+        doubtful = sum(result.is_doubtful for result in results)
+        counts = f"{len(results) - failed - doubtful} read, {doubtful} doubtful, {failed} not read"
+        console.print(f"{len(results)} pictures: {counts}", style="bold")
 
 
 def _panel(digit: Digit, *, is_coloured: bool) -> Table:

@@ -21,8 +21,7 @@ from mnist_accel.training.events import EpochRecord, Observer, RunFacts
 from mnist_accel.training.train import TrainResult
 
 PROJECT = "mnist-accel"
-STATE_FILE = "tracking.partial.json"
-"""The names of the tracked runs and the last tracked epoch, while a run is unfinished."""
+STATE_FILE = "tracking.partial.json"  # names of the tracked runs, and the last tracked epoch, of an unfinished run
 
 
 class Tracking(Observer):

@@ -27,7 +27,7 @@ from mnist_accel.pictures import mnist_form, picture_file
 from mnist_accel.pictures import predict as prediction
 from mnist_accel.pictures.picture_file import PictureError
 from mnist_accel.pictures.predict import read_character
-from mnist_accel.reports.predictions_table import PredictionsTable
+from mnist_accel.reports import predictions_table
 from tests.conftest import SMALL_MNIST, Run, clean_environment
 
 STROKES: dict[str, list[list[tuple[float, float]]]] = {
@@ -334,7 +334,7 @@ def test_the_terminal_shows_the_input_of_the_network_without_colours_too(options
     image[4:24, 13:15] = 255
     digit = prediction.Digit("1", 0.62, [("1", 0.62), ("7", 0.3)], (0, 0, 28, 28), image, "not sure: 1 or 7")
     console = Console(file=io.StringIO(), width=100, record=True, force_terminal=True, **options)
-    PredictionsTable(console).show(prediction.PictureResult("one.png", [digit]))
+    predictions_table.show(console, prediction.PictureResult("one.png", [digit]))
     text = console.export_text()
     assert sum(" ██ " in line for line in text.splitlines()) == 10
     for expected in ("one.png", "62.0%", "30.0%", "not sure: 1 or 7"):
@@ -349,13 +349,12 @@ def test_the_terminal_draws_doubtful_digits_or_all_and_counts_the_pictures(show_
     sure = prediction.Digit("1", 0.99, [("1", 0.99)], (0, 0, 28, 28), image)
     doubtful = prediction.Digit("7", 0.6, [("7", 0.6)], (60, 0, 88, 28), image, "not sure: 7 or 1")
     console = Console(file=io.StringIO(), width=100, record=True, force_terminal=True)
-    table = PredictionsTable(console, show_all=show_all)
     results = [prediction.PictureResult(f"{len(digits)}.png", digits) for digits in ([sure, doubtful], [sure])]
-    table.show(results[0])
+    predictions_table.show(console, results[0], show_all=show_all)
     text = console.export_text()
     assert text.splitlines()[0].split() == ["1", "7", "2.png"]  # with the writer's gap
     assert text.count(" at ") == drawn
-    table.summarise([*results, prediction.PictureResult("3.png", error="blank")])
+    predictions_table.summarise(console, [*results, prediction.PictureResult("3.png", error="blank")])
     assert console.export_text().strip() == "3 pictures: 1 read, 1 doubtful, 1 not read"
 
 
@@ -429,8 +428,8 @@ def test_the_command_refuses_a_long_name_in_one_short_line(weights: Path, run: R
 def test_control_characters_in_class_names_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     digit = prediction.Digit("\x1b[2J", 0.5, [("\x1b[2J", 0.5)], (0, 0, 28, 28), np.zeros((28, 28), np.uint8), "\x1b?")
     result = prediction.PictureResult("\x1b.png", [digit])
-    PredictionsTable(Console(force_terminal=True, width=100)).show(result)
-    PredictionsTable(Console(force_terminal=False)).show(result)
+    predictions_table.show(Console(force_terminal=True, width=100), result)
+    predictions_table.show(Console(force_terminal=False), result)
     shown = capsys.readouterr().out
     assert "[2J" in shown
     assert "\x1b[2J" not in shown
@@ -445,7 +444,7 @@ def test_a_closed_pipe_is_not_hidden_from_the_caller(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("builtins.print", closed)
     digit = prediction.Digit("1", 0.9, [("1", 0.9)], (0, 0, 28, 28), np.zeros((28, 28), np.uint8))
     with pytest.raises(BrokenPipeError):
-        PredictionsTable(Console(force_terminal=False)).show(prediction.PictureResult("one.png", [digit]))
+        predictions_table.show(Console(force_terminal=False), prediction.PictureResult("one.png", [digit]))
 
 
 def test_a_character_of_a_data_set_is_read_with_all_its_strokes(tmp_path: Path) -> None:
