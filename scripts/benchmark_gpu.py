@@ -80,8 +80,8 @@ def bare(digits: Digits, epochs: int) -> float:
 def bare_graph(digits: Digits, epochs: int) -> float:
     """A loop that replays a CUDA graph of gathering, forward and backward pass and update; one for each batch size."""
     model, optimizer = model_and_optimizer()
-    images = torch.from_numpy(digits.images).unsqueeze(1).to(DEVICE)
-    labels = torch.from_numpy(digits.labels).to(DEVICE)
+    images = torch.tensor(digits.images).unsqueeze(1).to(DEVICE)
+    labels = torch.tensor(digits.labels).to(DEVICE)
     graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def step(batch: Tensor) -> Tensor:

@@ -2,10 +2,11 @@
 
     python scripts/lr_find_grid.py results.jsonl
 
-Each rate is used with three seeds, for one epoch of 30,000 samples, on one thread of a CPU, or on a GPU with `--gpu`.
-Each finished training is added to the file, and is not repeated when the script is started again. With `--minutes`, the
-script ends with code 75 before the training that would begin later. `--only NAME` does one row, so that several
-processes with a file each can share the work: put their files together afterwards. The table goes to stdout.
+Each rate is used with three seeds, for one epoch of 30,000 samples (`speedrun`: of all), on one thread of a CPU, or on
+a GPU with `--gpu`. Each finished training is added to the file, and is not repeated when the script is started again.
+With `--minutes`, the script ends with code 75 before the training that would begin later. `--only NAME` does one row,
+so that several processes with a file each can share the work: put their files together afterwards. The table goes to
+stdout.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def cases(folder: Path) -> dict[str, dict[str, Any]]:
     networks = ROOT / "tests/models/own_networks.py"
     return {
         "`classic`": {"recipe": "classic"},
-        "`speedrun`": {"recipe": "speedrun"},
+        "`speedrun`": {"recipe": "speedrun", "train_samples": None},
         "residual network": {"model": f"{folder / 'my_net.py'}:Residual"},
         "vision transformer": {"model": f"{networks}:Patches"},
         "group normalisation": {"model": f"{networks}:Grouped"},

@@ -33,6 +33,7 @@ def main(
     speed: Annotated[
         bool, typer.Option("--speed", help="Measure only this machine's speed; run nothing else.")
     ] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Make only the runs in float64.")] = False,
 ) -> None:
     """Make the reference, or check it."""
     if check:
@@ -42,6 +43,8 @@ def main(
         here = Trials(Path(name), seeds=seeds, first_seed=0, burn_in_seconds=0, is_quick=True)
         if speed:
             add_machine(here)
+        elif exact:
+            write(arithmetic.reference() | {"exact": exact_runs(here)})
         else:
             make(here, seeds, threads)
 
@@ -64,13 +67,17 @@ def add_machine(here: Trials) -> None:
     write(content)
 
 
+def exact_runs(here: Trials) -> dict[str, Any]:
+    """The losses of a run in float64 of each network."""
+    return {model: arithmetic.exact_losses(here, model) for model in architectures.MODELS}
+
+
 def make(here: Trials, seeds: int, threads: int | None) -> None:
     """Train and write the file after each precision."""
-    exact = {model: arithmetic.exact_losses(here, model) for model in architectures.MODELS}
     content: dict[str, Any] = {
         "made": {"time": datetime.now(UTC).isoformat(timespec="minutes"), "cpu": cpu_name(), "versions": versions()},
         "names": convergence.NAMES,
-        "exact": exact,
+        "exact": exact_runs(here),
         "runs": {},
         "machines": [],
     }

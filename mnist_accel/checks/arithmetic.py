@@ -28,6 +28,8 @@ EXACT_RUNS: dict[str, dict[str, Any]] = {
     "cnn": {"recipe": "classic", "gradient_accumulation_steps": 2},
     "small-cnn": {"recipe": "speedrun"},
     "normalised-cnn": {"recipe": "accurate"},
+    "light-cnn": {"recipe": "quick"},
+    "tiny-cnn": {"recipe": "tiny"},
 }
 LIMITS = {"steps": 1e-6, "epoch": 1e-9}
 """Relative, of losses. Those of steps are kept in float32, those of epochs in float64."""

@@ -111,8 +111,8 @@ def plain_cnn() -> nn.Module:
 
 def gathered_batches(digits: Digits, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of one epoch, gathered on the device."""
-    images = torch.from_numpy(digits.images).unsqueeze(1).to(device)
-    labels = torch.from_numpy(digits.labels).to(device)
+    images = torch.tensor(digits.images).unsqueeze(1).to(device)
+    labels = torch.tensor(digits.labels).to(device)
     for batch in torch.randperm(len(labels), device=device).split(batch_size):
         yield images[batch].float().div_(255).sub_(0.1307).div_(0.3081), labels[batch]
 

@@ -18,7 +18,7 @@ __all__ = ["DATASETS", "MODELS", "EvaluateConfig", "RunConfig", "TrainConfig", "
 EMNIST = tuple(f"emnist-{split}" for split in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist"))
 DATASETS = ("mnist", "fashion-mnist", "kmnist", *EMNIST)
 DATASET_CHOICES = (*DATASETS, "idx:DIR", "folder:DIR", "csv:FILE", "npz:FILE")
-MODELS = ("cnn", "small-cnn", "normalised-cnn")
+MODELS = ("cnn", "small-cnn", "normalised-cnn", "light-cnn", "tiny-cnn")
 result_setting = partial(setting, decides_result=True)
 """A checkpoint with another value of such a setting belongs to another run."""
 recipe_setting = partial(result_setting, on_command_line=False)

@@ -91,15 +91,39 @@ def normalised_cnn(classes: int, dropout: float) -> nn.Sequential:
     return _network(features, nn.Sequential(nn.Flatten(), Dropout(dropout), nn.Linear(128 * 4 * 4, classes)))
 
 
+def light_cnn(classes: int, dropout: float) -> nn.Sequential:
+    """A 5×5 and three 3×3 convolutions with batch normalisation, early pooling, and a linear layer."""
+    features = nn.Sequential(
+        *_normalised(1, 16, kernel=5, pool=True),  # (B, 16, 12, 12)
+        *_normalised(16, 32),  # (B, 32, 10, 10)
+        *_normalised(32, 64, pool=True),  # (B, 64, 4, 4)
+        *_normalised(64, 64, padding=1),  # (B, 64, 4, 4)
+    )
+    return _network(features, nn.Sequential(nn.Flatten(), Dropout(dropout), nn.Linear(64 * 4 * 4, classes)))
+
+
+def tiny_cnn(classes: int, dropout: float) -> nn.Sequential:
+    """Three 3×3 convolutions with batch normalisation, and a linear layer: 3,154 parameters with 10 classes."""
+    features = nn.Sequential(
+        *_normalised(1, 8, pool=True),  # (B, 8, 13, 13)
+        *_normalised(8, 16, pool=True),  # (B, 16, 5, 5)
+        *_normalised(16, 12),  # (B, 12, 3, 3)
+        nn.AdaptiveAvgPool2d(1),
+    )
+    return _network(features, nn.Sequential(nn.Flatten(), Dropout(dropout), nn.Linear(12, classes)))
+
+
 def _network(features: nn.Sequential, classifier: nn.Sequential) -> nn.Sequential:
     """Images (B, 1, 28, 28) → logits (B, classes)."""
     return nn.Sequential(OrderedDict(features=features, classifier=classifier))
 
 
-def _normalised(channels_in: int, channels_out: int, *, pool: bool = False, padding: int = 0) -> list[nn.Module]:
+def _normalised(
+    channels_in: int, channels_out: int, *, kernel: int = 3, pool: bool = False, padding: int = 0
+) -> list[nn.Module]:
     """Convolution, pooling if `pool`, batch normalisation, ReLU."""
     return [
-        nn.Conv2d(channels_in, channels_out, 3, padding=padding, bias=False),
+        nn.Conv2d(channels_in, channels_out, kernel, padding=padding, bias=False),
         *([nn.MaxPool2d(2)] if pool else []),
         nn.BatchNorm2d(channels_out),
         nn.ReLU(inplace=True),
@@ -110,6 +134,8 @@ MODELS: Mapping[str, Callable[[int, float], nn.Module]] = {
     "cnn": cnn,
     "small-cnn": small_cnn,
     "normalised-cnn": normalised_cnn,
+    "light-cnn": light_cnn,
+    "tiny-cnn": tiny_cnn,
 }
 
 

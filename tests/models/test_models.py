@@ -10,7 +10,14 @@ from mnist_accel.models import architectures as models
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("cnn", 594_922), ("small-cnn", 422_122), ("normalised-cnn", 159_658)]
+    ("name", "parameters"),
+    [
+        ("cnn", 594_922),
+        ("small-cnn", 422_122),
+        ("normalised-cnn", 159_658),
+        ("light-cnn", 70_906),
+        ("tiny-cnn", 3_154),
+    ],
 )
 def test_the_networks_have_the_published_sizes_and_give_ten_logits(name: str, parameters: int) -> None:
     model = models.build(name)
@@ -50,11 +57,11 @@ def test_dropout_drops_that_share_and_keeps_the_mean(probability: float) -> None
 
 
 def test_networks_have_the_layers_that_their_description_counts() -> None:
-    for name, expected in {"cnn": "Four", "normalised-cnn": "Five"}.items():
+    for name, expected in {"cnn": "Four", "normalised-cnn": "Five", "tiny-cnn": "Three"}.items():
         model = models.build(name)
         convolutions = sum(isinstance(layer, torch.nn.Conv2d) for layer in model.modules())
         assert (models.MODELS[name].__doc__ or "").split()[0] == expected
-        assert convolutions == {"Four": 4, "Five": 5}[expected]
+        assert convolutions == {"Three": 3, "Four": 4, "Five": 5}[expected]
 
 
 @pytest.mark.parametrize("name", [*MODELS, None])

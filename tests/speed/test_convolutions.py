@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_accel.models.architectures import build
+from mnist_accel.models.architectures import MODELS, build
 from mnist_accel.speed import prepare_model
 from mnist_accel.speed.convolutions import GreyConvolution
 
@@ -28,7 +28,7 @@ def test_the_product_is_the_convolution(kernel: int, stride: int, bias: bool) ->
         torch.testing.assert_close(parameter.grad, other.grad)
 
 
-@pytest.mark.parametrize("name", ["cnn", "small-cnn", "normalised-cnn"])
+@pytest.mark.parametrize("name", [*MODELS])
 def test_on_a_gpu_only_the_first_convolution_becomes_a_product(name: str) -> None:
     model = build(name)
     parameters = list(model.state_dict())
