@@ -33,7 +33,7 @@ def api_reference() -> str:
     parts = []
     for name in sorted(mnist_accel.__all__, key=str.lower):
         found = getattr(mnist_accel, name)
-        parts.append(f"## `{name}`\n\n```text\n{signature(name, found)}\n```\n\n{docstring(found)}\n")
+        parts.append(f"## `{name}`\n\n```text\n{signature(name, found)}\n```\n\n{docstring(found)}\n{fields(found)}")
         if isinstance(found, type) and issubclass(found, RunConfig):
             parts.append(table_of_settings(found))
         elif isinstance(found, type):
@@ -70,6 +70,17 @@ def docstring(found: object) -> str:
     text = re.sub(r"(?m)^(Args|Attributes|Raises|Returns):$", r"\1:\n", text)
     text = re.sub(r"(?m)^ {4}(\w+): ", r"- `\1`: ", text)
     return re.sub(r"(?m)^ {4,}", "  ", text)
+
+
+def fields(found: object) -> str:
+    """A list of the fields of a dataclass that comments explain, with those of its bases."""
+    lines = [
+        f"- `{name}`: {text}\n"
+        for base in reversed(getattr(found, "__mro__", ()))
+        if "__dataclass_fields__" in vars(base)
+        for name, text in re.findall(r"(?m)^    (\w+): [^#\n]+  # (.+)$", inspect.getsource(base))
+    ]
+    return "\n" + "".join(lines) if lines else ""
 
 
 def public_members(found: type) -> list[str]:

@@ -4,15 +4,14 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import signal
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
-from multiprocessing import get_context
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -120,23 +119,37 @@ def read(folder: Path, names: Sequence[str], progress: Heard) -> tuple[npt.NDArr
 
 
 def _answers(paths: list[Path]) -> Iterator[Answer]:
-    """The pictures, in order, read by several processes if they are many."""
+    """The pictures, in order, read by several processes in turn, a chunk each.
+
+    The processes are no children of multiprocessing: those import the main program again, which may train a model, and
+    stay behind where it is killed.
+    """
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     processes = min(available_cores(), len(paths) // LEAST_PER_PROCESS)
     if processes < 2:
         yield from map(_answer, paths)
         return
-    # Ctrl-C ends the program that asks, and the processes with it.
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    main = sys.modules["__main__"]
-    try:
-        # New processes would import the main program, which may train a model, so they are started without one.
-        sys.modules["__main__"] = ModuleType("__main__")
-        answers = pool.map(_answer, paths, chunksize=CHUNK)
-        sys.modules["__main__"] = main
-        yield from answers
-    finally:
-        sys.modules["__main__"] = main
-        pool.shutdown(cancel_futures=True)
+    command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
+    with ExitStack() as stack:
+        answers = []
+        for number in range(processes):
+            reader = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            assert reader.stdin
+            assert reader.stdout
+            with reader.stdin:
+                pickle.dump(chunks[number::processes], reader.stdin)
+            answers.append(reader.stdout)
+        for number in range(len(chunks)):
+            yield from pickle.load(answers[number % processes])
+
+
+def serve() -> None:
+    """Answer lists of paths, which stdin holds, with the pictures, until nobody reads them any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the program that asks
+    with suppress(BrokenPipeError):
+        for chunk in pickle.load(sys.stdin.buffer):
+            pickle.dump([_answer(path) for path in chunk], sys.stdout.buffer)
+            sys.stdout.buffer.flush()
 
 
 def _answer(path: Path) -> Answer:

@@ -24,23 +24,16 @@ from mnist_accel.training.train import load_data, start
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """The figures of an evaluation; the fields are the keys of `--json`.
-
-    Attributes:
-        accuracy_ci95: 95% Wilson interval.
-        loss: mean cross entropy in nats.
-        per_class: class, precision, recall, f1 and samples of each class.
-        confusion_matrix: rows are true classes, columns predicted ones.
-    """
+    """The figures of an evaluation; the fields are the keys of `--json`."""
 
     dataset: str
     samples: int
     correct: int
     accuracy: float
-    accuracy_ci95: tuple[float, float]
-    loss: float
-    per_class: list[dict[str, Any]]
-    confusion_matrix: list[list[int]]
+    accuracy_ci95: tuple[float, float]  # 95% Wilson interval
+    loss: float  # mean cross entropy in nats
+    per_class: list[dict[str, Any]]  # class, precision, recall, f1 and samples of each class
+    confusion_matrix: list[list[int]]  # rows are true classes, columns predicted ones
 
 
 def run_evaluation(config: EvaluateConfig, observer: Observer) -> tuple[EvaluateResult, Hardware, DataSet, Predictions]:

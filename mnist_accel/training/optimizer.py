@@ -55,10 +55,8 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Use `lr` for all parameters in the next step."""
     for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):  # a recorded step reads it from there
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr
+        # A recorded step reads the rate from a tensor.
+        group["lr"] = group["lr"].fill_(lr) if isinstance(group["lr"], Tensor) else lr
 
 
 class NumbersError(UserError):

@@ -104,11 +104,11 @@ class Tracer(Observer):
         self.hooks = [
             optimizer.register_step_pre_hook(lambda *_: self._gradients()),
             setup.model.register_forward_pre_hook(lambda _, images: self._add("batch", "images", *images)),
-            setup.model.register_forward_hook(lambda *values: self._activation("logits", values[-1])),
+            setup.model.register_forward_hook(lambda *values: self._add("activations", "logits", values[-1])),
         ]
         for name, module in setup.module.named_modules():
             if not setup.config.compile and not any(module.children()):  # compiled layers cannot be observed
-                hook = functools.partial(lambda name, *values: self._activation(name, values[-1]), name)
+                hook = functools.partial(lambda name, *values: self._add("activations", name, values[-1]), name)
                 self.hooks.append(module.register_forward_hook(hook))
 
     def run_started(self, facts: RunFacts) -> None:
@@ -151,13 +151,9 @@ class Tracer(Observer):
         self._add("batch", "labels", labels)
         return images, labels
 
-    def _activation(self, name: str, output: Any) -> None:
-        if isinstance(output, Tensor) and len(output) == len(self.rows):
-            self._add("activations", name, output)
-
-    def _add(self, table: str, name: str, values: Tensor) -> None:
-        """Add a part of a batch. Outside of a traced step, as in an evaluation, this does nothing."""
-        if self.current is not None:
+    def _add(self, table: str, name: str, values: Any) -> None:
+        """Add values of the samples of a part of a batch. Outside of a traced step, as in an evaluation, do nothing."""
+        if self.current is not None and isinstance(values, Tensor) and len(values) == len(self.rows):
             found, own = getattr(self.current, table), summary(values, self.rows)
             found[name] = added(found[name], own) if name in found else own
 
@@ -189,9 +185,9 @@ def merged(of_ranks: list[tuple[Step, list[list[int]]]]) -> Step:
 
 def precision(hardware: Hardware, dtype: str) -> str:
     """The coarsest precision of the forward pass; a key of `ROUNDING`."""
-    if hardware.mixed_precision != "no" or dtype == "float64":
-        return dtype if dtype == "float64" else hardware.mixed_precision
-    return "tf32" if hardware.device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "float32"
+    has_tf32 = hardware.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    own = "tf32" if has_tf32 and dtype == "float32" else dtype
+    return own if hardware.mixed_precision == "no" else hardware.mixed_precision
 
 
 def read(path: Path) -> tuple[Header, list[Step]]:

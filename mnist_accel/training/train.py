@@ -28,33 +28,21 @@ from mnist_accel.training.warm_up import warm_up
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult(RunFacts):
-    """The outcome of a training run.
-
-    Attributes:
-        epochs: finished epochs; fewer than asked for after an early stop.
-        train_loss: running average over the last epoch, as `train_accuracy` is.
-        test_accuracy: of the final weights, as `test_loss` is.
-        train_seconds: time of all training steps, without loading, evaluation and pictures.
-        images_per_second: of the last epoch.
-        wall_seconds: of the whole call.
-        chosen_epoch: the epoch whose weights are the final ones.
-        step_losses: mean training loss of each step.
-        time_spent: seconds of each part over all attempts, and the work that was repeated; see `reports.timing`.
-    """
+    """The outcome of a training run. `epochs` counts the finished ones: fewer than asked for after an early stop."""
 
     steps: int
-    train_loss: float
-    train_accuracy: float
-    test_loss: float
-    test_accuracy: float
-    train_seconds: float
-    images_per_second: float
-    wall_seconds: float = 0.0
+    train_loss: float  # running average over the last epoch
+    train_accuracy: float  # likewise
+    test_loss: float  # of the final weights
+    test_accuracy: float  # likewise
+    train_seconds: float  # time of all training steps, without loading, evaluation and pictures
+    images_per_second: float  # of the last epoch
+    wall_seconds: float = 0.0  # of the whole call
     weights_sha256: str
-    chosen_epoch: int
+    chosen_epoch: int  # the epoch whose weights are the final ones
     history: tuple[EpochRecord, ...] = dataclasses.field(repr=False)
-    step_losses: tuple[float, ...] = dataclasses.field(repr=False)
-    time_spent: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    step_losses: tuple[float, ...] = dataclasses.field(repr=False)  # mean training loss of each step
+    time_spent: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)  # see `reports.timing`
 
     def as_json(self) -> dict[str, Any]:
         """The values of `--json`: everything that is not in the run's files."""
