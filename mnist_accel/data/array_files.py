@@ -88,10 +88,8 @@ def load_file(name: str, path: Path) -> DataSet:
     test samples, always the same ones. Arrays are `ARRAYS`: images uint8 (N, 28, 28) and labels (N,), whole numbers.
     Raises DataError if the file is missing, or is not in this form.
     """
-    try:
+    with refusing(DataError, f"{name}: cannot read {path}", "name another file"):
         content = read_limited(path, LARGEST_FILE)
-    except OSError as error:
-        raise DataError(f"{name}: cannot read {path}: {error.strerror or error}", "name another file") from error
     if is_table := name.startswith("csv:"):
         with refusing(DataError, f"{name}: not a table of numbers from 0 to 255"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # reported below

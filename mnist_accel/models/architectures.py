@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnist_accel.errors import WeightsError, did_you_mean, printable
+from mnist_accel.files.untrusted import refusing
 from mnist_accel.models import own_network
 
 MEAN, STD = 0.1307, 0.3081
@@ -169,8 +170,6 @@ def from_state(state: Mapping[str, Tensor], name: str | None, path: Path, classe
         *_, last = build(name).state_dict()  # the bias of the last linear layer
         classes = min(max(state[last].numel(), 1), LARGEST_CLASSES) if last in state else 10
     model = build(name, classes=classes or 10)
-    try:
+    with refusing(WeightsError, f"{path}: these weights do not fit", f"give weights of {name}"):
         model.load_state_dict(dict(state))
-    except RuntimeError as error:
-        raise WeightsError(f"{path}: {printable(error, 150)}", f"give weights of {name}") from error
     return name, model

@@ -83,13 +83,10 @@ class OnnxModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.squeeze(1).cpu().numpy()
-        try:
+        with refusing(WeightsError, f"{self.path}: not a usable model", "export it again"):
             (probabilities,) = self.session.run(["probabilities"], {"images": pixels})
             if probabilities.ndim != 2 or len(probabilities) != len(pixels):
                 raise ValueError(f"{probabilities.shape} results for {len(pixels)} images")
-        except Exception as error:  # the errors of onnxruntime have no common type
-            problem = f"{self.path}: not a usable model ({printable(error, 120)})"
-            raise WeightsError(problem, "export it again") from error
         found = torch.from_numpy(probabilities).to(images.device, torch.float32)
         return found.clamp_min(torch.finfo(torch.float32).tiny).log()
 

@@ -1,11 +1,12 @@
 """Networks of the user's own, named "FILE.py:CLASS" or "package.module:CLASS"."""
 
+import contextlib
 import copy
 import functools
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 from mnist_accel.errors import UserError, printable
 
 
-def _of_user(name: str, problem: str, hint: str, call: Callable[[], Any]) -> Any:
-    """The result of code of the user, which can raise anything: a UserError then says what cannot be done, and why."""
+@contextlib.contextmanager
+def _refusing(name: str, problem: str, hint: str) -> Iterator[None]:
+    """Turn an error of the user's code, which can raise anything, into a UserError with the reason in brackets."""
     try:
-        return call()
+        yield
     except Exception as error:
         reason = f"{type(error).__name__}: {printable(error, 150)}"
         raise UserError(f"--model {name}: {problem} ({reason})", hint) from error
@@ -28,15 +30,11 @@ def _of_user(name: str, problem: str, hint: str, call: Callable[[], Any]) -> Any
 def load_class(name: str) -> tuple[Any, str]:
     """The class `name` and the SHA-256 of the file that defines it. The file is imported: its code runs."""
     place, _, class_name = name.rpartition(":")
-
-    def load() -> tuple[Any, str]:
+    with _refusing(name, "cannot be imported", "give FILE.py:CLASS or MODULE:CLASS"):
         module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         source = getattr(module, "__file__", None)
         digest = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
         return functools.reduce(getattr, class_name.split("."), module), digest
-
-    found: tuple[Any, str] = _of_user(name, "cannot be imported", "give FILE.py:CLASS or MODULE:CLASS", load)
-    return found
 
 
 def _import_file(path: Path) -> Any:
@@ -55,16 +53,15 @@ def build(name: str, classes: int, part: int) -> nn.Module:
     `part` is the fewest images that a process computes at once.
     """
     network = load_class(name)[0]
-    hint = "it must accept one argument, classes="
-    model = _of_user(name, "cannot be built", hint, lambda: network(classes=classes))
+    with _refusing(name, "cannot be built", "it must accept one argument, classes="):
+        model = network(classes=classes)
     if not isinstance(model, nn.Module):
         raise UserError(f"--model {name}: makes a {type(model).__name__}", "name a subclass of torch.nn.Module")
     hint = "see docs/your-own-network.md"
     if part == 1:
         hint = f"a process computes 1 image of a batch, so change --batch-size; or {hint}"
-    with torch.random.fork_rng(devices=[]):
-        images = torch.rand(min(part, 2), 1, 28, 28)
-        problems = _of_user(name, "cannot compute", hint, lambda: check(copy.deepcopy(model), images, classes))
+    with torch.random.fork_rng(devices=[]), _refusing(name, "cannot compute", hint):
+        problems = check(copy.deepcopy(model), torch.rand(min(part, 2), 1, 28, 28), classes)
     if problems:
         raise UserError(f"--model {name}: {'; '.join(problems)}", hint)
     return model
