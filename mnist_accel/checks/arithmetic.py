@@ -16,12 +16,12 @@ from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data import datasets
 from mnist_accel.hardware.accelerator import accelerator_type, choose_precision
 from mnist_accel.models import architectures
+from mnist_accel.training import trace
 from mnist_accel.training.loop import train_step
 from mnist_accel.training.setup import Setup, prepare
 from mnist_accel.training.train import start
 
 REFERENCE_FILE = Path(__file__).with_name("reference.json")
-SIGNIFICANT_BITS = {"no": 24, "tf32": 11, "bf16": 8, "fp16": 11}
 BOUND_FACTOR = 2
 BATCH = 64
 EXACT_RUNS: dict[str, dict[str, Any]] = {
@@ -31,8 +31,7 @@ EXACT_RUNS: dict[str, dict[str, Any]] = {
     "light-cnn": {"recipe": "quick"},
     "tiny-cnn": {"recipe": "tiny"},
 }
-LIMITS = {"steps": 1e-6, "epoch": 1e-9}
-"""Relative, of losses. Those of steps are kept in float32, those of epochs in float64."""
+LIMITS = {"steps": 1e-6, "epoch": 1e-9}  # relative; losses of steps are kept in float32, those of epochs in float64
 
 
 @cache
@@ -43,10 +42,9 @@ def reference() -> dict[str, Any]:
 
 def check(trials: Trials) -> tuple[bool, str, dict[str, Any]]:
     """Compare gradients and losses with float64 on the CPU, and look at dropout and at values that are not numbers."""
-    gradients = [found for model in architectures.MODELS for found in compare_gradients(trials, model)]
-    missed = [
-        name for case in product(architectures.MODELS, precisions()) for name in missed_bad_numbers(trials, *case)
-    ]
+    cases = list(product(architectures.MODELS, precisions()))
+    gradients = [compare_gradients(trials, *case) for case in cases]
+    missed = [name for case in cases for name in missed_bad_numbers(trials, *case)]
     known = reference()["exact"]
     exact = {model: share_of_limit(exact_losses(trials, model), known[model]) for model in architectures.MODELS}
     share, mean, dropout_passed = check_dropout()
@@ -77,23 +75,20 @@ def set_up(trials: Trials, **settings: Any) -> Setup:
     return prepare(config, start(config), datasets.load(config.dataset, trials.folder, lambda _: None))
 
 
-def compare_gradients(trials: Trials, model: str) -> list[dict[str, Any]]:
-    """For each precision the layer with the largest error of its gradient, relative to the gradient's norm in float64.
+def compare_gradients(trials: Trials, model: str, precision: str) -> dict[str, Any]:
+    """The layer with the largest error of its gradient in a precision, relative to the gradient's norm in float64.
 
-    The bound: rounding to a relative precision u = 2^-bits turns the decisions of ReLU and pooling at a share of about
+    The bound: rounding to a relative precision u turns the decisions of ReLU and pooling at a share of about
     u of the units of each layer, and with them the share u of the squared norm of the gradient. Rounding itself is
     smaller. In L layers with parameters that makes √(L u); `BOUND_FACTOR` covers the differences between networks.
     """
-    exact, results = gradients(set_up(trials, model=model, dtype="float64", cpu=True)), []
-    for precision in precisions():
-        found = gradients(set_up(trials, model=model, mixed_precision=precision))
-        errors = {name: float((found[name] - one).norm() / one.norm().clamp_min(1e-30)) for name, one in exact.items()}
-        layer = max(errors, key=lambda name: (errors[name] != errors[name], errors[name]))  # NaN first
-        is_tf32 = precision == "no" and torch.cuda.is_available() and torch.backends.cudnn.allow_tf32
-        bound = BOUND_FACTOR * (len(exact) * 2.0 ** -SIGNIFICANT_BITS["tf32" if is_tf32 else precision]) ** 0.5
-        facts = {"model": model, "precision": precision, "layer": layer, "error": errors[layer], "bound": bound}
-        results.append(facts)
-    return results
+    exact = gradients(set_up(trials, model=model, dtype="float64", cpu=True))
+    setup = set_up(trials, model=model, mixed_precision=precision)
+    found = gradients(setup)
+    errors = {name: float((found[name] - one).norm() / one.norm().clamp_min(1e-30)) for name, one in exact.items()}
+    layer = max(errors, key=lambda name: (errors[name] != errors[name], errors[name]))  # NaN first
+    bound = BOUND_FACTOR * (len(exact) * trace.ROUNDING[trace.precision(setup.hardware, setup.config.dtype)]) ** 0.5
+    return {"model": model, "precision": precision, "layer": layer, "error": errors[layer], "bound": bound}
 
 
 def gradients(setup: Setup) -> dict[str, Tensor]:
