@@ -24,7 +24,8 @@ OTHERS = {"--help", "--version", "--install-completion", "--show-completion", "-
 
 
 def options_of_commands() -> set[str]:
-    return {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
+    parameters = [parameter for command in COMMANDS.values() for parameter in command.params]
+    return {option for parameter in parameters for option in [*parameter.opts, *parameter.secondary_opts]}
 
 
 def test_every_option_of_train_is_documented_and_no_unknown_one() -> None:
