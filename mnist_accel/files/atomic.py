@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mnist_accel.errors import OutputError, UserError
+from mnist_accel.files.untrusted import refusing
 
 
 def exists(path: Path) -> bool:
@@ -60,12 +61,8 @@ def _sync_folder(folder: Path) -> None:
 
 def require_writable(folder: Path, option: str = "--output-dir") -> None:
     """Create `folder`, which `option` names. Raises UserError if no file can be written in it."""
-    try:
+    with refusing(UserError, f"cannot write in the output folder {folder}", f"give another {option}"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"\0" * 4096)
             probe.flush()
-    except OSError as error:
-        raise UserError(
-            f"cannot write in the output folder {folder}: {error.strerror or error}", f"give another {option}"
-        ) from error

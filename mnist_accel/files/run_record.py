@@ -55,11 +55,8 @@ class _Record(BaseModel, strict=True, extra="allow"):
 
 def append_lines(path: Path, lines: bytes, *, restart: bool = False) -> None:
     """Append to a file that can be watched while the run goes on and survives a crash; `restart` empties it first."""
-    try:
-        with path.open("wb" if restart else "ab") as file:
-            file.write(lines)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}", "make room") from error
+    with refusing(OutputError, f"cannot write {path}", "make room"), path.open("wb" if restart else "ab") as file:
+        file.write(lines)
 
 
 def history_lines(history: "Iterable[DataclassInstance]") -> bytes:

@@ -16,6 +16,7 @@ from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs,
 from torch import distributed
 
 from mnist_accel.errors import UserError
+from mnist_accel.files.untrusted import refusing
 from mnist_accel.hardware import peers
 from mnist_accel.hardware.cores import available_cores, cpu_name, has_compiler, launched_world_size, local_world_size
 from mnist_accel.hardware.peers import Heartbeats
@@ -236,10 +237,6 @@ def accelerate_configuration() -> tuple[Path, Any]:
     path = Path(default_config_file)
     if not path.is_file():
         return path, None
-    try:
+    hint = "run accelerate config again, or give --mixed-precision"
+    with refusing(UserError, f"{path}: not a readable Accelerate configuration", hint):
         return path, load_config_from_file(default_config_file)
-    except Exception as error:  # a damaged YAML or JSON file raises almost anything
-        raise UserError(
-            f"{path}: not a readable Accelerate configuration ({error})",
-            "run accelerate config again, or give --mixed-precision",
-        ) from error

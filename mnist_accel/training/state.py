@@ -1,5 +1,6 @@
 """The training state saved in a checkpoint: captured between two steps, and restored into a prepared run."""
 
+import functools
 import itertools
 from collections.abc import Mapping
 from typing import Annotated
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from mnist_accel.config.settings import TrainConfig, settings
 from mnist_accel.data.digits import DataSet, fingerprint
-from mnist_accel.errors import printable
 from mnist_accel.files.checkpoint import Checkpoint, CheckpointError
+from mnist_accel.files.untrusted import refusing
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.models import own_network
 from mnist_accel.training.events import EpochRecord
@@ -86,16 +87,13 @@ def restore(setup: Setup, checkpoint: Checkpoint, who: Facts) -> tuple[Progress,
     Called on every process. On another number of processes, each draws other dropout; everything else goes on as it
     was. Raises CheckpointError if the checkpoint is of another configuration or data set, or does not fit the model.
     """
-    try:
+    problem = f"{checkpoint.path}: its state does not fit this program"
+    fitting = functools.partial(refusing, CheckpointError, problem, "start anew with --resume never")
+    with fitting():
         saved = SavedState.model_validate_json(checkpoint.state)
-        _require_same_run(saved, who)
-        progress = _restore(setup, saved, checkpoint.tensors)
-    except (ValueError, KeyError, IndexError, RuntimeError, TypeError) as error:  # pydantic's is a ValueError
-        raise CheckpointError(
-            f"{checkpoint.path}: its state does not fit this program ({printable(error)})",
-            "start anew with --resume never",
-        ) from error
-    return progress, _differences(saved.environment, environment(setup))
+    _require_same_run(saved, who)
+    with fitting():
+        return _restore(setup, saved, checkpoint.tensors), _differences(saved.environment, environment(setup))
 
 
 def _require_same_run(saved: SavedState, who: Facts) -> None:
