@@ -67,12 +67,16 @@ def train(
         pictures,
         lambda plots: (plots.training_history(result), plots.sample_predictions(dataset, predictions, config.seed)),
     )
-    use = machine_use(result) if hardware.is_main else {}
-    spent = timing.finish(result.steps) | use
-    if hardware.is_main:
-        weights = config.output_dir / run_record.WEIGHTS_FILE
-        record = (run_record.read_record(weights) or {}) | {"time_spent": spent}
-        atomic.write_whole(run_record.record_path(weights), run_record.record_bytes(record))
+    spent: dict[str, Any] = timing.finish(result.steps)
+
+    def complete_record() -> None:
+        if hardware.is_main:
+            spent.update(machine_use(result))
+            weights = config.output_dir / run_record.WEIGHTS_FILE
+            record = (run_record.read_record(weights) or {}) | {"time_spent": spent}
+            atomic.write_whole(run_record.record_path(weights), run_record.record_bytes(record))
+
+    hardware.together(complete_record)
     result = dataclasses.replace(result, wall_seconds=time.perf_counter() - began, time_spent=spent)
     observer.run_finished(result, pictures)
     return result

@@ -79,8 +79,9 @@ def train(
     below = config.target_accuracy is not None and accuracy < config.target_accuracy
     if is_main:
         console.show_result(text, files)
-        if below:
-            print_errors([f"test accuracy {accuracy:.4f} is below the target {config.target_accuracy}"])
+    if below:
+        text = f"test accuracy {accuracy:.4f} is below the target {config.target_accuracy}"
+        print_errors([text], is_shared=True)
     return finish(values, json=json and is_main, code=EXIT_BELOW_TARGET if below else 0)
 
 

@@ -8,6 +8,8 @@ from mnist_accel.errors import Problem, did_you_mean, printable
 from mnist_accel.files.untrusted import read_limited
 
 FOLDER = Path(__file__).parent / "recipes"
+ALIASES = {"seed": "classic"}
+"""Earlier names."""
 MAX_BYTES = 8 * 1024
 """The memory that tomllib needs for a dotted key grows with the square of its length."""
 

@@ -188,7 +188,7 @@ def test_a_key_of_a_recipe_is_shown_cut_and_without_control_characters(tmp_path:
 
 
 def test_names_are_taken_in_any_case_and_common_synonyms_are_understood() -> None:
-    config = TrainConfig(dataset="MNIST", model="CNN", mixed_precision="FP32", recipe="Classic")
+    config = TrainConfig(dataset="MNIST", model="CNN", mixed_precision="FP32", recipe="Seed")
     assert (config.dataset, config.model, config.mixed_precision, config.recipe) == ("mnist", "cnn", "no", "classic")
     assert TrainConfig(dataset="IDX:Own/Data").dataset == "idx:Own/Data"
     assert "did you mean lr?" in problems_of(learning_rate=0.1)[0]
