@@ -55,8 +55,8 @@ def small_mnist(train: int = 4000, test: int = 1000) -> str:
     return f"idx:{folder}"
 
 
-SMALL_MNIST = small_mnist()
-"""For `--dataset`: 4,000 training and 1,000 test digits of MNIST."""
+SMALL_MNIST = small_mnist(test=300)
+"""For `--dataset`: 4,000 training and 300 test digits of MNIST."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -113,9 +113,7 @@ class RunConfig(BaseModel):
         from_recipe: dict[str, Any] = {}
         problems: list[Problem] = []
         if isinstance(name := given.get("recipe"), (str, os.PathLike)):
-            given["recipe"] = (
-                str(name) if str(name).endswith(".toml") else recipe.ALIASES.get(str(name).lower(), str(name).lower())
-            )
+            given["recipe"] = recipe.canonical(str(name))
             from_recipe, problems = recipe.load(given["recipe"])
         for name in (*given, *from_recipe):
             if name not in known:

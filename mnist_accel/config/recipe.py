@@ -19,6 +19,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
+def canonical(name: str) -> str:
+    """The name of a recipe in lower case and today's form; the path of a file as it is."""
+    return name if name.endswith(".toml") else ALIASES.get(name.lower(), name.lower())
+
+
 def load(name: str) -> tuple[dict[str, Any], list[Problem]]:
     """The settings in a recipe, unchecked, and the problem if it cannot be read.
 

@@ -35,7 +35,7 @@ def my_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(model: str, **changes: Any) -> TrainConfig:
-    given: dict[str, Any] = {"dataset": SMALL_MNIST, "train_samples": 400, "epochs": 2, "batch_size": 50, "threads": 1}
+    given: dict[str, Any] = {"dataset": SMALL_MNIST, "train_samples": 250, "epochs": 2, "batch_size": 50, "threads": 1}
     return TrainConfig(model=model, cpu=True, **given | changes)
 
 
@@ -53,7 +53,7 @@ class StopAfter(Observer):
 def test_a_network_of_your_own_resumes_exactly_and_is_exported(name: str, tmp_path: Path) -> None:
     whole = train(settings(name, output_dir=tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
-        train(settings(name, checkpoint_every=3, output_dir=tmp_path / "cut"), StopAfter(11))
+        train(settings(name, checkpoint_every=3, output_dir=tmp_path / "cut"), StopAfter(7))
     resumed = train(settings(name, checkpoint_every=3, resume="auto", output_dir=tmp_path / "cut"))
     assert resumed.weights_sha256 == whole.weights_sha256
     weights = tmp_path / "whole" / "mnist_cnn_model.pth"

@@ -45,8 +45,8 @@ def test_the_command_writes_the_picture_and_gives_json(run: Run, tmp_path: Path)
     done = run("data", SMALL_MNIST, "--output", "small.png", "--json")
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
-    assert (values["train_samples"], values["test_samples"], len(values["classes"])) == (4000, 1000, 10)
-    assert "0 of 1,000 test images are also training images" in done.stderr
+    assert (values["train_samples"], values["test_samples"], len(values["classes"])) == (4000, 300, 10)
+    assert "0 of 300 test images are also training images" in done.stderr
     assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
 
 

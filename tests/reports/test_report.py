@@ -13,7 +13,7 @@ from mnist_accel import Run, TrainConfig, compare, report, train
 from mnist_accel.cli import app
 from mnist_accel.data import datasets
 from mnist_accel.errors import UserError
-from tests.conftest import SMALL_MNIST
+from tests.conftest import small_mnist
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 sync_api = pytest.importorskip("playwright.sync_api", reason='a browser is driven by Playwright: pip install ".[test]"')
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = ["<b onload=alert(1)>", "\"'&{{7*7}}", "<script>alert(2)"]
+SMALL_MNIST = small_mnist()
 SMALL: dict[str, Any] = {"dataset": SMALL_MNIST, "threads": 1, "mixed_precision": "no", "model": "small-cnn"}
 
 

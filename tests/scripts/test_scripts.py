@@ -74,5 +74,6 @@ def test_after_a_power_cut_the_newest_checkpoint_is_found() -> None:
     assert found["problems"] == {}
 
 
+@pytest.mark.slow  # it also needs a quiet machine
 def test_the_input_pipeline_keeps_up_with_any_network() -> None:
     assert run("benchmark_input.py")["images_per_second"]["highest"] >= 500_000

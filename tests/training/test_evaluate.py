@@ -11,9 +11,10 @@ from mnist_accel import EvaluateConfig, TrainConfig, UserError, evaluate, train
 from mnist_accel.cli import main
 from mnist_accel.errors import DataError, WeightsError
 from mnist_accel.training.evaluate import data_folder
-from tests.conftest import SMALL_MNIST
+from tests.conftest import small_mnist
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
+SMALL_MNIST = small_mnist()
 SMALL = {"dataset": SMALL_MNIST, "train_samples": 500, "epochs": 2, "cpu": True}
 
 

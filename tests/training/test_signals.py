@@ -20,7 +20,7 @@ from tests.conftest import Run, clean_environment, forks, small_mnist, torchrun
 
 SMALL_MNIST = small_mnist(test=100)
 RUN = (
-    *("train", "--dataset", SMALL_MNIST, "--train-samples", "800", "--batch-size", "50", "--epochs", "8"),
+    *("train", "--dataset", SMALL_MNIST, "--train-samples", "800", "--batch-size", "50", "--epochs", "5"),
     *("--checkpoint-every", "5", "--threads", "1", "--cpu"),
 )
 TWO = pytest.mark.skipif(available_cores() < 2, reason="two processes need two cores")
@@ -50,7 +50,7 @@ class Live:
 
     def wait_for_epoch(self, epoch: int) -> None:
         """Until that many epochs are done."""
-        self.wait_for(lambda: f" {epoch}/8 " in self.log.read_text())
+        self.wait_for(lambda: f" {epoch}/5 " in self.log.read_text())
 
     def workers(self) -> list[psutil.Process]:
         """The processes that train, in the order of their ranks."""
@@ -176,7 +176,9 @@ def test_ctrl_c_before_training_ends_the_run_at_once(live: Callable[..., Live]) 
 
 
 @TWO
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_the_launcher_stops_all_processes_together(
     live: Callable[..., Live], run: Run, expected: Callable[[int], str], number: int, code: int
 ) -> None:
@@ -277,7 +279,7 @@ def test_the_log_of_a_running_run_names_its_last_checkpoint(live: Callable[..., 
 
 
 @TWO
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_workers_of_a_dead_launcher_save_and_leave(
     live: Callable[..., Live], run: Run, expected: Callable[[int], str], number: int
 ) -> None:
