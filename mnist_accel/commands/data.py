@@ -5,12 +5,15 @@ from typing import Annotated
 import typer
 
 from mnist_accel.commands.common import JsonOption, finish
-from mnist_accel.config.settings import TrainConfig
+from mnist_accel.config.settings import TrainConfig, settings
+
+SKIP_DAMAGED = settings(TrainConfig)["skip_damaged"].meaning
 
 
 def data(
     name: Annotated[str, typer.Argument(help="Data set, as for train --dataset.")],
     data_dir: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("data"),
+    skip_damaged: Annotated[bool, typer.Option("--skip-damaged", help=SKIP_DAMAGED)] = False,
     output: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture.")] = Path("data_summary.png"),
     json: JsonOption = False,
 ) -> int:
@@ -27,8 +30,9 @@ def data(
     from mnist_accel.reports.console import TrainingConsole
     from mnist_accel.reports.tables import print_facts, print_files, print_rows, print_title, result_console
 
-    with closing(TrainingConsole(result_console(to_stderr=True))) as progress:
-        dataset = datasets.load(config.dataset, config.data_dir, progress.notice, progress.pictures_read)
+    with closing(TrainingConsole(result_console(to_stderr=True))) as screen:
+        heard = screen.notice, screen.pictures_read
+        dataset = datasets.load(config.dataset, config.data_dir, *heard, skip_damaged=skip_damaged)
     found = data_summary.summarise(dataset)
     write_whole(output, data_summary.draw(dataset, found))
     console = result_console(to_stderr=json)

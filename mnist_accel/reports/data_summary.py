@@ -72,7 +72,7 @@ def draw(data: DataSet, found: DataSummary) -> bytes:
     images.axis("off")
     more = f", the first {len(shown)} of them shown" if len(shown) < len(found.classes) else ""
     samples = f"{found.train_samples:,} training, {found.test_samples:,} test images"
-    both = f"\n{len(found.in_both):,} test images are also training images" if found.in_both else ""
+    both = f"\ntest images that are also training images: {len(found.in_both):,}" if found.in_both else ""
     figure.suptitle(f"{found.dataset}: {samples}, {len(found.classes)} classes{more}{both}")
     return png(figure)
 

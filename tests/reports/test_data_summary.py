@@ -50,6 +50,19 @@ def test_the_command_writes_the_picture_and_gives_json(run: Run, tmp_path: Path)
     assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_damaged_pictures_are_left_out_as_in_a_training(run: Run, tmp_path: Path) -> None:
+    for number in range(14):
+        place = tmp_path / "letters" / "AB"[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.pad(IMAGES[number], 20)).save(place / f"{number}.png")
+    (tmp_path / "letters" / "A" / "0.png").write_bytes(b"rubbish")
+    refused, shown = run("data", "folder:letters"), run("data", "folder:letters", "--skip-damaged", "--json")
+    assert (refused.returncode, shown.returncode) == (2, 0), shown.stderr
+    assert "leave them out by --skip-damaged" in refused.stderr
+    values = json.loads(shown.stdout)
+    assert values["train_samples"] + values["test_samples"] == 13
+
+
 def test_an_unknown_data_set_and_a_missing_folder_are_one_line(run: Run) -> None:
     for arguments, text in ((("mnsit",), "did you mean mnist"), (("mnist", "--output", "no/x.png"), "cannot write")):
         done = run("data", *arguments)
