@@ -3,6 +3,7 @@
 import hashlib
 import io
 import math
+import re
 import struct
 import warnings
 import zipfile
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_accel.data.digits import DataSet, checked, hold_out, numbered_classes
-from mnist_accel.errors import DataError
+from mnist_accel.errors import DataError, printable
 from mnist_accel.files.untrusted import most_unpacked, read_limited, refusing
 
 LARGEST_IDX, LARGEST_FILE = 2**30, 2**31
@@ -81,6 +82,17 @@ def _find(name: str, folder: Path, words: tuple[str, ...], kind: str, form: str)
     return chosen[0]
 
 
+def _wrong_line(content: bytes) -> str:
+    """What is wrong in the first line of a table that is not a label and pixels; empty if there is no such line."""
+    for number, line in enumerate(content.decode(errors="replace").splitlines()[1:], 2):
+        fields = line.split(",")
+        wrong = [field for field in fields if not re.fullmatch(r"\s*(1?\d?\d|2[0-4]\d|25[0-5])\s*", field)]
+        if line.strip() and (wrong or len(fields) != 1 + PIXELS):
+            columns = f"{len(fields)} columns" if len(fields) != 1 + PIXELS else ""
+            return f"line {number}: {columns or repr(printable(wrong[0], 40))}"
+    return ""
+
+
 def load_file(name: str, path: Path) -> DataSet:
     """Read a table ("csv:…") in the form of Kaggle's MNIST, or arrays ("npz:…") in the form of Keras' MNIST.
 
@@ -93,7 +105,10 @@ def load_file(name: str, path: Path) -> DataSet:
     if is_table := name.startswith("csv:"):
         with refusing(DataError, f"{name}: not a table of numbers from 0 to 255"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # reported below
-            table = np.loadtxt(io.BytesIO(content), np.uint8, delimiter=",", skiprows=1, ndmin=2)
+            try:
+                table = np.loadtxt(io.BytesIO(content), np.uint8, delimiter=",", skiprows=1, ndmin=2)
+            except ValueError as error:  # its text counts rows in two ways
+                raise ValueError(_wrong_line(content) or str(error)) from error
         if table.shape[1] != 1 + PIXELS or not len(table):
             shape = f"{len(table)} rows of {table.shape[1]} columns"
             raise DataError(f"{name}: {shape}", f"give rows of a label and {PIXELS} pixels")

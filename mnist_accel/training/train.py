@@ -119,7 +119,11 @@ def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer,
 
 
 def split(config: TrainConfig, dataset: DataSet) -> DataSet:
-    """The data set with the samples that `config` asks for."""
+    """The data set with the samples that `config` asks for. Raises DataError if a class is only in the test part."""
+    if untrained := sorted({*dataset.test.labels.tolist()} - {*dataset.train.labels.tolist()}):
+        names = ", ".join(dataset.class_names[label] for label in untrained[:3])
+        problem = f"{dataset.name}: {names}: a class in the test part but not in the training part"
+        raise DataError(problem, "give each class training images, or delete its test images")
     dataset = digits.fold(dataset, config.fold) if config.fold else dataset
     train, validation = dataset.train, None
     if config.validation_samples:

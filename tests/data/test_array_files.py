@@ -12,6 +12,7 @@ from mnist_accel.errors import DataError
 RNG = np.random.default_rng(0)
 LABELS = np.arange(60) % 5
 IMAGES = RNG.integers(0, 256, (60, 28, 28), np.uint8)
+ROW = "7" + 784 * ",0"
 
 
 def write_csv(path: Path, images: Any = IMAGES, labels: Any = LABELS) -> str:
@@ -77,14 +78,21 @@ def test_arrays_in_another_form_are_refused(tmp_path: Path, changes: dict[str, A
     [
         ("label\n", "0 rows"),
         ("label,a\n1,2\n", "1 rows of 2 columns"),
-        ("l\n1,x\n", "not a table"),
-        ("l\n1,256\n", "not a table"),
+        ("l\n1,x\n", r"not a table .*line 2: 2 columns"),
+        (f"l\n{ROW}\n\n{ROW[:-1]}256\n", r"not a table .*line 4: '256'"),
+        (f"l\n{ROW}\n{ROW},0\n", r"not a table .*line 3: 786 columns"),
     ],
 )
 def test_a_file_that_is_no_table_of_digits_is_refused(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "bad.csv").write_text(text)
     with pytest.raises(DataError, match=problem):
         load(f"csv:{tmp_path / 'bad.csv'}")
+
+
+def test_a_class_of_the_test_part_alone_cannot_be_trained(tmp_path: Path) -> None:
+    name = write_npz(tmp_path / "mnist.npz", y_test=LABELS[:10] + 2)
+    with pytest.raises(DataError, match="5, 6: a class in the test part but not in the training part"):
+        train(TrainConfig(dataset=name, epochs=1, output_dir=tmp_path))
 
 
 def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
