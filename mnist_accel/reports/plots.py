@@ -88,7 +88,9 @@ def learning_rates(found: "LearningRates", name: str) -> bytes:
     axes.semilogx(found.rates, losses, "o-", color="tab:blue")
     axes.axvline(found.lr, color="tab:red", label=f"suggested: {found.lr:g}")
     axes.set(xlabel="learning rate", ylabel="training loss of the last steps (nats)", title=name)
-    axes.set_ylim(0, 1.3 * losses[0])  # high rates would flatten the curve
+    lowest = np.nanmin(losses)
+    height = max(losses[0] - lowest, 0.1 * lowest) or 1
+    axes.set_ylim(max(0, lowest - 0.2 * height), losses[0] + 0.4 * height)  # high rates would flatten the curve
     axes.grid(alpha=0.3)
     axes.legend()
     return png(figure)

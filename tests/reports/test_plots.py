@@ -12,6 +12,7 @@ from mnist_accel.data.digits import DataSet, Digits
 from mnist_accel.data.named_sets import DIGITS
 from mnist_accel.reports import plots
 from mnist_accel.training.evaluate import EvaluateResult
+from mnist_accel.training.lr_find import LearningRates
 from mnist_accel.training.metrics import Predictions
 from tests.conftest import SMALL_MNIST, Run
 from tests.reports.examples import result
@@ -157,6 +158,16 @@ def test_the_title_counts_epochs(drawn: list[Figure]) -> None:
         plots.training_history(result(epochs))
     assert "99.00%, 1 epoch " in legend_and_title(drawn[0])
     assert "99.00%, 2 epochs " in legend_and_title(drawn[1])
+
+
+@pytest.mark.parametrize("losses", [[2.32, 2.17, 9.0], [2.3, 0.1, None]])
+def test_the_curve_of_learning_rates_fills_half_of_its_axis(drawn: list[Figure], losses: list[float | None]) -> None:
+    plots.learning_rates(LearningRates(0.003, [0.0001, 0.003, 0.1], losses), "my_net.py:MyNet on mnist")
+    bottom, top = drawn[0].axes[0].get_ylim()
+    first, lowest, _ = losses
+    assert first is not None
+    assert lowest is not None
+    assert 0 <= bottom <= lowest < first < top < 2 * (first - lowest) + bottom
 
 
 def test_pictures_are_drawn_where_mplbackend_names_no_backend(run: Run, tmp_path: Path) -> None:
