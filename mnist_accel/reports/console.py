@@ -209,12 +209,12 @@ def running_average(settings: Mapping[str, Any]) -> str:
 
 
 def _recipe(settings: Mapping[str, Any]) -> str:
-    """The main settings of a recipe."""
+    """The main settings of a recipe. Its dropout does not reach a network of the user's own."""
     parts = [
         count(settings["epochs"], "epoch"),
         f"Adam, learning rate {settings['lr']:g}"
         + (" at the peak of one cycle" if settings["schedule"] == "one-cycle" else ""),
-        f"dropout {settings['dropout']:g}" if settings["dropout"] else "",
+        f"dropout {settings['dropout']:g}" if settings["dropout"] and ":" not in settings["model"] else "",
         "augmentation" if any(settings[name] for name in ("rotation", "shift", "scale")) else "",
         "averaged weights" if settings["average"] else "",
         f"seed {settings['seed']}",

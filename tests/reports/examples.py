@@ -11,6 +11,7 @@ from mnist_accel.training.train import TrainResult
 
 LOSSES = np.zeros(469, dtype=np.float32)
 PLAIN = {
+    "model": "cnn",
     "epochs": 10,
     "lr": 0.001,
     "schedule": "constant",

@@ -92,6 +92,7 @@ def test_plain_progress_lines_name_the_epoch_and_the_time_left_in_the_run(
     [
         ({}, "* running average; others: after"),
         ({"dropout": 0.5}, "* running average, with dropout; "),
+        ({"dropout": 0.5, "model": "my_net.py:MyNet"}, "* running average; others: after"),
         ({"shift": 2.0}, "* running average, with augmentation; "),
         ({"dropout": 0.5, "rotation": 12.0}, "* running average, with dropout and augmentation; "),
     ],
