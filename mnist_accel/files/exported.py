@@ -63,7 +63,7 @@ def metadata_of(content: bytes) -> dict[str, Any]:
 
 
 def read_onnx(content: bytes, path: Path) -> dict[str, Any]:
-    """The metadata of an .onnx file with its `opset` and its number of `parameters`. Nothing in the file is run."""
+    """The metadata of an .onnx file with its `opset` and the number of its `parameters`. Nothing in the file is run."""
     require_packages(("onnx", "onnxruntime"), str(path))
     import onnx
     from onnx.external_data_helper import uses_external_data
@@ -74,7 +74,10 @@ def read_onnx(content: bytes, path: Path) -> dict[str, Any]:
             raise ValueError("it refers to other files, which are not read")
         metadata: dict[str, Any] = {entry.key: entry.value for entry in model.metadata_props}
         opset = max((opset.version for opset in model.opset_import), default=None)
-    return metadata | {"opset": opset, "parameters": sum(math.prod(tensor.dims) for tensor in model.graph.initializer)}
+        floats = [
+            tensor for tensor in model.graph.initializer if tensor.dims and tensor.data_type in (1, 10)
+        ]  # no sizes
+    return metadata | {"opset": opset, "parameters": sum(math.prod(tensor.dims) for tensor in floats)}
 
 
 def class_names_of(metadata: Mapping[str, Any], path: Path) -> tuple[str, ...]:
