@@ -74,10 +74,9 @@ def read_onnx(content: bytes, path: Path) -> dict[str, Any]:
             raise ValueError("it refers to other files, which are not read")
         metadata: dict[str, Any] = {entry.key: entry.value for entry in model.metadata_props}
         opset = max((opset.version for opset in model.opset_import), default=None)
-        floats = [
-            tensor for tensor in model.graph.initializer if tensor.dims and tensor.data_type in (1, 10)
-        ]  # no sizes
-    return metadata | {"opset": opset, "parameters": sum(math.prod(tensor.dims) for tensor in floats)}
+        # 1 and 10: float32 and float16. Sizes and indices are whole numbers, mean and deviation have no dimensions.
+        kept = [math.prod(part.dims) for part in model.graph.initializer if part.dims and part.data_type in (1, 10)]
+    return metadata | {"opset": opset, "parameters": sum(kept)}
 
 
 def class_names_of(metadata: Mapping[str, Any], path: Path) -> tuple[str, ...]:
