@@ -87,7 +87,7 @@ def on_processes(number: int, name: str, folder: Path) -> "tuple[float, str]":
     return json.loads(done.stdout.splitlines()[-1])["train_loss"], done.stderr
 
 
-@pytest.mark.parametrize("name", [NETWORKS[0], UNUSUAL])
+@pytest.mark.parametrize("name", [NETWORKS[0], pytest.param(UNUSUAL, marks=pytest.mark.slow)])
 def test_two_processes_compute_what_one_computes(name: str, tmp_path: Path) -> None:
     (one, _), (two, heard) = (on_processes(number, name, tmp_path) for number in (1, 2))
     assert two == pytest.approx(one, rel=1e-12)

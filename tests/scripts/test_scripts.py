@@ -46,6 +46,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc
 
 
 @LINUX
+@pytest.mark.slow  # tests/training/test_signals.py kills single runs
 def test_runs_killed_at_random_instants_end_with_the_same_weights() -> None:
     found = run("kill_harness.py", "--kills", "2", "--processes", "1", "2", "--precisions", "no")
     assert found["same_weights"] == 2

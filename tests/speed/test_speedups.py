@@ -50,6 +50,8 @@ def test_shared_memory_gives_the_same_bits_as_the_backend() -> None:
 
 
 @needs_shared_memory
-@pytest.mark.parametrize("obstacle", ["elsewhere", "no room", "forbidden"])
+@pytest.mark.parametrize(
+    "obstacle", ["elsewhere", *(pytest.param(name, marks=pytest.mark.slow) for name in ("no room", "forbidden"))]
+)
 def test_where_memory_cannot_be_shared_the_backend_exchanges_gradients(obstacle: str) -> None:
     assert trained(2, speedups=True, obstacle=obstacle)["exchange"] == "gloo"

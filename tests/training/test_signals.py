@@ -205,7 +205,7 @@ def test_a_signal_to_one_rank_stops_all_within_8_steps(live: Callable[..., Live]
 
 
 @TWO
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_rank_is_started_again_and_the_result_is_the_same(
     live: Callable[..., Live], expected: Callable[[int], str], rank: int, tmp_path: Path
 ) -> None:
