@@ -59,7 +59,7 @@ def for_typer(command: Callable[..., int]) -> Callable[..., None]:
         leave(guarded(work, debug=debug))
 
     run.__doc__ = (command.__doc__ or "").replace("For example:\n", "\b\n    For example:\n")  # keeps the lines apart
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # mypy: functions have none
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 

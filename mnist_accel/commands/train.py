@@ -62,8 +62,6 @@ def train(
         raise UserError("--seeds, --folds and --lr-find cannot be combined", "give one of them")
     if trace and (seeds or folds or lr_find):
         raise UserError(f"--trace {trace}: a trace is of one run", "leave --seeds, --folds and --lr-find out")
-    if trace:
-        config = config.with_changes(cuda_graph=False)  # a replay calls none of the tracer's hooks
     from mnist_accel.data import datasets
     from mnist_accel.reports.console import TrainingConsole
     from mnist_accel.reports.tables import result_console

@@ -61,6 +61,11 @@ class TrainConfig(RunConfig):
     cuda_graph: bool | None = setting(None)
     speedups: bool = setting(True, on_command_line=False)
 
+    @property
+    def wants_cuda_graph(self) -> bool:
+        """Whether to record steps. By default not with `compile` or of a user's own network: it may be impossible."""
+        return not self.compile and ":" not in self.model if self.cuda_graph is None else self.cuda_graph
+
     def _conflicts(self) -> list[Problem]:
         problems = super()._conflicts()
         for name, value in (("early_stop", self.early_stop), ("select", self.select)):

@@ -111,7 +111,7 @@ def start_hardware(
 ) -> Hardware:
     """Set up Accelerate. The arguments are those of `config.settings`.
 
-    `is_recorded` is their `cuda_graph`; `accumulation_steps` only affects `compiled`.
+    `is_recorded` is their `wants_cuda_graph`; `accumulation_steps` only affects `compiled`.
     """
     kind = (None if cpu else accelerator_type()) or "cpu"
     patience = timedelta(seconds=timeout)

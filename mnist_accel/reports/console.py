@@ -98,7 +98,7 @@ class TrainingConsole(Observer):
             self.bar.start()
         self.bar.update(self.task, completed=done, figures=figures, refresh=True)
 
-    def epoch_finished(self, record: EpochRecord, step_losses: npt.NDArray[np.float32]) -> None:  # noqa: ARG002
+    def epoch_finished(self, record: EpochRecord, step_losses: npt.NDArray[np.float32]) -> None:  # noqa: ARG002 the event's arguments
         self.close()
         if self.quiet:
             return

@@ -16,13 +16,9 @@ def prepare_model(model: nn.Module, device: torch.device, enabled: bool) -> None
         onednn.use_layout(model)
     elif enabled and device.type == "cuda":
         for layer in model.modules():
-            if type(layer) is nn.Conv2d and layer.in_channels == 1 and _is_plain(layer):
+            is_grey = type(layer) is nn.Conv2d and layer.in_channels == 1
+            if is_grey and layer.padding == (0, 0) and layer.dilation == (1, 1):
                 layer.__class__ = GreyConvolution  # see `onednn.use_layout` for why its class is assigned
-
-
-def _is_plain(layer: nn.Conv2d) -> bool:
-    """Whether a convolution has no padding and no gaps."""
-    return layer.padding == (0, 0) and layer.dilation == (1, 1)
 
 
 class GreyConvolution(nn.Conv2d):

@@ -38,6 +38,12 @@ def prepare_replay(optimizer: torch.optim.Adam, device: torch.device, enabled: b
     return Recordings(record)
 
 
+def stop_replay(optimizer: torch.optim.Optimizer) -> Replay:
+    """Undo `prepare_replay`: from now on, steps are called, with torch's own update, which calls the hooks."""
+    vars(optimizer).pop("step", None)
+    return call
+
+
 PIECE = 4096
 """Elements of a piece of a parameter."""
 

@@ -85,15 +85,11 @@ class Progress:
 
 
 def is_recorded(config: TrainConfig, hardware: Hardware) -> bool:
-    """Whether steps are recorded as CUDA graphs. Raises UserError if `config` demands it and the hardware cannot.
-
-    A network of the user's own may contain what cannot be recorded, so it is only recorded on demand.
-    """
+    """Whether steps are recorded as CUDA graphs. Raises UserError if the user asked for it and the hardware cannot."""
     is_possible = hardware.device.type == "cuda" and hardware.world_size == 1 and not hardware.accelerator.scaler
     if config.cuda_graph and not is_possible:
         raise UserError("--cuda-graph needs one process on an NVIDIA GPU, in bf16 or fp32", "leave it out")
-    is_known = ":" not in config.model and not config.compile
-    return is_possible and (is_known if config.cuda_graph is None else config.cuda_graph)
+    return is_possible and config.wants_cuda_graph
 
 
 def prepare(config: TrainConfig, hardware: Hardware, data: DataSet) -> Setup:

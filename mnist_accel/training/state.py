@@ -17,7 +17,7 @@ from mnist_accel.files.untrusted import refusing
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.models import own_network
 from mnist_accel.training.events import EpochRecord
-from mnist_accel.training.setup import Progress, Setup
+from mnist_accel.training.setup import Progress, Setup, is_recorded
 
 Facts = dict[str, str | int | float | bool | None]
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -50,7 +50,7 @@ def environment(setup: Setup) -> Facts:
     hardware, config = setup.hardware, setup.config
     known: Facts = {"world_size": hardware.world_size, "threads": hardware.threads, "device": hardware.device_name}
     known |= {"exchange": setup.exchange or "none", "torch": str(torch.__version__), "numpy": np.__version__}
-    return known | {name: getattr(config, name) for name in ("speedups", "compile", "cuda_graph")}
+    return known | {"speedups": config.speedups, "compile": config.compile, "cuda_graph": is_recorded(config, hardware)}
 
 
 def capture(setup: Setup, progress: Progress, who: Facts) -> tuple[dict[str, Tensor], bytes]:

@@ -96,11 +96,11 @@ class Tracer(Observer):
     def run_prepared(self, setup: Setup) -> None:
         hardware = setup.hardware
         hardware.together(lambda: atomic.require_writable(self.path.parent, "--trace") if hardware.is_main else None)
-        setup.replay = speed.call  # hooks do not hear a replay
         self.setup, self.parameters = setup, dict(setup.module.named_parameters())
         self.gather = setup.train_data.batch
         setup.train_data.batch = self._batch  # type: ignore[method-assign]
         optimizer = getattr(setup.optimizer, "optimizer", setup.optimizer)  # fp16's is wrapped
+        setup.replay = speed.stop_replay(optimizer)  # a replay calls no hooks
         self.hooks = [
             optimizer.register_step_pre_hook(lambda *_: self._gradients()),
             setup.model.register_forward_pre_hook(lambda _, images: self._add("batch", "images", *images)),

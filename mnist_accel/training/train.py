@@ -96,8 +96,7 @@ def start(config: RunConfig) -> Hardware:
     options: dict[str, Any] = {name: getattr(config, name) for name in names}
     if isinstance(config, TrainConfig):
         options |= {"dtype": config.dtype, "compiled": config.compile, "speedups": config.speedups}
-        is_recorded = not config.compile if config.cuda_graph is None else config.cuda_graph
-        options |= {"is_recorded": is_recorded, "accumulation_steps": config.gradient_accumulation_steps}
+        options |= {"is_recorded": config.wants_cuda_graph, "accumulation_steps": config.gradient_accumulation_steps}
     hardware = start_hardware(**options)
     hardware.together(lambda: atomic.require_writable(config.output_dir) if hardware.is_main else None)
     return hardware

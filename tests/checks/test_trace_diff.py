@@ -124,6 +124,21 @@ def test_tracing_changes_no_bit_and_ends_after_its_steps(tmp_path: Path) -> None
     np.testing.assert_allclose(losses, watched.step_losses[:8], rtol=1e-6)
 
 
+def test_steps_that_would_be_replayed_are_traced_like_called_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU: the optimizer is prepared for recorded steps, and recording one would fail."""
+    settings: dict[str, Any] = {"epochs": 1, "train_samples": 700, "threads": 1, "output_dir": tmp_path} | SMALL
+    train(TrainConfig(**settings), trace.Tracer(tmp_path / "called.jsonl", 6))
+    monkeypatch.setattr("mnist_accel.training.setup.is_recorded", lambda *_: True)
+    train(TrainConfig(**settings), trace.Tracer(tmp_path / "replayed.jsonl", 6))
+    (_, called), (_, replayed) = (trace.read(tmp_path / f"{name}.jsonl") for name in ("called", "replayed"))
+    assert len(called) == 6
+    for one, other in zip(called, replayed, strict=True):
+        assert one.gradients.keys() == other.gradients.keys()
+        assert other.gradient_norm == pytest.approx(one.gradient_norm, rel=1e-4)  # the rate is a float32 there
+
+
 def test_the_commands_write_and_compare_traces(run: Run, tmp_path: Path) -> None:
     small = ("train", "--dataset", SMALL_MNIST, "--epochs", 1, "--train-samples", 400, "--threads", 1, "--quiet")
     for name, options in (("a", ()), ("b", ("--mixed-precision", "no")), ("c", ("--lr", "0.0015"))):
