@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import torch
 
 from mnist_accel.config.base import count
@@ -40,6 +41,9 @@ def _devices(findings: Findings) -> None:
     cores, gpus, quota = available_cores(), gpu_count(), cgroup_quota()
     limit = "" if quota == float("inf") else f" (control group: {quota:g})"
     findings.facts["cpu"] = f"{cpu_name()}, {cores} cores available of {os.cpu_count()}{limit}"
+    others = psutil.cpu_percent(interval=0.3)
+    advice = ", beside which training is several times faster with --threads 1" if others > 50 else ""
+    findings.facts["other programs"] = f"use {others:.0f}% of the CPU{advice}"
     names = [torch.cuda.get_device_name(i) for i in range(gpus)] if torch.cuda.is_available() else ["MPS"] * gpus
     findings.facts["accelerators"] = ", ".join(names) or "none"
     try:

@@ -146,7 +146,7 @@ def test_processes_that_were_started_with_other_settings_refuse_to_train(tmp_pat
 
 
 def test_accelerate_launch_and_the_config_file_change_neither_precision_nor_threads_nor_weights(run: Run) -> None:
-    plain = run(*SMALL, "--json", "--output-dir", "plain")
+    plain = run(*SMALL, "--json", "--output-dir", "plain", launcher=("-X", "utf8"))  # not a fork, which has one thread
     first = json.loads(plain.stdout)
     file = Path(__file__).parents[2] / "accelerate_config.yaml"
     for options in ((), ("--config_file", str(file))):

@@ -1,7 +1,7 @@
 """Runs commands as forks of a process that has imported torch, which saves each of them seconds.
 
 Each command is a process of its own, with its own signals, environment, folder, output and exit code. It behaves as
-`python -m mnist_accel` does, except that its imports are done. Linux only.
+`python -m mnist_accel` does, except that its imports are done and one thread is the default. Linux only.
 """
 
 import atexit
@@ -74,12 +74,16 @@ def serve(connection: socket.socket) -> None:
 def main() -> None:
     """Import what commands need, and serve; each fork runs its command."""
     import accelerate  # noqa: F401
-    import torch  # noqa: F401
+    import torch
 
     from mnist_accel import cli
+    from mnist_accel.hardware import accelerator
     from mnist_accel.reports import plots  # noqa: F401
     from mnist_accel.training import train  # noqa: F401
 
+    # Tests run in as many processes as there are cores. Beside them, two threads are several times slower than one.
+    torch.set_num_threads(1)
+    accelerator.available_cores = lambda: 1
     gc.freeze()  # else each fork copies the memory of all objects when it ends
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         serve(connection)
