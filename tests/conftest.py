@@ -25,7 +25,19 @@ atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 BLANK = b"\x89PNG\r\n\x1a\n"
 
+LONGEST = (
+    *("training/test_signals", "training/test_distributed", "docs/test_documents", "checks/", "training/test_train"),
+    *("scripts/", "reports/test_groups", "reports/test_tracking", "models/", "demo/", "training/", "speed/", "export/"),
+)
+"""Folders and files that take longest. They are run first, so that no worker waits for another at the end."""
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the tests by `LONGEST`; those of a file stay in order."""
+    places = {item: [place for place, name in enumerate(LONGEST) if f"tests/{name}" in item.nodeid] for item in items}
+    items.sort(key=lambda item: min(places[item], default=len(LONGEST)))
 
 
 def clean_environment(**changes: str) -> dict[str, str]:

@@ -81,16 +81,12 @@ def certify(trials: Trials, sections: dict[str, Check] = SECTIONS) -> Iterator[S
 
 def certificate(sections: list[Section]) -> dict[str, Any]:
     """The certificate as JSON values, with the SHA-256 of its other values."""
+    device = accelerator_type() or "cpu"
     content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "passed": all(section.passed is not False for section in sections),
         "sections": [asdict(section) for section in sections],
-        "machine": {
-            "cpu": cpu_name(),
-            "cores": available_cores(),
-            "device": accelerator_type() or "cpu",
-            "gpus": gpu_count(),
-        },
+        "machine": {"cpu": cpu_name(), "cores": available_cores(), "device": device, "gpus": gpu_count()},
         "versions": run_record.versions(),
         "git_commit": run_record.git_commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

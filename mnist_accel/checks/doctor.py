@@ -42,7 +42,7 @@ def _devices(findings: Findings) -> None:
     limit = "" if quota == float("inf") else f" (control group: {quota:g})"
     findings.facts["cpu"] = f"{cpu_name()}, {cores} cores available of {os.cpu_count()}{limit}"
     others = psutil.cpu_percent(interval=0.3)
-    advice = ", beside which training is several times faster with --threads 1" if others > 50 else ""
+    advice = ": train with --threads 1, which is several times faster then" if others > 50 else ""
     findings.facts["other programs"] = f"use {others:.0f}% of the CPU{advice}"
     names = [torch.cuda.get_device_name(i) for i in range(gpus)] if torch.cuda.is_available() else ["MPS"] * gpus
     findings.facts["accelerators"] = ", ".join(names) or "none"

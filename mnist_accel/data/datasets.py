@@ -28,14 +28,11 @@ def load(
     *,
     skip_damaged: bool = False,
 ) -> DataSet:
-    """Read a data set; download it if it is neither packaged nor in `data_dir`.
+    """Read a data set, a key of `NAMED_SETS` or one of "idx:DIR", "folder:DIR", "csv:FILE", "npz:FILE".
 
-    Args:
-        name: a key of `NAMED_SETS`, or "idx:DIR", "folder:DIR", "csv:FILE" or "npz:FILE".
-        data_dir: a folder in torchvision's layout (FashionMNIST/raw/…).
-        notice: called with one line about a download or a damaged file.
-        progress: called with the numbers of finished and of all pictures while a folder of pictures is read.
-        skip_damaged: leave out all pictures of a folder that cannot be read, not only a few.
+    It is downloaded if it is neither packaged nor in `data_dir`, in torchvision's layout. `notice` gets one line about
+    a download or a damaged file, `progress` the numbers of finished and of all pictures of a folder. `skip_damaged`
+    leaves out all pictures that cannot be read, not only a few.
     """
     form, _, place = name.partition(":")
     try:

@@ -61,8 +61,9 @@ def _run_once(processes: int, arguments: Sequence[str]) -> int:
     try:
         run(parse_args(command))
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        return int(failure.exitcode)
+        codes = [int(failure.exitcode) for failure in error.failures.values()]
+        # Processes that a frozen one has kept waiting kill it and end with EXIT_LOST.
+        return EXIT_LOST if EXIT_LOST in codes else int(error.get_first_failure()[1].exitcode)
     except SignalException as stop:
         # Processes that still run have not reacted to the signal, or the user has pressed Ctrl-C again.
         for child in psutil.Process().children(recursive=True):

@@ -1,12 +1,15 @@
 """How the processes of a run meet through the launcher's store, and how they name one that is lost."""
 
+import contextlib
 import json
+import os
 import socket
 import threading
 import time
 import uuid
 from datetime import timedelta
 
+import psutil
 from torch import distributed
 from torch.distributed import PrefixStore, Store
 
@@ -44,14 +47,16 @@ class Heartbeats:
         while not self._ended.wait(BEAT_SECONDS if count else 0):
             count += 1
             try:
-                self.store.set(f"beat/{self.rank}", json.dumps([count, socket.gethostname(), self.position]))
+                report = [count, socket.gethostname(), self.position, os.getpid()]
+                self.store.set(f"beat/{self.rank}", json.dumps(report))
             except RuntimeError:  # the store has ended with its process, or cannot be reached
                 return
 
     def lost_processes(self) -> str:
         """The processes that do not report, or else those that do not notice the loss: host, position, waiting time.
 
-        Called by each process that has lost contact. Takes `LISTEN_SECONDS`.
+        Called by each process that has lost contact. Takes `LISTEN_SECONDS`. Processes of the same launcher that do not
+        report are killed.
         """
         waited = f"this process has waited {time.monotonic() - self._since:.0f} s"
         try:
@@ -64,15 +69,20 @@ class Heartbeats:
             stuck = [rank for rank in others if not self.store.check([f"noticed/{rank}"])]
         except RuntimeError:  # rank 0 or its launcher holds the store
             return f"rank 0 has ended or cannot be reached; {waited}"
+        here = {beats[rank][3] for rank in silent if beats[rank][1] == socket.gethostname()} - {os.getpid()}
+        with contextlib.suppress(psutil.Error):  # a process has just ended, or the launcher cannot be seen
+            for other in psutil.Process(os.getppid()).children():
+                if other.pid in here:  # the launcher would wait 30 s for one that is frozen
+                    other.kill()
         state = "has ended, is frozen or cannot be reached" if silent else "is alive, but does not go on"
         found = [f"rank {rank} on {beats[rank][1]} {state}; it was last {beats[rank][2]}" for rank in silent or stuck]
         return "; ".join([*found, waited])
 
-    def _last_beats(self) -> list[tuple[int, str, str]]:
-        """Number, host and position of the last report of each process, by rank."""
+    def _last_beats(self) -> list[tuple[int, str, str, int]]:
+        """Number, host, position and process number of the last report of each process, by rank."""
         keys = [f"beat/{rank}" for rank in range(self.world_size)]
         texts = [self.store.get(key).decode() if self.store.check([key]) else None for key in keys]
-        return [tuple(json.loads(text)) if text else (0, "an unknown host", "not heard of") for text in texts]
+        return [tuple(json.loads(text)) if text else (0, "an unknown host", "not heard of", 0) for text in texts]
 
 
 _joined: list[Heartbeats] = []
@@ -101,16 +111,14 @@ def leave() -> None:
 
 
 def attempt_name(store: Store, rank: int, world_size: int, timeout: timedelta) -> str:
-    """A new name that all processes of this attempt agree on, whatever earlier attempts have left in `store`.
+    """A new name that all processes of this attempt agree on.
 
-    The launcher keeps one store for all attempts. After a restart it still holds the addresses of the processes that
-    died, and Gloo waits for them (torch 2.14). So each attempt stores everything under a name of its own. The restart
-    count is no such name: on several machines the launchers count differently. Delete this function when a launcher
-    gives each attempt a new store, as it does with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1.
+    torchrun keeps one store for all attempts. After a restart it still holds the addresses of dead processes, for which
+    Gloo waits (torch 2.14). So each attempt uses names of its own. On several machines the restart counts differ.
+    Delete this function when launchers give each attempt a new store, as TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 does.
 
-    Every rank but 0 sends a request with a random key and waits for the reply to that key. Rank 0 replies to every
-    request, even to one that a dead process left behind, until each rank has confirmed the new name. Raises
-    RuntimeError if not all processes join in time.
+    Every rank but 0 sends a request with a random key and waits for the reply to it. Rank 0 replies to all requests,
+    even of dead processes, until each rank has confirmed the name. Raises RuntimeError if not all join in time.
     """
     if rank > 0:
         key = uuid.uuid4().hex

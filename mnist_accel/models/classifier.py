@@ -92,12 +92,10 @@ class OnnxModel(nn.Module):
 
 
 def load(path: Path, device: torch.device | None = None, model: str | None = None) -> Classifier:
-    """The model in a weights file or an exported file. Raises UserError if it cannot be used.
+    """The model in a .pth, .safetensors or .onnx file. Raises UserError if it cannot be used.
 
-    Args:
-        path: a .pth, .safetensors or .onnx file. The JSON beside a .pth file, if any, must belong to it.
-        device: where the model computes; by default the machine's accelerator, else the CPU.
-        model: the network of the user's own that the weights belong to, "FILE.py:CLASS"; its code runs.
+    The JSON beside a .pth file, if any, must belong to it. `device` is by default the machine's accelerator, else the
+    CPU. `model` is the network of the user's own that the weights belong to, "FILE.py:CLASS"; its code runs.
     """
     hint = "give another file" if atomic.exists(path) else "train first (mnist-accel train) or give another file"
     with refusing(WeightsError, f"cannot read {path}", hint):

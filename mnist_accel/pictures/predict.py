@@ -41,17 +41,11 @@ class Digit:
 
 @dataclass(frozen=True)
 class PictureResult:
-    """The digits of one picture.
+    """The digits of one picture."""
 
-    Attributes:
-        file: its name, or "" for a picture in memory.
-        digits: row by row from the top, each row from the left.
-        error: why no digit was read, or None.
-    """
-
-    file: str = ""
-    digits: list[Digit] = field(default_factory=list)
-    error: str | None = None
+    file: str = ""  # its name; "" for a picture in memory
+    digits: list[Digit] = field(default_factory=list)  # row by row from the top, each row from the left
+    error: str | None = None  # why no digit was read
 
     @property
     def text(self) -> str:

@@ -26,10 +26,14 @@ def measure(compared: list[Candidate], rounds: int = 2) -> list[Measured]:
     return list(run_bench(compared, rounds, FACTS))
 
 
-def test_every_candidate_is_measured_in_turn_with_the_default() -> None:
-    compared = [short(candidate) for candidate in candidates(TrainConfig(cpu=True))]
+def test_every_kind_of_candidate_is_measured_in_turn_with_the_default_and_a_failing_one_is_reported() -> None:
+    kinds = {(one.kind, one.processes): short(one) for one in candidates(TrainConfig(cpu=True))}
+    default, *others = kinds.values()
+    refused = dataclasses.replace(default, title="refused", recipe="no-such-recipe")
+    compared = [default, refused, *others]
     found = measure(compared, rounds=1)
     assert [measured.candidate for measured in found] == compared
+    assert "no-such-recipe" in found.pop(1).failure
     for measured in found:
         assert not measured.failure
         assert measured.images_per_second > 0
@@ -46,15 +50,6 @@ def test_the_candidates_differ_in_precision_processes_speedups_and_kind(monkeypa
     assert {candidate.speedups for candidate in found} == {True, False}
     assert {candidate.processes for candidate in found} == {1, min(2, available_cores())}
     assert len({candidate.title for candidate in found}) == len(found)
-
-
-def test_a_failing_candidate_is_reported_and_the_others_are_measured() -> None:
-    default = short(candidates(TrainConfig(cpu=True))[0])
-    refused = dataclasses.replace(default, title="refused", recipe="no-such-recipe")
-    script = dataclasses.replace(default, title="script", kind="plain script", mixed_precision="no")
-    found = measure([default, refused, script], rounds=1)
-    assert [bool(measured.failure) for measured in found] == [False, True, False]
-    assert "no-such-recipe" in found[1].failure
 
 
 def test_a_failing_default_is_an_error_with_the_reason() -> None:

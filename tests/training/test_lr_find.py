@@ -9,7 +9,7 @@ import pytest
 from mnist_accel import TrainConfig, find_learning_rate, train
 from mnist_accel.errors import UserError
 from mnist_accel.training.lr_find import RATES, suggestion
-from tests.conftest import SMALL_MNIST, Run, torchrun
+from tests.conftest import SMALL_MNIST, Run
 
 SMALL = ("--dataset", SMALL_MNIST, "--threads", 1, "--cpu", "--mixed-precision", "no", "--batch-size", 50)
 
@@ -53,7 +53,7 @@ def test_it_writes_one_picture_and_leaves_the_weights_as_they_are(run: Run, tmp_
     assert (tmp_path / "mnist_cnn_model.pth").read_bytes() == b"earlier weights"
     again = run("train", *SMALL, "--lr-find", "--json")
     assert json.loads(again.stdout) == values
-    two = run("train", *SMALL, "--lr-find", "--json", launcher=torchrun(2))
+    two = run("train", *SMALL, "--lr-find", "--json", "--processes", 2)
     assert json.loads(two.stdout)["losses"][0] == pytest.approx(values["losses"][0], rel=0.2)  # other dropout
     assert two.stderr.count("suggested learning rate") == 1
 

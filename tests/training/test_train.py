@@ -182,8 +182,9 @@ def test_4000_digits_reach_95_percent_in_three_epochs_of_the_default_recipe(tmp_
 
 
 def test_compiled_training_learns_the_same(tmp_path: Path) -> None:
-    plain = train(small(tmp_path, mixed_precision="no", dropout=0.0, epochs=1))
-    compiled = train(small(tmp_path, mixed_precision="no", dropout=0.0, epochs=1, compile=True))
+    settings = {"mixed_precision": "no", "model": "small-cnn", "dropout": 0.0, "epochs": 1}
+    plain = train(small(tmp_path, **settings))
+    compiled = train(small(tmp_path, **settings, compile=True))
     assert compiled.train_loss == pytest.approx(plain.train_loss, rel=0.01)
     state = torch.load(tmp_path / "mnist_cnn_model.pth", weights_only=True)
     assert not any("_orig_mod" in name for name in state)
