@@ -67,18 +67,18 @@ def test_the_operations_of_a_training_image_are_counted() -> None:
 def test_the_command_prints_results_and_failures_on_stdout(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    default = short(candidates(TrainConfig(cpu=True))[0])
-    refused = dataclasses.replace(default, title="refused", recipe="no-such-recipe")
-    monkeypatch.setattr(bench, "candidates", lambda _: [default, refused])
+    default, *others = candidates(TrainConfig(cpu=True))
+    results = [
+        Measured(default, 1234.0, 0.5, [0.9, 1.0, 1.1]),
+        Measured(others[0], failure="ConfigError: no such recipe"),
+    ]
+    monkeypatch.setattr(bench, "run_bench", lambda *_: iter(results))
     assert command(rounds=1, cpu=True) == 0
-    captured = capsys.readouterr()
-    first, second = captured.out.splitlines()
-    assert first.startswith(default.title)
-    assert "images/s" in first
-    assert "of the peak" in first
-    assert second.startswith("refused")
-    assert "failed: ConfigError" in second
-    assert f"{default.title} …" in captured.err
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split("  ")[0] == default.title
+    assert "1,234 images/s, 50% of the peak, 1.00 × the default (0.90 to 1.10)" in first
+    assert second.startswith(others[0].title)
+    assert second.endswith("failed: ConfigError: no such recipe")
 
 
 def test_mistakes_are_refused_before_any_work(run: Run) -> None:

@@ -61,6 +61,7 @@ def test_damaged_files_of_all_kinds_are_refused_or_read() -> None:
     assert found["peak_memory_mb"][0] < 500
 
 
+@pytest.mark.slow  # tests/training/test_signals.py restarts one launcher, and resumes on other numbers of processes
 def test_a_run_goes_on_with_the_same_losses_when_hosts_come_and_go() -> None:
     if os.geteuid() != 0 or not shutil.which("ip"):
         pytest.skip("network namespaces need root and iproute2")
