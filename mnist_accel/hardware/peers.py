@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import socket
 import threading
 import time
@@ -47,8 +46,7 @@ class Heartbeats:
         while not self._ended.wait(BEAT_SECONDS if count else 0):
             count += 1
             try:
-                report = [count, socket.gethostname(), self.position, os.getpid()]
-                self.store.set(f"beat/{self.rank}", json.dumps(report))
+                self.store.set(f"beat/{self.rank}", json.dumps([count, socket.gethostname(), self.position]))
             except RuntimeError:  # the store has ended with its process, or cannot be reached
                 return
 
@@ -69,20 +67,20 @@ class Heartbeats:
             stuck = [rank for rank in others if not self.store.check([f"noticed/{rank}"])]
         except RuntimeError:  # rank 0 or its launcher holds the store
             return f"rank 0 has ended or cannot be reached; {waited}"
-        here = {beats[rank][3] for rank in silent if beats[rank][1] == socket.gethostname()} - {os.getpid()}
-        with contextlib.suppress(psutil.Error):  # a process has just ended, or the launcher cannot be seen
-            for other in psutil.Process(os.getppid()).children():
-                if other.pid in here:  # the launcher would wait 30 s for one that is frozen
+        launcher = psutil.Process().parent()
+        for other in launcher.children() if launcher else ():
+            with contextlib.suppress(psutil.Error):  # it has ended
+                if other.environ().get("RANK") in map(str, silent):  # the launcher would wait for it for 30 s
                     other.kill()
         state = "has ended, is frozen or cannot be reached" if silent else "is alive, but does not go on"
         found = [f"rank {rank} on {beats[rank][1]} {state}; it was last {beats[rank][2]}" for rank in silent or stuck]
         return "; ".join([*found, waited])
 
-    def _last_beats(self) -> list[tuple[int, str, str, int]]:
-        """Number, host, position and process number of the last report of each process, by rank."""
+    def _last_beats(self) -> list[tuple[int, str, str]]:
+        """Number, host and position of the last report of each process, by rank."""
         keys = [f"beat/{rank}" for rank in range(self.world_size)]
         texts = [self.store.get(key).decode() if self.store.check([key]) else None for key in keys]
-        return [tuple(json.loads(text)) if text else (0, "an unknown host", "not heard of", 0) for text in texts]
+        return [tuple(json.loads(text)) if text else (0, "an unknown host", "not heard of") for text in texts]
 
 
 _joined: list[Heartbeats] = []
