@@ -106,7 +106,9 @@ def require_equal(found: dict[str, list[tuple[int, float]]], run: Run) -> None:
         np.testing.assert_allclose(found[name], values, rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize(("processes", "is_killed"), [("1", False), ("1", True), ("2", True)])
+@pytest.mark.parametrize(
+    ("processes", "is_killed"), [("1", False), ("1", True), pytest.param("2", True, marks=pytest.mark.slow)]
+)
 def test_trackers_hold_the_figures_of_the_run_once(tmp_path: Path, processes: str, is_killed: bool) -> None:
     options: tuple[str, ...] = ("--cpu", "--processes", processes) if processes != "1" else ()
     if is_killed:
