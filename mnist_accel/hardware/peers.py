@@ -70,7 +70,7 @@ class Heartbeats:
         launcher = psutil.Process().parent()
         for other in launcher.children() if launcher else ():
             with contextlib.suppress(psutil.Error):  # it has ended
-                if other.environ().get("RANK") in map(str, silent):  # the launcher would wait for it for 30 s
+                if other.environ().get("RANK") in map(str, silent):  # if it is frozen, the launcher waits 30 s for it
                     other.kill()
         state = "has ended, is frozen or cannot be reached" if silent else "is alive, but does not go on"
         found = [f"rank {rank} on {beats[rank][1]} {state}; it was last {beats[rank][2]}" for rank in silent or stuck]

@@ -84,9 +84,7 @@ def test_gradients_differ_from_those_of_plain_layers_by_rounding_only(name: str)
 
 
 @needs_layout
-@pytest.mark.parametrize(
-    "name", [name for name in MODELS if name != "tiny-cnn"]
-)  # its 8 channels fill half a block of 16
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "tiny-cnn"])
 def test_a_model_of_plain_layers_trains_in_onednn_layout_and_is_evaluated_in_that_of_torch(name: str) -> None:
     """All but tiny-cnn, which would be slower: its 8 channels fill half a block of 16."""
     model = build(name)

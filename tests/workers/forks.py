@@ -77,13 +77,13 @@ def main() -> None:
     import torch
 
     from mnist_accel import cli
-    from mnist_accel.hardware import accelerator, cores
+    from mnist_accel.hardware import accelerator
     from mnist_accel.reports import plots  # noqa: F401
     from mnist_accel.training import train  # noqa: F401
 
     # Tests run in as many processes as there are cores. Beside them, two threads are several times slower than one.
     torch.set_num_threads(1)
-    vars(accelerator)[cores.available_cores.__name__] = lambda: 1
+    setattr(accelerator, "available_cores", lambda: 1)
     gc.freeze()  # else each fork copies the memory of all objects when it ends
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         serve(connection)
