@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from unittest.mock import patch
 
 
 class Forks:
@@ -83,7 +84,7 @@ def main() -> None:
 
     # Tests run in as many processes as there are cores. Beside them, two threads are several times slower than one.
     torch.set_num_threads(1)
-    setattr(accelerator, "available_cores", lambda: 1)
+    patch.object(accelerator, "available_cores", lambda: 1).start()
     gc.freeze()  # else each fork copies the memory of all objects when it ends
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         serve(connection)
