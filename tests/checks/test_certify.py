@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from mnist_accel.checks import certify, convergence
+from mnist_accel.checks import arithmetic, certify, convergence
 from mnist_accel.checks.arithmetic import reference
 from mnist_accel.checks.trial_runs import Trials
 from mnist_accel.commands.certify import certify as command
@@ -37,6 +39,20 @@ def test_a_sound_machine_passes_the_checks_of_arithmetic_and_processes(tmp_path:
     sections = sections_of(tmp_path, **{name: certify.SECTIONS[name] for name in names})
     assert [(section.name, section.passed) for section in sections] == [(name, True) for name in names]
     assert certify.certificate(sections)["passed"]
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(32, 64, 3), nn.Linear(1024, 512)], ids=repr)
+def test_a_layer_whose_results_lack_8_bits_of_mantissa_is_found(layer: nn.Module) -> None:
+    values = torch.rand((64, 32, 12, 12) if isinstance(layer, nn.Conv2d) else (64, 1024))
+    shares: dict[str, float] = {}
+    result = layer(values)
+    mantissa, exponent = torch.frexp(result)
+    rounded = torch.ldexp((mantissa * 2**16).round() / 2**16, exponent)
+    for name, found in (("whole", result), ("rounded", rounded)):
+        arithmetic.compare_result(shares, name, 2**-24, layer, (values,), found)
+    assert shares["whole"] < 0.5
+    assert shares["rounded"] > 1.5
+    assert arithmetic.worst(shares | {"broken": float("nan")}) == "broken"
 
 
 @pytest.mark.slow
