@@ -4,7 +4,7 @@
 
 Each trial starts a new run and sends SIGKILL to all processes, or to one, whose peers must then leave by themselves.
 The instant is drawn uniformly over the length of an uninterrupted run, or lies in a save, or in the publishing of the
-results. One run in four is killed again while it resumes. Then it is resumed with `--resume auto`, and the SHA-256 of
+results. A run that resumes is killed again with probability 0.6. In the end it is resumed with `--resume auto`, and the SHA-256 of
 the weights is compared. A checkpoint is written after every second step. The processes are forked from one that has
 imported torch; each runs the command line.
 
@@ -44,8 +44,8 @@ odd parts of a batch; the best epoch's weights."""
 DATA = "mnist"
 LEAVE_SECONDS = 10.0
 """The peers of a killed process must have left after this time."""
-AGAIN = 0.25
-"""Share of the trials in which the resumed run is killed, too."""
+AGAIN = 0.6
+"""The probability with which a run that resumes is killed, too."""
 LAUNCHER_SECONDS = 4.0
 """The peers get SIGTERM after this time; launchers send it at once."""
 PICTURE_SECONDS = 1.0
@@ -212,13 +212,13 @@ def _position(folder: Path) -> str:
 
 
 def trial(folder: Path, kind: Kind, reference: dict[str, Any], generator: random.Random) -> dict[str, Any]:
-    """Kill a run once or twice and resume it: the kills, and whether the weights are those of the reference."""
+    """Kill a run once or more often and resume it: the kills, and whether the weights are those of the reference."""
     kills: list[dict[str, Any]] = []
     length = reference["seconds"]
     while not kills:
         shutil.rmtree(folder, ignore_errors=True)
         kills += filter(None, [kill(folder, kind, length, generator)])
-    if generator.random() < AGAIN and (again := kill(folder, kind, length, generator)) is not None:
+    while generator.random() < AGAIN and (again := kill(folder, kind, length, generator)) is not None:
         kills.append(again | {"while": "resuming"})
     return {"kind": str(kind), "kills": kills, "same": complete(folder, kind) == reference["weights_sha256"]}
 
