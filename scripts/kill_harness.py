@@ -4,9 +4,9 @@
 
 Each trial starts a new run and sends SIGKILL to all processes, or to one, whose peers must then leave by themselves.
 The instant is drawn uniformly over the length of an uninterrupted run, or lies in a save, or in the publishing of the
-results. A run that resumes is killed again with probability 0.6. In the end it is resumed with `--resume auto`, and the SHA-256 of
-the weights is compared. A checkpoint is written after every second step. The processes are forked from one that has
-imported torch; each runs the command line.
+results. A run that resumes is killed again with probability 0.6. In the end it is resumed with `--resume auto`, and the
+SHA-256 of the weights is compared. A checkpoint is written after every second step. The processes are forked from one
+that has imported torch; each runs the command line.
 
 With `--results`, each trial becomes a line of JSON there, and a later call continues after the last one. The last line
 of stdout is a JSON object about all trials; the exit code is 1 unless all agree.
