@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mnist_accel.files.run_record import METRICS_FILE
 from scripts.evidence import Evidence, add_options
 
 SAMPLES, BATCH_SIZE, STEPS = 60_000, 128, 60
@@ -33,7 +34,7 @@ def bare_epoch(precision: str) -> float:
 
 
 def run(recipe: str, seed: int, options: list[str]) -> dict[str, Any]:
-    """Train once; the accuracy, the training time, and the time of the whole process."""
+    """Train once; the accuracy, the times of training and of the whole process, and both figures of each epoch."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["train", "--recipe", recipe, "--seed", str(seed), "--output-dir", folder, "--json", "--quiet"]
         began = time.perf_counter()
@@ -41,9 +42,11 @@ def run(recipe: str, seed: int, options: list[str]) -> dict[str, Any]:
             [sys.executable, "-m", "mnist_accel", *words, *options], stdout=subprocess.PIPE, text=True, check=True
         )
         seconds = time.perf_counter() - began
+        epochs = [json.loads(line) for line in (Path(folder) / METRICS_FILE).read_text().splitlines()]
     found = json.loads(done.stdout.splitlines()[-1])
-    names = ("test_accuracy", "train_seconds", "mixed_precision", "device_name", "threads", "parameters")
-    return {name: found[name] for name in names} | {"process_seconds": seconds}
+    names = ("recipe", "test_accuracy", "train_seconds", "mixed_precision", "device_name", "threads", "parameters")
+    curve = [[epoch["train_seconds"], epoch["test_accuracy"]] for epoch in epochs]
+    return {name: found[name] for name in names} | {"process_seconds": seconds, "epochs": curve}
 
 
 def table(trials: list[dict[str, Any]]) -> str:
