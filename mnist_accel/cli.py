@@ -104,6 +104,8 @@ def _usage_line(error: Exception, text: str) -> str:
     elif isinstance(error, typer.BadParameter) and error.param and isinstance(error.__cause__, ValidationError):
         found = error.__cause__.errors()[0]
         wrong = f"{error.param.opts[0]} {found['input']}: {found['msg'].replace('Input should', 'it must')}"
+    elif isinstance(error, typer.BadParameter) and error.param and text.startswith("Missing option"):
+        wrong, hint = f"{error.param.opts[0]}: is missing", f"give one of {error.param.metavar}"
     elif missing := re.match("Missing argument '(.*?)'", text):
         example = re.search(rf"mnist-accel {sys.argv[1]} .*", COMMANDS[NAMES.index(sys.argv[1])].__doc__ or "")
         wrong = f"{sys.argv[1]}: {missing[1].upper()} is missing"

@@ -5,7 +5,6 @@ import typer
 
 from mnist_accel.commands.common import JsonOption, ModelOption, completing, finish
 from mnist_accel.errors import UserError, did_you_mean
-from mnist_accel.files import atomic
 from mnist_accel.files.exported import FORMATS, require_packages
 
 
@@ -57,8 +56,6 @@ def target(format_name: str, source: Path, output: Path | None) -> Path:
     output = output or source.with_suffix(suffix)
     if output.suffix != suffix:
         raise UserError(f"--output {output}: the suffix does not tell the format", f"let it end in {suffix}")
-    if not atomic.exists(source):
-        raise UserError(f"--weights {source}: no such file", "train first (mnist-accel train) or name another")
-    if atomic.exists(output) and source.samefile(output):
+    if source.resolve() == output.resolve():
         raise UserError(f"--output {output}: would replace the weights themselves", "name another file")
     return output

@@ -11,6 +11,7 @@ from pathlib import Path
 from mnist_accel.config.base import OWN_NETWORK, RunConfig, count, option_name, setting, settings
 from mnist_accel.errors import Problem
 from mnist_accel.files.atomic import exists
+from mnist_accel.files.run_record import NO_WEIGHTS
 from mnist_accel.hardware.cores import launched_world_size
 
 __all__ = ["DATASETS", "MODELS", "EvaluateConfig", "RunConfig", "TrainConfig", "option_name", "settings"]
@@ -97,8 +98,7 @@ class EvaluateConfig(RunConfig):
     def _conflicts(self) -> list[Problem]:
         problems = super()._conflicts()
         if not exists(self.weights):
-            hint = "train first (mnist-accel train) or give another file"
-            problems.append(Problem("weights", f"{self.weights}: no such file; {hint}"))
+            problems.append(Problem("weights", f"{self.weights}: {NO_WEIGHTS}"))
         elif not self.weights.is_file():
             problems.append(Problem("weights", f"{self.weights}: not a file; give the weights file itself"))
         return problems

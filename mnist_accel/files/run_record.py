@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 WEIGHTS_FILE = "mnist_cnn_model.pth"
+NO_WEIGHTS = "no such file; train first (mnist-accel train) or give another file"
 METRICS_FILE, PARTIAL_METRICS_FILE = "metrics.jsonl", "metrics.partial.jsonl"
 STEP_LOSSES_FILE = "step_losses.csv"
 FORMAT_VERSION = 1  # of the JSON beside the weights. A reader refuses a later one.

@@ -97,8 +97,9 @@ def load(path: Path, device: torch.device | None = None, model: str | None = Non
     The JSON beside a .pth file, if any, must belong to it. `device` is by default the machine's accelerator, else the
     CPU. `model` is the network of the user's own that the weights belong to, "FILE.py:CLASS"; its code runs.
     """
-    hint = "give another file" if atomic.exists(path) else "train first (mnist-accel train) or give another file"
-    with refusing(WeightsError, f"cannot read {path}", hint):
+    if not atomic.exists(path):
+        raise WeightsError(f"{path}: {run_record.NO_WEIGHTS}")
+    with refusing(WeightsError, f"cannot read {path}", "give another file"):
         content = read_limited(path, weights.LARGEST_FILE)
     return from_content(content, path, device, model)
 

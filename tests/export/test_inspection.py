@@ -78,7 +78,7 @@ def test_special_and_oversized_files_are_refused_at_once(tmp_path: Path) -> None
     os.mkfifo(tmp_path / "pipe.pth")
     with (tmp_path / "sparse.safetensors").open("wb") as file:
         file.truncate(8 * 10**9)
-    for path in (tmp_path / "pipe.pth", tmp_path / "sparse.safetensors", Path("/dev/zero"), Path("x" * 300)):
+    for path in (tmp_path / "pipe.pth", tmp_path / "sparse.safetensors", Path("/dev/zero")):
         with pytest.raises(WeightsError, match="cannot read"):
             inspect(path)
 
