@@ -174,6 +174,8 @@ def exact_losses(trials: Trials, model: str) -> dict[str, list[float]]:
 
 
 def share_of_limit(found: dict[str, list[float]], wanted: dict[str, list[float]]) -> float:
-    """The largest relative difference between losses, divided by its limit."""
+    """The largest relative difference between losses, divided by its limit; infinite for another number of steps."""
+    if len(found["steps"]) != len(wanted["steps"]):
+        return float("inf")
     shares = [np.abs(np.divide(found[name], wanted[name]) - 1) / limit for name, limit in LIMITS.items()]
     return float(np.concatenate(shares).max())
