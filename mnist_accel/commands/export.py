@@ -5,6 +5,7 @@ import typer
 
 from mnist_accel.commands.common import JsonOption, ModelOption, completing, finish
 from mnist_accel.errors import UserError, did_you_mean
+from mnist_accel.files import atomic, run_record
 from mnist_accel.files.exported import FORMATS, require_packages
 
 
@@ -56,6 +57,8 @@ def target(format_name: str, source: Path, output: Path | None) -> Path:
     output = output or source.with_suffix(suffix)
     if output.suffix != suffix:
         raise UserError(f"--output {output}: the suffix does not tell the format", f"let it end in {suffix}")
+    if not atomic.exists(source):
+        raise UserError(f"--weights {source}: {run_record.NO_WEIGHTS}")
     if source.resolve() == output.resolve():
         raise UserError(f"--output {output}: would replace the weights themselves", "name another file")
     return output

@@ -211,6 +211,7 @@ def test_wrong_arguments_are_refused_before_any_work(exports: Exports, monkeypat
     for arguments, expected in [
         (("onxx", source, None), "did you mean onnx"),
         (("onnx", source, Path("model.pb")), "let it end in .onnx"),
+        (("onnx", Path("missing.pth"), None), "no such file"),
         (("safetensors", exports.of(".safetensors"), None), "would replace the weights themselves"),
     ]:
         with pytest.raises(UserError, match=expected):
