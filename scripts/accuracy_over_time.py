@@ -32,6 +32,8 @@ def main(
     machine = f"{first['device_name']}, {first['threads']} threads, {first['mixed_precision']}"
     axes.set(xlabel=f"training time, s ({machine})", ylabel="test error, %")
     axes.set_yticks([0.3, 0.5, 1, 2, 5, 10], ["0.3", "0.5", "1", "2", "5", "10"], minor=False)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.grid(which="both", alpha=0.2)
     axes.legend(title="recipe (runs)")
     figure.savefig(output)
