@@ -27,7 +27,7 @@ IRRELEVANT = {*runs.IRRELEVANT, "processes"} - {"seed", "fold"}
 
 ROUNDED, ADDED, SUMMED, STATISTICS = 8, 24, 64, 16384
 """In unit roundoffs: of a layer in its precision, and in that of the weights; of a sum over a batch; in batch norm."""
-LARGEST_GAIN, LEAST_GAIN, GAIN_GROWTH, GAIN_STEPS = 16, 3, 5, 4
+LARGEST_GAIN, LEAST_GAIN, GAIN_GROWTH, GAIN_STEPS = 16, 6, 5, 4
 """A difference is at most its cause times the largest gain; after some steps, times a few of its gains so far."""
 SWITCH, SWITCH_CAUSE = 0.02, 1e-6
 """One ReLU or maximum that rounding switches changes a gradient by this much; in float64 rounding switches none."""
