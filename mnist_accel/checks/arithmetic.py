@@ -24,7 +24,7 @@ from mnist_accel.training.train import start
 
 REFERENCE_FILE = Path(__file__).with_name("reference.json")
 BOUND_FACTOR = 2
-ROUNDINGS = 8  # of the inputs, the weights and the result of a layer, whose error these exceed a few times
+ROUNDINGS = 8  # the limit for a layer's result, a few times the error from rounding inputs, weights and result
 BATCH = 64
 EXACT_RUNS: dict[str, dict[str, Any]] = {
     "cnn": {"recipe": "classic", "gradient_accumulation_steps": 2},
@@ -45,24 +45,24 @@ def reference() -> dict[str, Any]:
 def check(trials: Trials) -> tuple[bool, str, dict[str, Any]]:
     """Compare gradients and losses with float64 on the CPU, and look at dropout and at values that are not numbers."""
     cases = list(product(architectures.MODELS, precisions()))
-    gradients = [compare_gradients(trials, *case) for case in cases]
+    compared = [compare_layers(trials, *case) for case in cases]
     missed = [name for case in cases for name in missed_bad_numbers(trials, *case)]
     known = reference()["exact"]
     exact = {model: share_of_limit(exact_losses(trials, model), known[model]) for model in architectures.MODELS}
     share, mean, dropout_passed = check_dropout()
-    far = max(gradients, key=lambda one: float(one["error"] / one["bound"]))
-    operator = max(gradients, key=lambda one: float(one["operator_share"]))
-    passed = all(one["error"] <= one["bound"] and one["operator_share"] <= 1 for one in gradients)
+    gradient = max(compared, key=lambda one: float(one["error"] / one["bound"]))
+    operator = max(compared, key=lambda one: float(one["operator_share"]))
+    passed = all(one["error"] <= one["bound"] and one["operator_share"] <= 1 for one in compared)
     passed = passed and max(exact.values()) <= 1 and not missed
     summary = (
-        f"gradients of {far['model']} in {far['precision']}, layer {far['layer']}: error {far['error']:.1e} "
-        f"(limit {far['bound']:.1e}); results of {operator['model']} in {operator['precision']}, layer "
-        f"{operator['operator']}, differ by {operator['operator_share']:.0%} of the limit; losses in float64 by "
-        f"{max(exact.values()):.0e} of it; dropout zeroes {share:.1%} of {TrainConfig().dropout:.0%}"
+        f"gradients of {gradient['model']} in {gradient['precision']}, layer {gradient['layer']}: error "
+        f"{gradient['error']:.1e} (limit {gradient['bound']:.1e}); results of {operator['model']} in "
+        f"{operator['precision']}, layer {operator['operator']}, differ by {operator['operator_share']:.0%} of the "
+        f"limit; losses in float64 by {max(exact.values()):.0e} of it; dropout zeroes {share:.1%} of {TrainConfig().dropout:.0%}"
     )
     if missed:
         summary += f"; NaN is not noticed in {', '.join(missed)}"
-    figures = {"gradients": gradients, "missed_not_a_number": missed, "exact_losses": exact}
+    figures = {"gradients": compared, "missed_not_a_number": missed, "exact_losses": exact}
     return passed and dropout_passed, summary, figures | {"dropout": {"share": share, "mean": mean}}
 
 
@@ -80,12 +80,12 @@ def set_up(trials: Trials, **settings: Any) -> Setup:
     return prepare(config, start(config), datasets.load(config.dataset, trials.folder, lambda _: None))
 
 
-def compare_gradients(trials: Trials, model: str, precision: str) -> dict[str, Any]:
-    """The layer with the largest error of its gradient in a precision, relative to the gradient's norm in float64.
+def compare_layers(trials: Trials, model: str, precision: str) -> dict[str, Any]:
+    """The layers with the largest errors of gradient and of result in a precision, relative to their norms in float64.
 
-    The bound: rounding to a relative precision u turns the decisions of ReLU and pooling at a share of about
-    u of the units of each layer, and with them the share u of the squared norm of the gradient. Rounding itself is
-    smaller. In L layers with parameters that makes √(L u); `BOUND_FACTOR` covers the differences between networks.
+    The bound of gradients: rounding to a relative precision u turns the decisions of ReLU and pooling at a share of
+    about u of the units of each layer, and with them the share u of the squared norm of the gradient. Rounding itself
+    is smaller. In L layers with parameters that makes √(L u); `BOUND_FACTOR` covers the differences between networks.
     """
     exact = gradients(set_up(trials, model=model, dtype="float64", cpu=True))
     setup = set_up(trials, model=model, mixed_precision=precision)

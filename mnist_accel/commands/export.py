@@ -59,6 +59,6 @@ def target(format_name: str, source: Path, output: Path | None) -> Path:
         raise UserError(f"--output {output}: the suffix does not tell the format", f"let it end in {suffix}")
     if not atomic.exists(source):
         raise UserError(f"--weights {source}: {run_record.NO_WEIGHTS}")
-    if source.resolve() == output.resolve():
+    if atomic.exists(output) and source.samefile(output):
         raise UserError(f"--output {output}: would replace the weights themselves", "name another file")
     return output
