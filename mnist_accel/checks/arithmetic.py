@@ -51,14 +51,14 @@ def check(trials: Trials) -> tuple[bool, str, dict[str, Any]]:
     exact = {model: share_of_limit(exact_losses(trials, model), known[model]) for model in architectures.MODELS}
     share, mean, dropout_passed = check_dropout()
     gradient = max(compared, key=lambda one: float(one["error"] / one["bound"]))
-    operator = max(compared, key=lambda one: float(one["operator_share"]))
+    result = max(compared, key=lambda one: float(one["operator_share"]))
     passed = all(one["error"] <= one["bound"] and one["operator_share"] <= 1 for one in compared)
     passed = passed and max(exact.values()) <= 1 and not missed
     summary = (
         f"gradients of {gradient['model']} in {gradient['precision']}, layer {gradient['layer']}: error "
-        f"{gradient['error']:.1e} (limit {gradient['bound']:.1e}); results of {operator['model']} in "
-        f"{operator['precision']}, layer {operator['operator']}, differ by {operator['operator_share']:.0%} of the "
-        f"limit; losses in float64 by {max(exact.values()):.0e} of it; dropout zeroes {share:.1%} of {TrainConfig().dropout:.0%}"
+        f"{gradient['error']:.1e} (limit {gradient['bound']:.1e}); results of {result['model']} in "
+        f"{result['precision']}, layer {result['operator']}: {result['operator_share']:.0%} of the limit; losses in "
+        f"float64: {max(exact.values()):.0e} of it; dropout zeroes {share:.1%} of {TrainConfig().dropout:.0%}"
     )
     if missed:
         summary += f"; NaN is not noticed in {', '.join(missed)}"
