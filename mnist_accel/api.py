@@ -12,6 +12,7 @@ from torch import nn
 from mnist_accel.config.settings import EvaluateConfig, TrainConfig
 from mnist_accel.errors import printable
 from mnist_accel.files import atomic, run_record
+from mnist_accel.files.run_record import METRICS_FILE, STEP_LOSSES_FILE, WEIGHTS_FILE, record_path
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.hardware.cores import launched_rank
 from mnist_accel.reports.console import notebook_observer
@@ -28,13 +29,7 @@ if TYPE_CHECKING:
 TRAIN_PICTURES = ("training_history.png", "predictions.png")
 LR_FIND_FILE = "lr_find.png"
 EVALUATE_FILES = ("confusion_matrix.png", "mistakes.png")
-TRAIN_FILES = (
-    run_record.WEIGHTS_FILE,
-    run_record.record_path(Path(run_record.WEIGHTS_FILE)).name,
-    run_record.METRICS_FILE,
-    run_record.STEP_LOSSES_FILE,
-    *TRAIN_PICTURES,
-)
+TRAIN_FILES = (WEIGHTS_FILE, record_path(Path(WEIGHTS_FILE)).name, METRICS_FILE, STEP_LOSSES_FILE, *TRAIN_PICTURES)
 
 
 def train(
@@ -72,9 +67,9 @@ def train(
     def complete_record() -> None:
         if hardware.is_main:
             spent.update(machine_use(result))
-            weights = config.output_dir / run_record.WEIGHTS_FILE
+            weights = config.output_dir / WEIGHTS_FILE
             record = (run_record.read_record(weights) or {}) | {"time_spent": spent}
-            atomic.write_whole(run_record.record_path(weights), run_record.record_bytes(record))
+            atomic.write_whole(record_path(weights), run_record.record_bytes(record))
 
     hardware.together(complete_record)
     result = dataclasses.replace(result, wall_seconds=time.perf_counter() - began, time_spent=spent)
@@ -118,7 +113,7 @@ def evaluate(
 
 def predict(
     pictures: str | Path | Sequence[str | Path],
-    weights: str | Path = run_record.WEIGHTS_FILE,
+    weights: str | Path = WEIGHTS_FILE,
     top_k: int = 3,
     *,
     model: str | None = None,
@@ -133,11 +128,11 @@ def predict(
     """
     from mnist_accel.models import classifier  # here, because training need not wait for these imports
     from mnist_accel.pictures import picture_file
-    from mnist_accel.pictures.predict import read_files
+    from mnist_accel.pictures.predict import read_pictures
 
     names = [pictures] if isinstance(pictures, str | Path) else pictures
     network = classifier.load(Path(weights), model=model)
-    return list(read_files(picture_file.find([str(name) for name in names]), network, top_k))
+    return list(read_pictures(picture_file.find([str(name) for name in names]), network, top_k))
 
 
 def _write_pictures(

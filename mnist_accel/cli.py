@@ -35,7 +35,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 success; 1 the run failed, or there are warnings; 2 refused, and the message says what to "
     "change; 3 below --target-accuracy; 70 unexpected error; 75 another process was lost; 129 stopped by a closed "
     "terminal (SIGHUP), 130 by Ctrl-C, 143 by SIGTERM; 141 the reader of stdout has closed it.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -48,28 +47,15 @@ for command in COMMANDS:
     app.command()(for_typer(command))
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(f"mnist-accel {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
+@app.callback(invoke_without_command=True)
+def options(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     """Train a digit classifier on any hardware with one training loop, and check that the result is right.
 
-    For example:
-
-      mnist-accel train
-
-      mnist-accel evaluate --weights mnist_cnn_model.pth
-
-      mnist-accel train --help
+    For example: mnist-accel train --help
     """
+    if version:
+        print(f"mnist-accel {__version__}")
+        raise typer.Exit
 
 
 def main() -> None:
@@ -77,19 +63,16 @@ def main() -> None:
     os.environ.pop("MPLBACKEND", None)  # pictures need no window, and a name from another program can be invalid
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else lost processes cause pages of warnings from C++
     try:
-        code = app(prog_name="mnist-accel", standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], prog_name="mnist-accel", standalone_mode=False)
     except UsageError as error:
-        text = error.format_message()  # type: ignore[attr-defined]
-        if len(sys.argv) == 1:
-            print(text, file=sys.stderr)  # the help
-        else:
-            print_errors([_usage_line(error, text)], is_shared=True)
+        print_errors([_usage_line(error)], is_shared=True)
         code = EXIT_REFUSED
     leave(code or 0)
 
 
-def _usage_line(error: Exception, text: str) -> str:
-    """One line that says what is wrong and what to do, from an error of Typer and its text."""
+def _usage_line(error: Exception) -> str:
+    """One line that says what is wrong and what to do, from an error of Typer."""
+    text: str = error.format_message()  # type: ignore[attr-defined]
     hint = f"see mnist-accel {sys.argv[1]} --help" if sys.argv[1] in NAMES else "see mnist-accel --help"
     option, near = getattr(error, "option_name", None), getattr(error, "possibilities", None)
     swallowed = [option for option, value in pairwise(sys.argv) if option in HINTS and value.startswith("--")]
@@ -103,9 +86,11 @@ def _usage_line(error: Exception, text: str) -> str:
         wrong, hint = f"{option}: no such option", HINTS.get(option) or (did_you_mean(option, near) if near else hint)
     elif isinstance(error, typer.BadParameter) and error.param and isinstance(error.__cause__, ValidationError):
         found = error.__cause__.errors()[0]
-        wrong = f"{error.param.opts[0]} {found['input']}: {found['msg'].replace('Input should', 'it must')}"
+        reason = found["msg"].removeprefix("Value error, ").rstrip(".").replace("Input should", "it must")
+        wrong = f"{error.param.opts[0]} {found['input']}: {reason}"
     elif isinstance(error, typer.BadParameter) and error.param and text.startswith("Missing option"):
-        wrong, hint = f"{error.param.opts[0]}: is missing", f"give one of {error.param.metavar}"
+        choices = "|".join(re.findall(r"\t([\w-]+)", text))
+        wrong, hint = f"{error.param.opts[0]}: is missing", f"give one of {choices}"
     elif missing := re.match("Missing argument '(.*?)'", text):
         example = re.search(rf"mnist-accel {sys.argv[1]} .*", COMMANDS[NAMES.index(sys.argv[1])].__doc__ or "")
         wrong = f"{sys.argv[1]}: {missing[1].upper()} is missing"
@@ -114,5 +99,4 @@ def _usage_line(error: Exception, text: str) -> str:
         wrong, hint = f"{unknown[1]}: no such command", HINTS.get(unknown[1]) or did_you_mean(unknown[1], NAMES)
     else:
         wrong = re.sub(r"Got unexpected extra argument.* \((.*)\)", r"\1: unexpected argument", text.rstrip("."))
-        wrong = re.sub(r"'(--[a-z-]+)'", r"\1", wrong.removeprefix("Invalid value for "))
     return f"{wrong}; {hint}"

@@ -19,11 +19,8 @@ class UserError(Exception):
     is_shared = False  # whether every process of the run raises this error, so that only one needs to print it
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message, self.hint = message, hint
-
-    def __str__(self) -> str:
-        return f"{self.message}; {self.hint}" if self.hint else self.message
+        super().__init__(f"{message}; {hint}" if hint else message)
+        self.message = message
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...], dict[str, Any]]:
         # Exception's own method calls the class with `args`, which fails where a subclass takes other arguments.
@@ -80,10 +77,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def printable(text: object, longest: int = 300) -> str:
-    """`text` as one line without control characters, cut to `longest` characters.
-
-    All text that may come from a file passes through this function before it is shown on a terminal.
-    """
+    """`text`, which may come from a file, for a terminal: one line, at most `longest` long, no control characters."""
     whole = str(text)
     line = " ".join(whole[: 4 * longest].split())
     line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)

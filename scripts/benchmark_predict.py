@@ -72,7 +72,7 @@ def speed(paths: list[str], model: classifier.Classifier) -> dict[str, int]:
 def time_of(paths: list[str], model: classifier.Classifier) -> float:
     """Seconds to read all of them."""
     began = time.perf_counter()
-    results = list(prediction.read_files(paths, model))
+    results = list(prediction.read_pictures(paths, model))
     seconds = time.perf_counter() - began
     assert all(result.error is None for result in results)
     return seconds

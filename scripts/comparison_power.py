@@ -1,6 +1,6 @@
 """How often `mnist-accel compare` calls the second group of runs better, for differences that are known.
 
-    mnist-accel train --recipe speedrun --threads 1 --seeds 60 --output-dir seeds
+    mnist-accel train --recipe small.toml --threads 1 --seeds 60 --output-dir seeds
     python scripts/comparison_power.py seeds
 
 Two groups are drawn at random, without replacement, from the accuracies of real runs of one recipe; a known difference

@@ -187,9 +187,9 @@ FAULTS: dict[str, Change] = {
     "labels of 1% of the samples permuted": ("data.datasets", "load", permuted_labels("train", 0.01)),
     "normalisation off by 10%": ("models.architectures", "STD", lambda std: std * 1.1),
     "last batch dropped": (
-        "data.batches",
-        "steps_per_epoch",
-        lambda _: lambda samples, size: max(1, samples // size),
+        "training.setup",
+        "Setup.steps_per_epoch",
+        lambda _: property(lambda setup: max(1, len(setup.train_data) // setup.config.batch_size)),
     ),
     "samples not shuffled": (
         "data.batches",

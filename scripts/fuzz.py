@@ -72,7 +72,7 @@ class Good:
     @property
     def record(self) -> dict[str, Any]:
         """The JSON beside the weights."""
-        dataset = {"name": "mnist", "class_names": list(named_sets.DIGITS)}
+        dataset = {"name": "mnist", "class_names": list("0123456789")}
         metrics = {"test_accuracy": 0.9, "test_loss": 0.3, "epoch": 1}
         known = {"format_version": 1, "model": "small-cnn", "dataset": dataset, "metrics": metrics}
         return known | {"weights_sha256": weights.sha256(self.weights), "config": {"seed": 0}}
@@ -90,8 +90,8 @@ def make_good(folder: Path) -> Good:
     }
     config = TrainConfig(output_dir=folder / "run", **values)  # type: ignore[arg-type]
     hardware = start_hardware(cpu=True, mixed_precision="no", threads=1, timeout=600)
-    train, _ = digits.split_off(datasets.load("mnist", folder, print).train, 100, 0, "")
-    dataset = digits.DataSet("mnist", train, train, named_sets.DIGITS, "", {})
+    train, _ = digits.split_off(datasets.load("mnist", folder, print).train, 100, 0)
+    dataset = digits.DataSet("mnist", train, train, tuple("0123456789"), "", {})
     setup, who, progress = prepare(config, hardware, dataset), state.identity(config, hardware, dataset), Progress()
     train_epoch(setup, progress, Observer(), Guard(config, who, StopRequests(), Observer()))
     tensors, facts = state.capture(setup, progress, who)
@@ -241,7 +241,7 @@ class Fuzzer:
     def try_picture(self) -> None:
         """A picture, as `predict` reads it."""
         path = self.write("p.png", formats.picture(self.grammar))
-        (result,) = predict.read_files([str(path)], self.good.classifier)
+        (result,) = predict.read_pictures([str(path)], self.good.classifier)
         if result.error:
             raise UserError(result.error)
 

@@ -232,7 +232,7 @@ def seeds(small: bool, count: int, settings: Result) -> Result:
             "seconds": result.train_seconds,
         }
         row |= {"validation_accuracy": record.validation_accuracy, "validation_loss": record.validation_loss}
-        if settings.get("recipe") == "speedrun":
+        if settings.get("model") == "small-cnn":
             row["figures"] = figures_of(result)
         found["rows"].append(row)
     for name in ("test_accuracy", "seconds", *(["validation_accuracy"] if result.validation_samples else [])):
@@ -244,6 +244,8 @@ def seeds(small: bool, count: int, settings: Result) -> Result:
 
 def measurements(trials: Trials, search: Path | None) -> None:
     """The trials that measure time, in order of importance."""
+    from mnist_accel.checks.trial_runs import REFERENCE_RUN
+
     few = 2 if trials.small else 30
     trials.run("environment", environment)
     for attempt in ("first", "second"):
@@ -255,8 +257,9 @@ def measurements(trials: Trials, search: Path | None) -> None:
     trials.run("steps alone", lambda: trials.worker("--steps"), 60)
     trials.run("steps alone, not recorded", lambda: trials.worker("--steps", "--no-cuda-graph"), 60)
     for precision in ("bf16", "no"):
-        settings = json.dumps({"recipe": "speedrun", "mixed_precision": precision})
-        trials.run(f"seeds: speedrun, {precision}", functools.partial(trials.worker, "--seeds", few, settings), 60)
+        for name, run in (("speedrun", {"recipe": "speedrun"}), ("reference run", REFERENCE_RUN)):
+            settings = json.dumps({**run, "mixed_precision": precision})
+            trials.run(f"seeds: {name}, {precision}", functools.partial(trials.worker, "--seeds", few, settings), 60)
     trials.run(
         "seeds: classic", lambda: trials.worker("--seeds", max(2, few // 2), json.dumps({"recipe": "classic"})), 60
     )

@@ -1,8 +1,8 @@
-"""Compare the learning rate that `train --lr-find` suggests with a grid of seven, for two recipes and three networks.
+"""Compare the learning rate that `train --lr-find` suggests with a grid of seven, for five networks.
 
     python scripts/lr_find_grid.py results.jsonl
 
-Each rate is used with three seeds, for one epoch of 30,000 samples (`speedrun`: of all), on one thread of a CPU, or on
+Each rate is used with three seeds, for one epoch of 30,000 samples (`small-cnn`: of all), on one thread of a CPU, or on
 a GPU with `--gpu`. Each finished training is added to the file, and is not repeated when the script is started again.
 With `--minutes`, the script ends with code 75 before the training that would begin later. `--only NAME` does one row,
 so that several processes with a file each can share the work: put their files together afterwards. The table goes to
@@ -31,9 +31,11 @@ def cases(folder: Path) -> dict[str, dict[str, Any]]:
     example, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "docs/your-own-network.md").read_text(), re.DOTALL)
     (folder / "my_net.py").write_text(example)
     networks = ROOT / "tests/models/own_networks.py"
+    from mnist_accel.checks.trial_runs import REFERENCE_RUN
+
     return {
         "`classic`": {"recipe": "classic"},
-        "`speedrun`": {"recipe": "speedrun", "train_samples": None},
+        "`small-cnn`": REFERENCE_RUN | {"train_samples": None},
         "residual network": {"model": f"{folder / 'my_net.py'}:Residual"},
         "vision transformer": {"model": f"{networks}:Patches"},
         "group normalisation": {"model": f"{networks}:Grouped"},

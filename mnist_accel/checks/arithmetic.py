@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mnist_accel.checks.trial_runs import Trials
+from mnist_accel.checks.trial_runs import REFERENCE_RUN, Trials
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data import datasets
 from mnist_accel.hardware.accelerator import accelerator_type, choose_precision
@@ -28,7 +28,8 @@ ROUNDINGS = 8  # the limit for a layer's result, a few times the error from roun
 BATCH = 64
 EXACT_RUNS: dict[str, dict[str, Any]] = {
     "cnn": {"recipe": "classic", "gradient_accumulation_steps": 2},
-    "small-cnn": {"recipe": "speedrun"},
+    "small-cnn": REFERENCE_RUN,
+    "fast-cnn": {"recipe": "speedrun"},
     "normalised-cnn": {"recipe": "accurate"},
     "light-cnn": {"recipe": "quick"},
     "tiny-cnn": {"recipe": "tiny"},
@@ -158,8 +159,7 @@ def missed_bad_numbers(trials: Trials, model: str, precision: str) -> list[str]:
 def check_dropout() -> tuple[float, float, bool]:
     """The share of zeros that dropout makes, the mean of its outputs for ones, and whether 5 standard errors hold."""
     wanted, units = TrainConfig().dropout, 2**20
-    modules = architectures.build("cnn", dropout=wanted).modules()
-    outputs = next(module for module in modules if isinstance(module, architectures.Dropout))(torch.ones(units))
+    outputs = architectures.Dropout(wanted)(torch.ones(units))
     share, mean = float((outputs == 0).double().mean()), float(outputs.double().mean())
     error = (wanted * (1 - wanted) / units) ** 0.5
     return share, mean, abs(share - wanted) <= 5 * error and abs(mean - 1) <= 5 * error / (1 - wanted)
@@ -167,9 +167,9 @@ def check_dropout() -> tuple[float, float, bool]:
 
 def exact_losses(trials: Trials, model: str) -> dict[str, list[float]]:
     """The losses of all steps, and those of the epoch in training and testing, of a run in float64."""
-    settings = {**EXACT_RUNS[model], "dtype": "float64", "dropout": 0.0, "epochs": 1, "batch_size": 37}
+    settings = EXACT_RUNS[model] | {"model": model, "dtype": "float64", "dropout": 0.0, "epochs": 1, "batch_size": 37}
     is_cpu = accelerator_type() == "mps"  # it has no float64
-    result = trials.train(f"exact-{model}", dataset=trials.dataset, model=model, cpu=is_cpu, **settings)
+    result = trials.train(f"exact-{model}", dataset=trials.dataset, cpu=is_cpu, **settings)
     return {"steps": list(result.step_losses), "epoch": [result.train_loss, result.test_loss]}
 
 

@@ -19,8 +19,7 @@ from rich.text import Text
 
 from mnist_accel.checks.arithmetic import precisions, reference
 from mnist_accel.checks.bench_worker import Candidate, burst, set_up
-from mnist_accel.checks.convergence import RECIPE
-from mnist_accel.checks.trial_runs import Trials, write_digits
+from mnist_accel.checks.trial_runs import REFERENCE_RUN, Trials, write_digits
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import LaunchError, printable
 from mnist_accel.hardware.accelerator import accelerator_type, choose_precision, gpu_count
@@ -57,8 +56,7 @@ def bursts(candidate: Candidate, dataset: str, folder: Path) -> Generator[float]
 
     Raises LaunchError if a process cannot train the candidate, or ends.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
@@ -129,19 +127,14 @@ def measure(
 def machine_facts(model: str, compared: Sequence[Candidate]) -> dict[str, Any]:
     """The device, the floating-point operations to train on one image, and the highest speed of matrix products."""
     device, precisions = compared[0].device, {candidate.mixed_precision for candidate in compared}
-    return {
-        "device": cpu_name() if device.type == "cpu" else str(device),
-        "torch": str(torch.__version__),
-        "flop_per_image": flop_per_image(model),
-        "matrix_flop_per_second": {
-            name: matrix_flop_per_second(device, DTYPES[name], available_cores()) for name in precisions
-        },
-    }
+    peaks = {name: matrix_flop_per_second(device, DTYPES[name], available_cores()) for name in precisions}
+    machine = {"device": cpu_name() if device.type == "cpu" else str(device), "torch": str(torch.__version__)}
+    return machine | {"flop_per_image": flop_per_image(model), "matrix_flop_per_second": peaks}
 
 
 def check(trials: Trials) -> tuple[None, str, dict[str, Any]]:
     """Train once without and once with checkpoints; the figures of the section on speed."""
-    settings: dict[str, Any] = {"recipe": RECIPE, "dataset": "mnist", "mixed_precision": precisions()[-1]}
+    settings: dict[str, Any] = REFERENCE_RUN | {"dataset": "mnist", "mixed_precision": precisions()[-1]}
     result = trials.train("speed", **settings)
     timing = Timing()
     trials.train("speed", timing, checkpoint_every=STEPS_PER_CHECKPOINT, **settings)

@@ -61,17 +61,10 @@ def set_up(candidate: Candidate, port: int, rank: int) -> None:
 
 def train_ours(candidate: Candidate, dataset: str, folder: Path) -> float:
     """A run of this package, with its progress bar, metrics and a checkpoint."""
+    names = ("recipe", "batch_size", "mixed_precision", "speedups", "cpu")
+    settings: dict[str, Any] = {name: getattr(candidate, name) for name in names}
     config = TrainConfig(
-        recipe=candidate.recipe,
-        dataset=dataset,
-        mixed_precision=candidate.mixed_precision,
-        cpu=candidate.cpu,
-        epochs=1,
-        batch_size=candidate.batch_size,
-        checkpoint_every=candidate.steps,
-        timeout=3600,
-        output_dir=folder,
-        speedups=candidate.speedups,
+        dataset=dataset, epochs=1, checkpoint_every=candidate.steps, timeout=3600, output_dir=folder, **settings
     )
     with Path(os.devnull).open("w") as screen:
         console = TrainingConsole(Console(file=screen, force_terminal=True))

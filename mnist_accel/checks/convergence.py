@@ -7,10 +7,9 @@ import numpy.typing as npt
 from scipy import stats
 
 from mnist_accel.checks.arithmetic import precisions, reference
-from mnist_accel.checks.trial_runs import Trials
+from mnist_accel.checks.trial_runs import REFERENCE_RUN, Trials
 from mnist_accel.training.train import TrainResult
 
-RECIPE = "speedrun"
 SPANS = ((0, 10), (10, 30), (30, 80), (80, 160), (160, 235))  # steps whose mean training losses are compared
 NAMES = (*(f"loss of steps {first + 1} to {last}" for first, last in SPANS), "test loss", "test accuracy")
 FALSE_ALARMS = 0.001  # the probability that a machine that trains like the reference fails this section
@@ -35,10 +34,9 @@ def compare(found: npt.NDArray[np.float64], known: npt.NDArray[np.float64]) -> t
 
 def check(trials: Trials) -> tuple[bool, str, dict[str, Any]]:
     """Train with some seeds, and compare them with the reference runs of the same precision."""
-    settings: dict[str, Any] = {"recipe": RECIPE, "dataset": "mnist", "mixed_precision": precisions()[-1]}
+    settings: dict[str, Any] = REFERENCE_RUN | {"dataset": "mnist", "mixed_precision": precisions()[-1]}
     seeds = range(trials.first_seed, trials.first_seed + trials.seeds)
-    runs = [trials.train("seed", seed=seed, **settings) for seed in seeds]
-    found = np.array([figures_of(run) for run in runs])
+    found = np.array([figures_of(trials.train("seed", seed=seed, **settings)) for seed in seeds])
     # fp16 has fp32's distribution of results: its scaler skips steps that overflow, and keeps the weights in fp32.
     precision = settings["mixed_precision"]
     known = np.array(reference()["runs"]["bf16" if precision == "bf16" else "no"])
@@ -46,7 +44,7 @@ def check(trials: Trials) -> tuple[bool, str, dict[str, Any]]:
     means = dict(zip(NAMES, found.mean(axis=0).tolist(), strict=True))
     worst = int(np.abs(deviations).argmax())
     summary = (
-        f"{trials.seeds} seeds of {RECIPE} in {precision}: test accuracy {means['test accuracy']:.2%}; "
+        f"{trials.seeds} seeds in {precision}: test accuracy {means['test accuracy']:.2%}; "
         f"largest deviation: {NAMES[worst]}, {abs(deviations[worst]):.1f} standard errors "
         f"{'above' if deviations[worst] > 0 else 'below'} {len(known)} reference runs (limit {limit:.1f})"
     )

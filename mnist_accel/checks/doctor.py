@@ -14,7 +14,7 @@ from mnist_accel.data import named_sets as data
 from mnist_accel.errors import UserError
 from mnist_accel.files import run_record
 from mnist_accel.hardware.accelerator import accelerate_configuration, accelerator_type, choose_precision, gpu_count
-from mnist_accel.hardware.cores import available_cores, cgroup_quota, cpu_name, launched_world_size, local_world_size
+from mnist_accel.hardware.cores import available_cores, cgroup_quota, cpu_name, local_world_size
 
 LAUNCHER_VARIABLE = re.compile("(LOCAL_)?RANK|(LOCAL_)?WORLD_SIZE|(ACCELERATE|CUDA|GLOO|MASTER|MKL|NCCL|OMP)_.*")
 
@@ -50,15 +50,12 @@ def _devices(findings: Findings) -> None:
         precision, reason = choose_precision("auto", accelerator_type() or "cpu")
         findings.facts["precision"] = f"{'fp32' if precision == 'no' else precision} ({reason})"
     except UserError as error:
-        findings.facts["precision"] = f"none: {error.message}"
         findings.warnings.append(str(error))
 
 
 def _launcher(findings: Findings) -> None:
     variables = {name: value for name, value in sorted(os.environ.items()) if LAUNCHER_VARIABLE.fullmatch(name)}
     findings.facts["launcher variables"] = ", ".join(f"{name}={value}" for name, value in variables.items()) or "none"
-    if "RANK" in variables and not launched_world_size():
-        findings.warnings.append(f"RANK={variables['RANK']} is set without WORLD_SIZE; unset it, or use a launcher")
     cores, local, asked = available_cores(), local_world_size(), variables.get("OMP_NUM_THREADS", "")
     findings.facts["threads"] = f"{max(1, cores // local)} in each of {local} processes"
     if asked.isdigit() and int(asked) * local > cores:
@@ -77,8 +74,7 @@ def _launcher(findings: Findings) -> None:
     if processes > max(gpus := gpu_count(), 1):
         reason = f"but this machine has {count(gpus, 'GPU')}; give at most {gpus * machines} in all"
         if not gpus:
-            advice = f"use mnist-accel train --processes {processes} or torchrun"
-            reason = f"but without a GPU accelerate launch starts one; {advice}"
+            reason = f"but without a GPU accelerate launch starts one; use train --processes {processes} or torchrun"
         findings.warnings.append(f"{path} asks for {processes} processes per machine, {reason}")
 
 
@@ -90,11 +86,10 @@ def _folders(findings: Findings, data_dir: Path) -> None:
     for name, source in data.NAMED_SETS.items():
         folder = data_dir / source.torchvision / "raw"
         _, checksums, damages = data.read_folder(folder, source)
-        known = "MD5 as published" if all(source.md5) else "header and size right"
         fact = "in the package" if name == "mnist" else f"not in {folder}; downloaded when needed"
         if damages:
             fact = f"damaged in {folder}"
         elif len(checksums) == len(source.files):
-            fact = f"{len(checksums)} files in {folder}, {known}"
+            fact = f"complete in {folder}"
         findings.facts[f"data: {name}"] = fact
         findings.warnings += [f"{damage}; delete it" for damage in damages]

@@ -9,19 +9,18 @@ from mnist_accel.files.run_record import WEIGHTS_FILE
 from mnist_accel.hardware.accelerator import accelerator_type
 from mnist_accel.training.evaluate import run_evaluation
 from mnist_accel.training.events import Observer
-from mnist_accel.training.train import TrainResult
 
-RUN: dict[str, Any] = {"recipe": "accurate", "epochs": 12, "batch_size": 50}
-"""72 steps with batch normalisation, dropout, distortions, a schedule and averaged weights."""
 LOSS_LIMIT = 0.02  # relative difference in test loss between a model and its saved weights: rounding of other kernels
-TERMINATED = 143
 
 
 def check(trials: Trials) -> tuple[bool, str, dict[str, Any]]:
     """Kill a training, damage its checkpoint, resume and stop it, resume it, and compare with an uninterrupted one."""
-    settings = RUN | {"dataset": trials.dataset}
+    # 72 steps with batch normalisation, dropout, distortions, a schedule and averaged weights.
+    settings: dict[str, Any] = {"recipe": "accurate", "epochs": 12, "batch_size": 50, "dataset": trials.dataset}
     whole = trials.train("whole", **settings)
-    saved = saved_weights_difference(trials, whole)
+    folder = trials.folder / "whole"
+    config = EvaluateConfig(weights=folder / WEIGHTS_FILE, mixed_precision=whole.mixed_precision, output_dir=folder)
+    saved = abs(run_evaluation(config, Observer())[0].loss / whole.test_loss - 1)
     interrupted = settings | {"checkpoint_every": 4, "resume": "auto"}
     checkpoints = CheckpointFolder(trials.folder / "interrupted" / FOLDER)
     killed = trials.start("train", output_dir="interrupted", **interrupted)
@@ -35,7 +34,7 @@ def check(trials: Trials) -> tuple[bool, str, dict[str, Any]]:
     stopped = trials.start("train", output_dir="interrupted", **interrupted)
     wait_until(stopped, lambda: any(number > damaged for number, _ in checkpoints.numbered()))
     stopped.terminate()
-    _, notices = finish(stopped, TERMINATED)
+    _, notices = finish(stopped, code=143)  # 128 + SIGTERM
     resumed = trials.train("interrupted", **interrupted)
     is_damage_named = "damaged" in notices
     same = resumed.weights_sha256 == whole.weights_sha256
@@ -49,14 +48,3 @@ def check(trials: Trials) -> tuple[bool, str, dict[str, Any]]:
     )
     figures = {"saved_weights": saved, "resumed": difference, "same_bits": same, "damage_noticed": is_damage_named}
     return is_close and saved <= LOSS_LIMIT and is_damage_named, summary, figures
-
-
-def saved_weights_difference(trials: Trials, whole: TrainResult) -> float:
-    """The relative difference in test loss between the model after training and its weights file."""
-    config = EvaluateConfig(
-        weights=trials.folder / "whole" / WEIGHTS_FILE,
-        dataset=trials.dataset,
-        mixed_precision=whole.mixed_precision,
-        output_dir=trials.folder / "evaluated",
-    )
-    return abs(run_evaluation(config, Observer())[0].loss / whole.test_loss - 1)

@@ -27,15 +27,12 @@ def check(trials: Trials) -> tuple[bool, str, dict[str, Any]]:
         differences.append(train_again(trials, first))
     tried = {} if trials.is_quick else variants(trials)
     table = {name: train_again(trials, first, **changed) for name, changed in tried.items()}
-    repeats, largest = len(differences), max(differences)
-    different = repeats - differences.count(0)
-    summary = f"{repeats} of {repeats} repeated trainings are the same, bit for bit"
-    if different:
-        summary = f"{different} of {repeats} repeated trainings differ, by up to {largest:.1e} of the weights"
+    same, repeats, largest = differences.count(0), len(differences), max(differences)
+    summary = f"{same} of {repeats} repeated trainings are the same, bit for bit (largest difference {largest:.2g})"
     if table:
         summary += f"; options that change bits: {', '.join(name for name, value in table.items() if value) or 'none'}"
-    figures = {"repeats": repeats, "different": different, "largest_difference": largest, "options": table}
-    return different == 0 or (accelerator_type() is not None and largest < GPU_LIMIT), summary, figures
+    figures = {"repeats": repeats, "different": repeats - same, "largest_difference": largest, "options": table}
+    return same == repeats or (accelerator_type() is not None and largest < GPU_LIMIT), summary, figures
 
 
 def variants(trials: Trials) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,7 @@ class _Pair:
         self.layers = first.layers
         self.statistics = STATISTICS * self.fine * any("BatchNorm" in kind for kind in first.layers.values())
         self.grown: dict[str, float] = {}  # the largest difference of each gradient so far
-        # The differences of each layer divided by their causes, so far.
-        self.gains: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        self.gains: defaultdict[tuple[str, str], list[float]] = defaultdict(list)  # differences / causes so far
         self.moved: dict[str, npt.NDArray[np.float64]] = {}  # distance of each weight's projections after the last step
 
     def comparisons(self, pairs: list[tuple[Step, Step]]) -> Iterator[Comparison]:
@@ -149,11 +149,9 @@ class _Pair:
             yield from self._table("updates", self._update)
 
     def _samples(self) -> Comparison:
-        ours, theirs = self.a.samples, self.b.samples
-        longest = max(len(ours), len(theirs))
-        other = longest - sum(a == b for a, b in zip(ours, theirs, strict=False))
-        ratio = len(theirs) / len(ours)
-        return Comparison(self.a.step, "samples", "samples", other / longest, 0.0, ratio, not other)
+        is_other = [one != other for one, other in zip_longest(self.a.samples, self.b.samples)]
+        size, ratio = sum(is_other) / len(is_other), len(self.b.samples) / len(self.a.samples)
+        return Comparison(self.a.step, "samples", "samples", size, 0.0, ratio, not any(is_other))
 
     def _number(self, name: str, first: float, second: float, tolerance: float) -> Comparison:
         summaries = ([number, number**2, number] for number in (first, second))

@@ -21,6 +21,9 @@ from mnist_accel.training.events import Observer
 from mnist_accel.training.train import TrainResult, run_training
 
 CHILD_SECONDS, TEST_SAMPLES = 300, 100
+REFERENCE_RUN: dict[str, Any] = {"model": "small-cnn", "epochs": 1, "batch_size": 256, "lr": 0.01, "dropout": 0.0}
+REFERENCE_RUN |= {"beta1": 0.7, "beta2": 0.9, "schedule": "one-cycle", "warmup": 0.2}
+"""The training of the reference runs in reference.json. Not a recipe, so that recipes can change."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ def bench(
     is the measured speed of large matrix products.
 
     For example:
-      mnist-accel bench
       mnist-accel bench --recipe speedrun --rounds 10 --json
     """
     config = TrainConfig(recipe=recipe, cpu=cpu)

@@ -7,9 +7,10 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from json import dumps
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -20,29 +21,21 @@ from mnist_accel.config.settings import RunConfig, TrainConfig, option_name, set
 from mnist_accel.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, UserError, printable
 from mnist_accel.hardware.cores import launched_rank, launched_world_size
 
-MAIN_PROCESS_SPEAKS_SECONDS = 2.0
 CLOSED_OUTPUT = 141  # exit code where the reader of stdout has gone (128 + SIGPIPE), as other programs have it
 
 _parameter = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON, the last line of stdout.")]
 ModelOption = Annotated[
     str | None, typer.Option("--model", metavar="FILE.py:CLASS", help="Network of your own that the weights belong to.")
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print notices and errors only.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-def completing(choices: Iterable[str]) -> Callable[[str], list[str]]:
-    """The values that a shell offers for an option; if there are none, shells offer files."""
-    return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
 
 
 def for_typer(command: Callable[..., int]) -> Callable[..., None]:
     """A command as Typer runs it: with `--debug`, errors as lines on stderr, and its result as the exit code.
 
-    If it has an argument `config`, it gets an option for each setting instead. Options are read as text and checked by
-    the configuration, so that all problems are reported together.
+    An argument `config` becomes an option for each setting. The configuration checks them and reports all problems.
     """
     own = dict(inspect.signature(command, eval_str=True).parameters)
     config = own.pop("config", None)
@@ -73,8 +66,8 @@ def _option(name: str, known: Setting) -> inspect.Parameter:
         f"{flag}/--no-{flag[2:]}" if known.kind is bool and known.default is None else flag,
         help=known.meaning + default,
         show_default=False,
-        metavar=None if known.kind is bool else known.metavar,
-        autocompletion=completing(choices),
+        metavar="|".join(known.choices) or {bool: None, int: "N", float: "X", Path: "PATH"}.get(known.kind, "NAME"),
+        autocompletion=lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)],
     )
     return _parameter(name, default=None, annotation=Annotated[(bool if known.kind is bool else str) | None, option])
 
@@ -87,7 +80,7 @@ def _run_configured(command: Callable[..., int], config: RunConfig, extras: dict
     from mnist_accel.hardware.launch import run_processes
 
     return run_processes(
-        config.processes, sys.argv[1:], on_cpu=config.cpu, output_dir=config.output_dir, max_restarts=restarts
+        config.processes, sys.argv[1:], on_cpu=config.cpu, output_dir=config.output_dir, restarts=restarts
     )
 
 
@@ -99,13 +92,9 @@ def finish(values: object, *, json: bool, code: int = 0) -> int:
 
 
 def print_errors(lines: list[str], *, is_shared: bool = False, label: str = "error: ") -> None:
-    """Print one line per error on stderr, from one process only.
-
-    Processes other than the main one wait first: the launcher stops all processes when the first one leaves. If the
-    main process leaves, it has printed the error. A process that is still alive then has an error of its own.
-    """
+    """Print one line per error on stderr; on the main process alone if all processes have the same (`is_shared`)."""
     if launched_rank() != 0:
-        time.sleep(MAIN_PROCESS_SPEAKS_SECONDS)
+        time.sleep(2)  # the main process prints first: the launcher stops all processes when one leaves
         if is_shared:
             return
     with contextlib.suppress(OSError):  # the terminal may be closed
@@ -137,16 +126,15 @@ def _described(error: Exception | KeyboardInterrupt) -> tuple[list[str], int, bo
     """The lines to print, the exit code, and whether every process of the run has this error."""
     if isinstance(error, KeyboardInterrupt):
         return ["stopped by Ctrl-C; files of earlier runs are unchanged"], EXIT_INTERRUPTED, False
-    if isinstance(error, ConfigError):
-        return [found.shown(option_name) for found in error.problems], error.exit_code, error.is_shared
     if "torch" in sys.modules and not isinstance(error, UserError):
         from mnist_accel.hardware.peers import lost_contact
 
         error = lost_contact(error) or error
-    if isinstance(error, UserError):
-        return [str(error)], error.exit_code, error.is_shared
-    text = printable(f"{type(error).__name__}: {error}")
-    return [f"unexpected error: {text}; run again with --debug and report the output"], EXIT_BUG, False
+    if not isinstance(error, UserError):
+        text = printable(f"{type(error).__name__}: {error}")
+        return [f"unexpected error: {text}; run again with --debug and report the output"], EXIT_BUG, False
+    problems = error.problems if isinstance(error, ConfigError) else []
+    return [found.shown(option_name) for found in problems] or [str(error)], error.exit_code, error.is_shared
 
 
 def leave(code: int) -> NoReturn:

@@ -11,9 +11,7 @@ def compare(
     margin: Annotated[
         float, typer.Option(min=1e-9, max=100.0, help="Largest difference that counts as none, in percentage points.")
     ] = 0.1,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the comparison as an HTML page.")
-    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the comparison as a web page.")] = None,
     json: JsonOption = False,
 ) -> int:
     """Compare runs, or groups of runs with several seeds, with the first one: is it better, and how sure is that.
@@ -25,14 +23,14 @@ def compare(
     from mnist_accel.errors import UserError
     from mnist_accel.files import atomic
     from mnist_accel.reports import comparison
-    from mnist_accel.reports.tables import print_files, print_rows, print_title, result_console
+    from mnist_accel.reports.tables import print_files, print_line, print_rows, result_console
 
     if len(runs) < 2:
         raise UserError(f"{runs[0]}: one folder cannot be compared", "name two or more")
     found = comparison.compare(*runs, margin=margin / 100)
     console = result_console(to_stderr=json)
     for text in found.sentences():
-        print_title(console, text)
+        print_line(console, text)
     for heads, rows in found.tables().items():
         if rows:
             print_rows(console, heads, rows)

@@ -28,7 +28,7 @@ def data(
     from mnist_accel.files.atomic import write_whole
     from mnist_accel.reports import data_summary
     from mnist_accel.reports.console import TrainingConsole
-    from mnist_accel.reports.tables import print_facts, print_files, print_rows, print_title, result_console
+    from mnist_accel.reports.tables import print_facts, print_files, print_line, print_rows, result_console
 
     with closing(TrainingConsole(result_console(to_stderr=True))) as screen:
         heard = screen.notice, screen.pictures_read
@@ -36,7 +36,7 @@ def data(
     found = data_summary.summarise(dataset)
     write_whole(output, data_summary.draw(dataset, found))
     console = result_console(to_stderr=json)
-    print_title(console, f"{found.dataset}: {len(found.classes)} classes")
+    print_line(console, f"{found.dataset}: {len(found.classes)} classes")
     inside = f"{found.train_duplicates:,} within the training part, {found.test_duplicates:,} within the test part"
     facts = {
         "source": found.source,

@@ -11,15 +11,12 @@ from mnist_accel.commands.common import ModelOption
 def demo(
     weights: Annotated[Path, typer.Option(help="Weights file.")] = Path("mnist_cnn_model.pth"),
     model: ModelOption = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines as well.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines, too.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 7860,
 ) -> int:
     """Draw digits in the browser and see how the network reads them.
 
     For example:
-      mnist-accel demo
       mnist-accel demo --weights other.pth --port 8080
     """
     from mnist_accel.demo import server  # starts without torch, so that a wrong port is reported at once

@@ -16,12 +16,13 @@ def doctor(
       mnist-accel doctor --data-dir data --json
     """
     from mnist_accel.checks.doctor import examine
-    from mnist_accel.reports.tables import print_facts, print_warnings, result_console
+    from mnist_accel.reports.tables import print_facts, print_line, result_console
 
     findings = examine(data_dir)
     console = result_console(to_stderr=json)
     print_facts(console, findings.facts, longest=10_000)
-    print_warnings(console, findings.warnings)
+    for warning in findings.warnings:
+        print_line(console, f"WARNING: {warning}", "bold yellow")
     if not findings.warnings:
         console.print("No problems found.", style="green")
     return finish(findings, json=json, code=EXIT_FAILED if findings.warnings else 0)

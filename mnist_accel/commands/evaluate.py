@@ -15,13 +15,10 @@ def evaluate(config: EvaluateConfig, json: JsonOption = False) -> int:
     from mnist_accel import api
     from mnist_accel.reports.console import TrainingConsole
     from mnist_accel.reports.tables import print_report, result_console
-    from mnist_accel.training.events import Observer
 
     is_main = launched_rank() == 0
     with closing(TrainingConsole(result_console(to_stderr=True))) as progress:
-        for text in config.warnings() if is_main else ():
-            progress.notice(text)
-        result = api.evaluate(config, progress if is_main else Observer())
+        result = api.evaluate(config, progress if is_main else None)
     if is_main:
         print_report(result_console(to_stderr=json), result, [config.output_dir / name for name in api.EVALUATE_FILES])
     return finish(result, json=json and is_main)

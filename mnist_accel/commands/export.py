@@ -1,22 +1,18 @@
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, ModelOption, completing, finish
-from mnist_accel.errors import UserError, did_you_mean
+from mnist_accel.commands.common import JsonOption, ModelOption, finish
+from mnist_accel.errors import UserError
 from mnist_accel.files import atomic, run_record
 from mnist_accel.files.exported import FORMATS, require_packages
 
 
 def export(
-    format_name: Annotated[
-        str, typer.Option("--format", metavar="|".join(FORMATS), help="Format.", autocompletion=completing(FORMATS))
-    ],
+    format_name: Annotated[Literal["onnx", "safetensors", "torch-export"], typer.Option("--format", help="Format.")],
     weights: Annotated[Path, typer.Option(help="Weights file (.pth).")] = Path("mnist_cnn_model.pth"),
-    output: Annotated[
-        Path | None, typer.Option(help="File to write; by default beside the weights.", show_default=False)
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; by default beside the weights.")] = None,
     model: ModelOption = None,
     half: Annotated[bool, typer.Option("--half", help="Write float16 weights: half the size, rounded.")] = False,
     json: JsonOption = False,
@@ -50,8 +46,6 @@ def export(
 
 def target(format_name: str, source: Path, output: Path | None) -> Path:
     """The file that an export writes; by default beside `source`. Makes all checks that need no torch."""
-    if format_name not in FORMATS:
-        raise UserError(f"--format {format_name}: unknown", did_you_mean(format_name, FORMATS))
     suffix = FORMATS[format_name].suffix
     require_packages(FORMATS[format_name].packages, f"--format {format_name}")
     output = output or source.with_suffix(suffix)

@@ -3,20 +3,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from mnist_accel.commands.common import ModelOption, finish, print_errors
+from mnist_accel.commands.common import JsonOption, ModelOption, finish, print_errors
 from mnist_accel.errors import EXIT_FAILED, printable
-
-SaveInputOption = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Save the network's inputs in this folder: a 28×28 PNG for each digit."),
-]
-SavePictureOption = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Save each picture in this folder, with boxes and labels drawn on it."),
-]
-ShowOption = Annotated[
-    Literal["doubtful", "all"], typer.Option(help="Digits to draw on the terminal, with their probabilities.")
-]
 
 
 def predict(
@@ -26,12 +14,10 @@ def predict(
     weights: Annotated[Path, typer.Option(help="Weights, or an exported model.")] = Path("mnist_cnn_model.pth"),
     model: ModelOption = None,
     top_k: Annotated[int, typer.Option(min=1, max=1000, help="Number of labels to show for each digit.")] = 3,
-    save_input: SaveInputOption = None,
-    save_picture: SavePictureOption = None,
-    show: ShowOption = "doubtful",
-    json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON list with an object for each picture as the last line.")
-    ] = False,
+    save_input: Annotated[Path | None, typer.Option(metavar="DIR", help="Save the network's 28×28 inputs.")] = None,
+    save_picture: Annotated[Path | None, typer.Option(metavar="DIR", help="Save pictures with labelled boxes.")] = None,
+    show: Annotated[Literal["doubtful", "all"], typer.Option(help="Digits to draw on the terminal.")] = "doubtful",
+    json: JsonOption = False,
 ) -> int:
     """Read the digits in photos, scans and drawings; one digit or a number. Exit code 1 if a picture failed.
 
@@ -45,7 +31,7 @@ def predict(
     from mnist_accel.files.atomic import require_writable
     from mnist_accel.models import classifier
     from mnist_accel.pictures import picture_file
-    from mnist_accel.pictures.predict import read_files
+    from mnist_accel.pictures.predict import read_pictures
     from mnist_accel.pictures.saved import save
     from mnist_accel.reports import predictions_table
 
@@ -54,7 +40,7 @@ def predict(
         if folder:
             require_writable(folder, option)
     console, results, taken = Console(highlight=False), [], set[str]()
-    for result in read_files(names, classifier.load(weights, model=model), top_k):
+    for result in read_pictures(names, classifier.load(weights, model=model), top_k):
         results.append(result)
         if result.error is not None:
             print_errors([f"{printable(result.file, 150)}: {result.error}"])

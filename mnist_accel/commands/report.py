@@ -7,15 +7,12 @@ from mnist_accel.commands.common import JsonOption, finish
 
 
 def report(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_GROUP", help="Folder of a run or of a group of runs.")
-    ] = Path(),
+    run: Annotated[Path, typer.Argument(metavar="RUN_OR_GROUP", help="Folder of a run or a group of runs.")] = Path(),
     json: JsonOption = False,
 ) -> int:
     """Write report.html into the folder of a run: curves, mistakes, calibration, configuration, environment.
 
     For example:
-      mnist-accel report
       mnist-accel report group --json
     """
     from mnist_accel.reports import run_report

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mnist_accel.commands.common import JsonOption, QuietOption, finish, print_errors
+from mnist_accel.commands.common import JsonOption, finish, print_errors
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import EXIT_BELOW_TARGET, UserError
 from mnist_accel.hardware.cores import launched_rank
@@ -13,42 +13,21 @@ if TYPE_CHECKING:
     from mnist_accel.reports.console import TrainingConsole
     from mnist_accel.training.events import Observer
 
-SeedsOption = Annotated[
-    int | None, typer.Option(min=1, max=1000, metavar="N", help="Train a group of runs with N seeds, from --seed on.")
-]
-
-FoldsOption = Annotated[
-    int | None,
-    typer.Option(min=2, max=1000, metavar="N", help="Train N times, each tested on another Nth of the training set."),
-]
-LrFindOption = Annotated[
-    bool, typer.Option("--lr-find", help="Train nothing: suggest a learning rate after at most one epoch.")
-]
-TrackOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME", help="Also send the figures to this tracker, for example tensorboard. Repeatable."),
-]
-TraceOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Record samples, loss and a summary of each layer, for mnist-accel diff."),
-]
-TraceStepsOption = Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Steps that --trace records.")]
-
 
 def train(
     config: TrainConfig,
-    seeds: SeedsOption = None,
-    folds: FoldsOption = None,
-    lr_find: LrFindOption = False,
-    track: TrackOption = None,
-    trace: TraceOption = None,
-    trace_steps: TraceStepsOption = 50,
+    seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Train N runs, seeded from --seed on.")] = None,
+    folds: Annotated[int | None, typer.Option(min=2, metavar="N", help="Train N runs for cross-validation.")] = None,
+    lr_find: Annotated[bool, typer.Option("--lr-find", help="Only suggest a learning rate, in one epoch.")] = False,
+    track: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Also send the figures to this tracker. Repeatable.")
+    ] = None,
+    trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Record the first steps, for diff.")] = None,
+    trace_steps: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Steps that --trace records.")] = 50,
     json: JsonOption = False,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print notices and errors only.")] = False,
 ) -> int:
     """Train a digit classifier and write its weights, record, metrics and pictures to the output folder.
-
-    Options win over the recipe, and the recipe wins over the defaults.
 
     For example:
       mnist-accel train
@@ -58,10 +37,8 @@ def train(
       mnist-accel train --processes 2 --target-accuracy 0.99 --json
       accelerate launch -m mnist_accel train
     """
-    if bool(seeds) + bool(folds) + lr_find > 1:
-        raise UserError("--seeds, --folds and --lr-find cannot be combined", "give one of them")
-    if trace and (seeds or folds or lr_find):
-        raise UserError(f"--trace {trace}: a trace is of one run", "leave --seeds, --folds and --lr-find out")
+    if bool(seeds) + bool(folds) + bool(trace) + lr_find > 1:
+        raise UserError("--seeds, --folds and --lr-find cannot be combined, nor with --trace", "give one of them")
     from mnist_accel.data import datasets
     from mnist_accel.reports.console import TrainingConsole
     from mnist_accel.reports.tables import result_console
@@ -71,15 +48,12 @@ def train(
     with closing(TrainingConsole(result_console(to_stderr=True), results=results, quiet=quiet)) as console:
         datasets.read_ahead(config.dataset, config.data_dir, console.notice if is_main else lambda _: None)
         observer = _observers([console] if is_main else [], track, (trace, trace_steps) if trace else None)
-        for text in config.warnings() if is_main else ():
-            console.notice(text)
         accuracy, text, values, files = _work(config, observer, seeds, folds, lr_find=lr_find)
     below = config.target_accuracy is not None and accuracy < config.target_accuracy
     if is_main:
         console.show_result(text, files)
     if below:
-        text = f"test accuracy {accuracy:.4f} is below the target {config.target_accuracy}"
-        print_errors([text], is_shared=True)
+        print_errors([f"test accuracy {accuracy:.4f} is below the target {config.target_accuracy}"], is_shared=True)
     return finish(values, json=json and is_main, code=EXIT_BELOW_TARGET if below else 0)
 
 
@@ -105,6 +79,7 @@ def _work(
 def _observers(main: "list[TrainingConsole]", track: list[str] | None, trace: tuple[Path, int] | None) -> "Observer":
     """The console and the trackers, on the main process alone; and the tracer, on every process."""
     from mnist_accel.training.events import Observers
+    from mnist_accel.training.trace import Tracer
 
     found: list[Observer] = [*main]
     if main and track:
@@ -112,7 +87,5 @@ def _observers(main: "list[TrainingConsole]", track: list[str] | None, trace: tu
 
         found.append(Tracking(track, main[0].notice))
     if trace:
-        from mnist_accel.training.trace import Tracer
-
         found.append(Tracer(*trace))
     return Observers(*found)

@@ -12,32 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from mnist_accel.config import recipe
 from mnist_accel.errors import ConfigError, Problem, did_you_mean, printable
-from mnist_accel.hardware.cores import available_cores, launched_world_size, local_world_size
+from mnist_accel.hardware.cores import available_cores, launched_world_size
 
 MEANINGS = Path(__file__).with_name("settings.toml")
-LARGEST_NUMBER = 10**12
-"""Larger whole numbers make no sense for any setting, and some libraries overflow."""
+LARGEST_NUMBER = 10**12  # of any setting; some libraries overflow beyond
 LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
 OWN_NETWORK = "FILE.py:CLASS"
-MISTAKEN = {"learning_rate": "lr", "device": "cpu", "gpu": "cpu", "workers": "processes"}
-"""Names of settings in other programs."""
-SYNONYMS = {"fp32": "no"}
-"""Values that other programs use, and the choices that they stand for."""
+MISTAKEN = {"learning_rate": "lr", "device": "cpu", "gpu": "cpu", "workers": "processes"}  # in other programs
 
 
-def setting(
-    default: Any,
-    *,
-    choices: tuple[str, ...] = (),
-    on_command_line: bool = True,
-    decides_result: bool = False,
-    **limits: Any,
-) -> Any:
-    """A field of a configuration; see `Setting`. `limits` are pydantic's ge, gt, le and lt; each number has some."""
-    words = " and ".join(f"{LIMITS[key]} {limit}" for key, limit in limits.items())
-    extra: dict[str, Any] = {"choices": choices, "limits": words}
-    extra |= {"on_command_line": on_command_line, "decides_result": decides_result}
-    return Field(default, json_schema_extra=extra, **({"le": LARGEST_NUMBER} | limits if limits else {}))
+def setting(default: Any, **described: Any) -> Any:
+    """A field of a configuration: what `Setting` describes, and pydantic's ge, gt, le and lt; each number has some."""
+    limits = {key: described.pop(key) for key in LIMITS if key in described}
+    described["limits"] = " and ".join(f"{LIMITS[key]} {limit}" for key, limit in limits.items())
+    return Field(default, json_schema_extra=described, **({"le": LARGEST_NUMBER} | limits if limits else {}))
 
 
 @dataclass(frozen=True)
@@ -47,35 +35,10 @@ class Setting:
     default: Any
     meaning: str
     kind: type  # of a value that is not None
-    # The allowed names, in lower case; "idx:DIR" allows any folder after "idx:", "csv:FILE" any file after "csv:",
-    # `OWN_NETWORK` any text with a colon. Empty: any name.
-    choices: tuple[str, ...]
     limits: str  # for people, for example "of at least 1"; empty if there are none
-    on_command_line: bool
-    decides_result: bool  # whether a checkpoint with another value belongs to another run
-
-    @property
-    def metavar(self) -> str:
-        """The values for help texts: the choices, or the kind of value."""
-        return "|".join(self.choices) or {int: "N", float: "X", Path: "PATH"}.get(self.kind, "NAME")
-
-    def prepared(self, value: Any) -> Any:
-        """`value` for pydantic, which reads numbers from text; a choice in its canonical form."""
-        if self.kind is bool and not isinstance(value, bool):
-            raise ValueError("give true or false")
-        if self.kind in (int, float) and isinstance(value, bool):
-            raise ValueError("not a number; give one")
-        if self.kind not in (str, Path):
-            return value
-        if not isinstance(value, (str, os.PathLike)) or not str(value) or "\0" in str(value):
-            raise ValueError("not a name; give a text that is not empty")
-        head, colon, rest = str(value).partition(":")
-        if not self.choices or (rest and OWN_NETWORK in self.choices):
-            return str(value)
-        name = SYNONYMS.get(head.lower(), head.lower()) + colon
-        if not {name + end for end in (("DIR", "FILE") if rest else ("",))} & {*self.choices}:
-            raise ValueError(f"unknown; {did_you_mean(name + rest, self.choices)}")
-        return name + rest
+    choices: tuple[str, ...] = ()  # in lower case, any path in place of DIR and FILE; empty: any name
+    on_command_line: bool = True
+    decides_result: bool = False  # whether a checkpoint with another value belongs to another run
 
     def reason(self, error: Mapping[str, Any]) -> str:
         """One error of pydantic in words: the value, what is wrong with it, and what to give."""
@@ -106,15 +69,30 @@ class RunConfig(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _prepared(cls, value: Any, info: ValidationInfo) -> Any:
-        return settings(cls)[info.field_name or ""].prepared(value)
+        """The value for pydantic, which reads numbers from text; a choice in its canonical form."""
+        known = settings(cls)[info.field_name or ""]
+        if known.kind is bool and not isinstance(value, bool):
+            raise ValueError("give true or false")
+        if known.kind in (int, float) and isinstance(value, bool):
+            raise ValueError("not a number; give one")
+        if known.kind not in (str, Path):
+            return value
+        if not isinstance(value, (str, os.PathLike)) or not str(value) or "\0" in str(value):
+            raise ValueError("not a name; give a text that is not empty")
+        head, colon, rest = str(value).partition(":")
+        if not known.choices or (rest and OWN_NETWORK in known.choices):
+            return str(value)
+        name = {"fp32": "no"}.get(head.lower(), head.lower()) + colon
+        if not {name + end for end in (("DIR", "FILE") if rest else ("",))} & {*known.choices}:
+            raise ValueError(f"unknown; {did_you_mean(name + rest, known.choices)}")
+        return name + rest
 
     def __init__(self, **given: Any) -> None:
         known = settings(type(self))
         from_recipe: dict[str, Any] = {}
         problems: list[Problem] = []
         if isinstance(name := given.get("recipe"), (str, os.PathLike)):
-            given["recipe"] = recipe.canonical(str(name))
-            from_recipe, problems = recipe.load(given["recipe"])
+            given["recipe"], from_recipe, problems = recipe.load(str(name))
         for name in (*given, *from_recipe):
             if name not in known:
                 hint = did_you_mean(MISTAKEN.get(name, name), known)
@@ -136,10 +114,7 @@ class RunConfig(BaseModel):
             raise ConfigError(problems)
 
     def with_changes(self, **changes: Any) -> Self:
-        """A configuration of the settings that were given explicitly, and of `changes`; None takes a setting back.
-
-        Settings that came from the recipe come from the new recipe where `changes` names one.
-        """
+        """The settings that were given, with `changes` (None takes one back); the others come from the recipe anew."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return type(self)(**given | changes)
 
@@ -147,34 +122,14 @@ class RunConfig(BaseModel):
         """The same as `with_changes`: pydantic's own method would neither check the values nor read the recipe."""
         return self.with_changes(**update or {})
 
-    def as_json(self) -> dict[str, Any]:
-        """All settings as JSON values."""
-        return self.model_dump(mode="json")
-
-    @property
-    def world_size(self) -> int:
-        """Processes of the whole run: those of the launcher that started this process, else `processes`."""
-        return launched_world_size() or self.processes or 1
-
-    def warnings(self) -> list[str]:
-        """Notices about settings that are allowed but probably not intended on this machine."""
-        local = local_world_size() if launched_world_size() else self.processes or 1
-        cores = available_cores()
-        if self.threads is None or self.threads * local <= cores:
-            return []
-        given = f"--threads {self.threads}: {count(local, 'process', 'es')} with so many threads"
-        better = f"Training is probably slower than with --threads {max(1, cores // local)}."
-        return [f"{given} share {count(cores, 'CPU core')}. {better}"]
-
     def _conflicts(self) -> list[Problem]:
         """Problems between settings, or between a setting and this machine."""
-        problems, launched, cores = [], launched_world_size(), available_cores()
-        if self.processes and launched and self.processes != launched:
-            text = f"{self.processes}: a launcher has already started {launched}; leave the setting out"
-            problems.append(Problem("processes", text))
-        elif self.processes and self.cpu and not launched and self.processes > cores:
+        problems, wanted, launched, cores = [], self.processes, launched_world_size(), available_cores()
+        if wanted and launched and wanted != launched:
+            problems.append(Problem("processes", f"{wanted}: a launcher has already started {launched}; leave it out"))
+        elif wanted and self.cpu and not launched and wanted > cores:
             # Without `cpu`, only torch knows whether there are GPUs; the launch then checks the number.
-            text = f"{self.processes}: this machine has {count(cores, 'CPU core')}; give at most {cores}"
+            text = f"{wanted}: this machine has {count(cores, 'CPU core')}; give at most {cores}"
             problems.append(Problem("processes", text))
         if self.mixed_precision == "fp16" and self.cpu:
             problems.append(Problem("mixed_precision", "fp16: a CPU cannot train in fp16; give bf16 or no"))

@@ -19,9 +19,8 @@ __all__ = ["DATASETS", "MODELS", "EvaluateConfig", "RunConfig", "TrainConfig", "
 EMNIST = tuple(f"emnist-{split}" for split in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist"))
 DATASETS = ("mnist", "fashion-mnist", "kmnist", *EMNIST)
 DATASET_CHOICES = (*DATASETS, "idx:DIR", "folder:DIR", "csv:FILE", "npz:FILE")
-MODELS = ("cnn", "small-cnn", "normalised-cnn", "light-cnn", "tiny-cnn")
+MODELS = ("cnn", "small-cnn", "fast-cnn", "normalised-cnn", "light-cnn", "tiny-cnn")
 result_setting = partial(setting, decides_result=True)
-"""A checkpoint with another value of such a setting belongs to another run."""
 recipe_setting = partial(result_setting, on_command_line=False)
 
 
@@ -76,14 +75,12 @@ class TrainConfig(RunConfig):
             problems.append(Problem("max_restarts", f"{self.max_restarts}: works only with processes", see="processes"))
         if self.fold and not re.fullmatch(r"[1-9]\d{0,3}/[1-9]\d{0,3}", self.fold):
             problems.append(Problem("fold", f"{self.fold}: not a part; give K/N, such as 1/5"))
-        parts = self.world_size * self.gradient_accumulation_steps
+        processes = launched_world_size() or self.processes or 1
+        parts = processes * self.gradient_accumulation_steps
         if self.batch_size < parts:
             steps = count(self.gradient_accumulation_steps, "accumulation step")
-            size = f"{count(self.world_size, 'process', 'es')} × {steps}"
+            size = f"{count(processes, 'process', 'es')} × {steps}"
             problems.append(Problem("batch_size", f"{self.batch_size}: smaller than {size}; give at least {parts}"))
-        if self.dtype == "float64" and self.mixed_precision not in ("auto", "no"):
-            text = f"{self.mixed_precision}: cannot be combined with dtype float64; give no"
-            problems.append(Problem("mixed_precision", text))
         return problems
 
 

@@ -17,15 +17,13 @@ from mnist_accel.data.digits import DataSet, checked, hold_out, numbered_classes
 from mnist_accel.errors import DataError, printable
 from mnist_accel.files.untrusted import most_unpacked, read_limited, refusing
 
-LARGEST_IDX, LARGEST_FILE = 2**30, 2**31
-"""Bytes, unpacked. The images of EMNIST, the largest set of IDX files, have 550 MB."""
-UNREADABLE = (ValueError, OSError, zlib.error)  # raised where a file cannot be read, unpacked or understood
+LARGEST_IDX, LARGEST_FILE = 2**30, 2**31  # bytes, unpacked. The largest IDX file, images of EMNIST, has 550 MB.
 PIXELS = 28 * 28
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def read_unpacked(path: Path) -> bytes:
-    """The content of a file, unpacked if it is a .gz file. Raises one of `UNREADABLE`."""
+    """The content of a file, unpacked if it is a .gz file."""
     content = read_limited(path, LARGEST_IDX)
     if path.suffix == ".gz":
         limit = min(LARGEST_IDX, most_unpacked(len(content)))
@@ -43,9 +41,7 @@ def parse_idx(content: bytes, name: str, dimensions: int) -> npt.NDArray[np.uint
     http://yann.lecun.com/exdb/mnist/. Raises ValueError if the header is wrong, or does not fit the size of the file.
     """
     header_size = 4 + 4 * dimensions
-    if len(content) < header_size:
-        raise ValueError(f"{name} is cut short: {len(content)} bytes, less than the header")
-    if content[:4] != bytes([0, 0, 8, dimensions]):  # 8 stands for unsigned bytes
+    if len(content) < header_size or content[:4] != bytes([0, 0, 8, dimensions]):  # 8 stands for unsigned bytes
         raise ValueError(f"{name} is not an IDX file of unsigned bytes in {dimensions} dimensions")
     shape = struct.unpack_from(f">{dimensions}I", content, 4)
     if len(content) != header_size + math.prod(shape):
@@ -96,9 +92,8 @@ def _wrong_line(content: bytes) -> str:
 def load_file(name: str, path: Path) -> DataSet:
     """Read a table ("csv:…") in the form of Kaggle's MNIST, or arrays ("npz:…") in the form of Keras' MNIST.
 
-    A table has a header line, then in each row a label and 784 pixels from 0 to 255; some rows of each class become
-    test samples, always the same ones. Arrays are `ARRAYS`: images uint8 (N, 28, 28) and labels (N,), whole numbers.
-    Raises DataError if the file is missing, or is not in this form.
+    A table has a header line, then rows of a label and 784 pixels from 0 to 255; its test part is held out. Arrays are
+    `ARRAYS`: images uint8 (N, 28, 28) and labels (N,), whole numbers. Raises DataError if the file has another form.
     """
     with refusing(DataError, f"{name}: cannot read {path}", "name another file"):
         content = read_limited(path, LARGEST_FILE)
@@ -109,9 +104,8 @@ def load_file(name: str, path: Path) -> DataSet:
                 table = np.loadtxt(io.BytesIO(content), np.uint8, delimiter=",", skiprows=1, ndmin=2)
             except ValueError as error:  # its text counts rows in two ways
                 raise ValueError(_wrong_line(content) or str(error)) from error
-        if table.shape[1] != 1 + PIXELS or not len(table):
-            shape = f"{len(table)} rows of {table.shape[1]} columns"
-            raise DataError(f"{name}: {shape}", f"give rows of a label and {PIXELS} pixels")
+            if table.shape[1] != 1 + PIXELS or not len(table):
+                raise ValueError(f"{len(table)} rows of {table.shape[1]} columns; give a label and {PIXELS} pixels")
         train, test = hold_out(name, checked(name, table[:, 1:].reshape(-1, 28, 28), table[:, 0]))
     else:
         with refusing(DataError, f"{name}: no arrays {', '.join(ARRAYS)} can be read"):

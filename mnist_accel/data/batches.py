@@ -18,16 +18,11 @@ def epoch_order(samples: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(samples)
 
 
-def steps_per_epoch(samples: int, batch_size: int) -> int:
-    """Optimizer steps in an epoch. The last batch may be short."""
-    return -(-samples // batch_size)
-
-
 def local_slices(batch: int, rank: int, world_size: int, accumulation_steps: int) -> list[slice]:
     """The part of a global batch that one process computes: one slice for each accumulation step.
 
-    The `batch` samples of the global batch are divided into accumulation_steps × world_size consecutive parts whose
-    sizes differ by at most one. Each sample is in exactly one part. Parts of a short batch may be empty.
+    Its `batch` samples are divided into accumulation_steps × world_size consecutive parts, whose sizes differ by at
+    most one. Parts of a short batch may be empty.
     """
     parts = accumulation_steps * world_size
     return [slice(part * batch // parts, (part + 1) * batch // parts) for part in range(rank, parts, world_size)]
@@ -51,10 +46,7 @@ class InputPipeline:
 
 
 class Augmentation:
-    """Rotates, shifts and scales images by random numbers that depend only on the seed, the epoch and the sample.
-
-    Pixels from outside the image get the value of `background`. `samples` is the size of the training set.
-    """
+    """Rotates, shifts and scales images by random numbers that depend only on the seed, the epoch and the sample."""
 
     def __init__(self, config: TrainConfig, samples: int, background: float, device: torch.device) -> None:
         self.seed, self.samples, self.background = config.seed, samples, background
@@ -86,4 +78,5 @@ class Augmentation:
         x_from = (cos * x_scale * x) + (-sin * x_scale * y) + x_shift * 2 / width
         y_from = (sin * y_scale * x) + (cos * y_scale * y) + y_shift * 2 / height
         grid = torch.stack([x_from, y_from], dim=3)
+        # grid_sample takes 0 for pixels from outside the image, which become `background`.
         return grid_sample(images - self.background, grid, align_corners=False) + self.background

@@ -30,9 +30,8 @@ def load(
 ) -> DataSet:
     """Read a data set, a key of `NAMED_SETS` or one of "idx:DIR", "folder:DIR", "csv:FILE", "npz:FILE".
 
-    It is downloaded if it is neither packaged nor in `data_dir`, in torchvision's layout. `notice` gets one line about
-    a download or a damaged file, `progress` the numbers of finished and of all pictures of a folder. `skip_damaged`
-    leaves out all pictures that cannot be read, not only a few.
+    `data_dir` has torchvision's layout. `notice` gets one line about a download or a damaged file, `progress` the
+    numbers of finished and of all pictures. `skip_damaged` leaves out all damaged pictures, not only a few.
     """
     form, _, place = name.partition(":")
     try:

@@ -85,10 +85,11 @@ def select(digits: Digits, indices: npt.NDArray[Any]) -> Digits:
     return Digits(digits.images[indices], digits.labels[indices], files)
 
 
-def split_off(digits: Digits, size: int, seed: int, option: str) -> tuple[Digits, Digits]:
+def split_off(digits: Digits, size: int, seed: int) -> tuple[Digits, Digits]:
     """Divide into `size` random digits, balanced over the classes as far as possible, and the rest; order is kept."""
     if size > len(digits):
-        raise DataError(f"{option} {size}: there are {len(digits)} training samples", f"give at most {len(digits)}")
+        problem = f"--validation-samples {size}: there are {len(digits)} training samples"
+        raise DataError(problem, f"give at most {len(digits)}")
     shuffled = np.random.default_rng(seed).permutation(len(digits))
     rounds = occurrence(digits.labels, shuffled)[shuffled]  # first one digit of each class, then a second of each, …
     order = shuffled[np.argsort(rounds, kind="stable")]
@@ -107,8 +108,7 @@ def hold_out(name: str, digits: Digits) -> tuple[Digits, Digits]:
 def fold(data: DataSet, part: str) -> DataSet:
     """Fold K of N, where `part` is "K/N": part K of the training set for testing, and the others for training.
 
-    Each class is divided evenly, always in the same way. Images that are equal in all pixels are in the same part. The
-    test part of the data set is left out, unless it was divided off the training set.
+    Each class is divided evenly; equal images are in the same part. A test part is left out, unless it was held out.
     """
     number, parts = map(int, part.split("/"))
     sources = [data.train] if data.has_test_part else [data.train, data.test]

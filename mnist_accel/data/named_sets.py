@@ -9,29 +9,26 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BeforeValidator, TypeAdapter
 
 from mnist_accel.data import array_files
 from mnist_accel.data.digits import DataSet, checked
 from mnist_accel.errors import DataError, printable
-from mnist_accel.files.atomic import write_whole
+from mnist_accel.files.atomic import exists, write_whole
+from mnist_accel.files.untrusted import refusing
 
 PACKAGED_MNIST = Path(__file__).parent / "mnist_files"
-SILENCE_SECONDS = 5  # the longest wait for a connection, and for the next bytes of a download
 
 
 @dataclass(frozen=True)
 class NamedSet:
-    """A data set of four files; `named_sets.toml` explains the fields. `samples` of 0 are any number."""
+    """A data set of four files; `named_sets.toml` explains the fields."""
 
     torchvision: str
-    classes: Annotated[tuple[str, ...], BeforeValidator(tuple)]
+    classes: Sequence[str]
     prefix: str = ""
-    samples: Sequence[int] = (0, 0)
     first_label: int = 0
     md5: Sequence[str] = ("",) * 4
 
@@ -42,10 +39,8 @@ class NamedSet:
         return tuple(f"{part}-{kind}-ubyte" for part in parts for kind in ("images-idx3", "labels-idx1"))
 
 
-NAMED_SETS = TypeAdapter(dict[str, NamedSet]).validate_python(
-    tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-)
-DIGITS = NAMED_SETS["mnist"].classes
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+NAMED_SETS = {name: NamedSet(**table) for name, table in _TABLES.items()}
 
 
 def load(name: str, data_dir: Path, notice: Callable[[str], None]) -> DataSet:
@@ -62,16 +57,15 @@ def load(name: str, data_dir: Path, notice: Callable[[str], None]) -> DataSet:
             folder = PACKAGED_MNIST
         else:
             _download(name, folder)
-        arrays, checksums, damages = read_folder(folder, source)
+        arrays, checksums, _ = read_folder(folder, source)
     if len(arrays) < len(source.files):
-        hint = "install mnist-accel again" if is_packaged else f"delete the damaged files in {folder}"
-        raise DataError(f"{name}: {'; '.join(damages) or f'files are missing in {folder}'}", hint)
+        raise DataError(f"{name}: files are missing or damaged in {folder}", "install mnist-accel again")
     images, labels = list(arrays.values())[::2], list(arrays.values())[1::2]
     if source.torchvision == "EMNIST":  # whose images are transposed
         images = [np.ascontiguousarray(part.swapaxes(1, 2)) for part in images]
     train, test = (checked(name, *part) for part in zip(images, labels, strict=True))
     origin = "the mnist-accel package" if folder == PACKAGED_MNIST else str(folder)
-    return DataSet(name, train, test, source.classes, origin, checksums)
+    return DataSet(name, train, test, tuple(source.classes), origin, checksums)
 
 
 def _download(name: str, folder: Path) -> None:
@@ -88,7 +82,7 @@ def _download(name: str, folder: Path) -> None:
         address = published.mirrors[0]
         checksums = {address + file: md5 for file, md5 in published.resources}
     pooch.get_logger().setLevel("WARNING")
-    downloader = pooch.HTTPDownloader(timeout=SILENCE_SECONDS)
+    downloader = pooch.HTTPDownloader(timeout=5)  # seconds, for a connection and for the next bytes
     # In the folder for temporary files, so that no lock file stays beside the data; each user has a lock of their own.
     lock = FileLock(Path(tempfile.gettempdir()) / f"mnist-accel-{os.getuid()}-{source.torchvision}.lock")
     try:
@@ -125,14 +119,13 @@ def read_folder(folder: Path, source: NamedSet) -> tuple[dict[str, npt.NDArray[n
     arrays: dict[str, npt.NDArray[np.uint8]] = {}
     checksums, damages = {}, {}
     for number, file in enumerate(source.files):
-        for path in (folder / file, folder / f"{file}.gz"):
+        for path in filter(exists, (folder / file, folder / f"{file}.gz")):
             try:
-                arrays[file], checksums[file] = _read(path, number, source)
+                with refusing(DataError, f"{path} is damaged or unreadable"):
+                    arrays[file], checksums[file] = _read(path, number, source)
                 break
-            except FileNotFoundError:
-                continue
-            except array_files.UNREADABLE as error:
-                damages[file] = f"{path} is damaged or unreadable ({getattr(error, 'strerror', None) or error})"
+            except DataError as error:
+                damages[file] = error.message
     return arrays, checksums, [text for file, text in damages.items() if file not in arrays]
 
 
@@ -144,9 +137,6 @@ def _read(path: Path, number: int, source: NamedSet) -> tuple[npt.NDArray[np.uin
         raise ValueError(f"{len(content):,} bytes with MD5 {md5}, expected {source.md5[number]}")
     is_images = number % 2 == 0
     array = array_files.parse_idx(content, path.name, 3 if is_images else 1)
-    shape = (source.samples[number // 2] or len(array), *((28, 28) if is_images else ()))
-    if array.shape != shape:
-        raise ValueError(f"shape {array.shape}, expected {shape}")
     first, end = source.first_label, source.first_label + len(source.classes)
     if not is_images and not first <= array.min() <= array.max() < end:
         raise ValueError(f"labels {array.min()} to {array.max()} instead of {first} to {end - 1}")

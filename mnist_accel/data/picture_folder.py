@@ -2,13 +2,11 @@
 
 import hashlib
 import io
-import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -26,7 +24,6 @@ from mnist_accel.hardware.cores import available_cores
 from mnist_accel.pictures.picture_file import SUFFIXES, PictureError
 from mnist_accel.pictures.predict import read_character
 
-LARGEST_DAMAGED_SHARE = 0.01  # pictures that cannot be read are left out up to this share of all pictures
 CHUNK = 100  # pictures that a process reads before it answers
 LEAST_PER_PROCESS = 1000  # a further process, which starts in half a second, is not worth it for fewer pictures
 
@@ -34,34 +31,30 @@ Answer = npt.NDArray[np.uint8] | str  # a picture, uint8 (28, 28), or the reason
 Heard = Callable[[int, int], None]  # called with the numbers of finished and of all pictures
 
 
-def load(
-    name: str, folder: Path, notice: Callable[[str], None], progress: Heard, *, skip_damaged: bool = False
-) -> DataSet:
+def load(name: str, folder: Path, notice: Callable[[str], None], progress: Heard, *, skip_damaged: bool) -> DataSet:
     """Read pictures from DIR/CLASS, or from DIR/train/CLASS and DIR/test/CLASS, as torchvision's ImageFolder does.
 
-    Each picture shows one character and is converted to the form of MNIST's images, as `predict` does it. Raises
-    DataError if there are fewer than two classes, a class has no picture, or too many pictures cannot be read.
+    Each picture shows one character and is converted to the form of MNIST's images. Raises DataError if there are fewer
+    than two classes, a class has no picture, or more than 1% of all pictures cannot be read.
     """
     parts = [folder / "train", folder / "test"] if (folder / "train").is_dir() else [folder]
     classes = _same_classes(name, parts)
-    found = [sorted((part / class_name).glob("*")) for part in parts for class_name in classes]
-    listed = [[path for path in inside if path.suffix.lower() in SUFFIXES] for inside in found]
+    folders = [part / class_name for part in parts for class_name in classes]
+    listed = [sorted(path for path in inside.glob("*") if path.suffix.lower() in SUFFIXES) for inside in folders]
     files = [str(path.relative_to(folder)) for inside in listed for path in inside]
     images, errors = read(folder, files, progress)
     if errors:
-        more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
         shown = "; ".join(f"{files[index]}: {text}" for index, text in list(errors.items())[:3])
-        text = f"{name}: {len(errors)} of {len(files):,} pictures cannot be read: {shown}{more}"
-        if len(errors) > LARGEST_DAMAGED_SHARE * len(files) and not skip_damaged:
+        text = f"{name}: {len(errors)} of {len(files):,} pictures cannot be read: {shown}"
+        if len(errors) > 0.01 * len(files) and not skip_damaged:
             raise DataError(text, "replace or delete them, or leave them out by --skip-damaged")
         notice(f"{text}. They are left out")
-    places = np.repeat(np.arange(len(listed)), [len(inside) for inside in listed])  # part × classes + class
+    places = np.repeat(np.arange(len(folders)), [len(inside) for inside in listed])  # part × classes + class
     sound = np.delete(np.arange(len(files)), list(errors))
     images, places = images[sound], places[sound]
-    if missing := set(range(len(listed))) - set(places.tolist()):
-        part, label = divmod(min(missing), len(classes))
-        empty = parts[part] / classes[label]
-        raise DataError(f"{name}: no picture in {empty}", "give each class pictures, or delete its folder")
+    if missing := set(range(len(folders))) - set(places.tolist()):
+        text = f"{name}: no picture in {folders[min(missing)]}"
+        raise DataError(text, "give each class pictures, or delete its folder")
     digest = hashlib.sha256()
     for index, image in zip(sound, images, strict=True):
         digest.update(os.fsencode(files[index]) + image.tobytes())
@@ -89,18 +82,18 @@ def _same_classes(name: str, parts: list[Path]) -> list[str]:
 
 
 def read(folder: Path, names: Sequence[str], progress: Heard) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
-    """The pictures `names` below `folder`, uint8 (N, 28, 28), white on black; and the reason where one cannot be read.
-
-    They come from the cache if names, sizes and times of all files are as they were.
-    """
-    cache = platformdirs.user_cache_path("mnist-accel") / f"{_sha256(str(folder.resolve()))[:16]}.npz"
+    """The pictures `names` below `folder`, uint8 (N, 28, 28), white on black; the reason where one cannot be read."""
+    place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
+    cache = platformdirs.user_cache_path("mnist-accel") / f"{place[:16]}.npz"
     # What decides how a picture is read: the code and the file, whose content has changed only if size or times have.
-    code = [_sha256(path.read_text(encoding="utf-8")) for path in sorted(Path(pictures.__file__).parent.glob("*.py"))]
-    key = _sha256(repr([PIL.__version__, *code, *((name, _version(folder / name)) for name in names)]))
-    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    code = [path.read_text(encoding="utf-8") for path in sorted(Path(pictures.__file__).parent.glob("*.py"))]
+    found = [(folder / name).stat() for name in names]
+    versions = [(status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in found]
+    key = hashlib.sha256(repr([PIL.__version__, code, names, versions]).encode()).hexdigest()
+    with suppress(Exception):  # there is no cache, or it is damaged
         kept = np.load(io.BytesIO(cache.read_bytes()))
         if str(kept["key"]) == key:
-            return kept["images"], {int(index): text for index, text in json.loads(str(kept["errors"])).items()}
+            return kept["images"], dict(zip(kept["damaged"].tolist(), kept["reasons"].tolist(), strict=True))
     images = np.zeros((len(names), 28, 28), np.uint8)
     errors: dict[int, str] = {}
     for index, answer in enumerate(_answers([folder / name for name in names])):
@@ -111,7 +104,7 @@ def read(folder: Path, names: Sequence[str], progress: Heard) -> tuple[npt.NDArr
         if (index + 1) % CHUNK == 0 or index + 1 == len(names):
             progress(index + 1, len(names))
     content = io.BytesIO()
-    np.savez(content, key=np.array(key), images=images, errors=np.array(json.dumps(errors)))
+    np.savez(content, key=key, images=images, damaged=list(errors), reasons=list(errors.values()))
     with suppress(OSError, OutputError):  # without a cache, the next run reads the pictures again
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_whole(cache, content.getvalue())
@@ -119,16 +112,13 @@ def read(folder: Path, names: Sequence[str], progress: Heard) -> tuple[npt.NDArr
 
 
 def _answers(paths: list[Path]) -> Iterator[Answer]:
-    """The pictures, in order, read by several processes in turn, a chunk each.
-
-    The processes are no children of multiprocessing: those import the main program again, which may train a model, and
-    stay behind where it is killed.
-    """
+    """The pictures, in order, read by several processes in turn, a chunk each."""
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     processes = min(available_cores(), len(paths) // LEAST_PER_PROCESS)
     if processes < 2:
         yield from map(_answer, paths)
         return
+    # Not by multiprocessing: its children import the main program again, which may train, and stay behind after a kill.
     command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
     with ExitStack() as stack:
         answers = []
@@ -157,15 +147,3 @@ def _answer(path: Path) -> Answer:
         return read_character(path)
     except PictureError as error:
         return error.message
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    """Size and times of a file; empty if there is no such file."""
-    with suppress(OSError):
-        status = path.stat()
-        return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    return ()
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

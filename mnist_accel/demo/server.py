@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from PIL import Image
 
 from mnist_accel.errors import UserError
 from mnist_accel.pictures import picture_file
@@ -63,7 +62,7 @@ def reading(content: bytes, model: "Classifier") -> dict[str, Any]:
     if result.error:
         answer["error"] = f"Nothing found: {result.error.removeprefix('blank: ')}."
     for shown, digit in zip(answer["digits"], result.digits, strict=True):
-        shown["image"] = picture_file.png_url(Image.fromarray(digit.image))
+        shown["image"] = picture_file.png_url(digit.image)
     return answer
 
 
@@ -76,12 +75,10 @@ class _Server(ThreadingHTTPServer):
         self.socket = listener
         self.model = model
         templates = jinja2.Environment(loader=jinja2.PackageLoader("mnist_accel.demo", "."), autoescape=True)
-        digits = all(name.isdigit() for name in model.class_names)
-        title = "Draw a digit" if digits else "Draw a picture"
+        title = "Draw a digit" if "".join(model.class_names).isdigit() else "Draw a picture"
         page = templates.get_template("page.html").render(title=title, model=model)
-        self.pages = {"/": ("text/html; charset=utf-8", page.encode())}
-        for path, kind in FILES.items():
-            self.pages[path] = (kind, Path(__file__).with_name(path[1:]).read_bytes())
+        files = {path: (kind, Path(__file__).with_name(path[1:]).read_bytes()) for path, kind in FILES.items()}
+        self.pages = files | {"/": ("text/html; charset=utf-8", page.encode())}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):  # a browser may leave early

@@ -9,14 +9,13 @@ import torch
 
 from mnist_accel.files import checkpoint
 from mnist_accel.files.checkpoint import CheckpointError, CheckpointFolder
-from mnist_accel.models import architectures, classifier
+from mnist_accel.models import classifier
 
 
 def inspect(path: Path, model: str | None = None) -> dict[str, Any]:
     """Facts about a .pth, .safetensors or .onnx file, a checkpoint, or the newest checkpoint in a folder; JSON values.
 
-    `sha256` and `classes` are None for a checkpoint, whose `parameters` counts all its numbers. `metadata` is that of
-    the file; for weights it is the JSON beside them.
+    `sha256` and `classes` are None for a checkpoint, whose `parameters` counts all its numbers.
     """
     if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises if the name is too long
         known = CheckpointFolder(path / checkpoint.FOLDER).numbered() or CheckpointFolder(path).numbered()
@@ -34,6 +33,6 @@ def inspect(path: Path, model: str | None = None) -> dict[str, Any]:
         "format": path.suffix[1:] if path.suffix in (".safetensors", ".onnx") else "pth",
         "sha256": found.sha256,
         "classes": list(found.class_names),
-        "parameters": metadata.pop("parameters", None) or architectures.parameter_count(found.model),
+        "parameters": metadata.pop("parameters", None) or sum(each.numel() for each in found.model.parameters()),
         "metadata": metadata,
     }

@@ -8,7 +8,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import numpy.typing as npt
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -33,10 +32,7 @@ FACTS = tomllib.loads(Path(__file__).with_name("facts.toml").read_text(encoding=
 
 
 class WholeModel(nn.Module):
-    """A model with its normalisation and softmax: images uint8 (N, 28, 28) → probabilities (N, classes).
-
-    It computes in float32. Weights may be float16.
-    """
+    """A model with normalisation and softmax, in float32: images uint8 (N, 28, 28) → probabilities (N, classes)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -44,20 +40,18 @@ class WholeModel(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
+        # Weights may be float16.
         state = {name: value.float() for name, value in self.model.state_dict().items() if value.is_floating_point()}
         pixels = normalise(images.unsqueeze(1), torch.float32)
         logits: Tensor = torch.func.functional_call(self.model, state, (pixels,), tie_weights=False)
         return logits.softmax(dim=1)
 
 
-def export(
-    source: Path, format_name: str, output: Path, model: str | None = None, *, half: bool = False
-) -> dict[str, Any]:
-    """Write the model in a .pth or .safetensors file in another format, and a model card beside it.
+def export(source: Path, kind: str, output: Path, model: str | None = None, *, half: bool = False) -> dict[str, Any]:
+    """Write the model in a .pth or .safetensors file in another format, and a model card beside it; facts for JSON.
 
-    `output` has the suffix of the format, `half` writes float16 weights, and `model` names a network of the user's own.
-    Raises UserError if the probabilities on MNIST's digits differ; nothing is written then. Returns the facts about the
-    file as JSON values.
+    `output` has the suffix of the format `kind`. `half` writes float16 weights. `model` is a network of the user's own.
+    Raises UserError, and writes nothing, if the probabilities on MNIST's digits differ.
     """
     original = classifier.load(source, torch.device("cpu"), model)
     if original.architecture is None:
@@ -66,18 +60,19 @@ def export(
     digits = datasets.load("mnist", Path(), Observer().notice).test.images[:SAMPLES]
     expected = original.probabilities(digits)
     dtype = torch.float16 if half else torch.float32
-    metadata = _metadata(original, FORMATS[format_name].takes, dtype)
-    content = WRITERS[format_name](original.model.to(dtype).to(memory_format=torch.contiguous_format), metadata)
-    found = _probabilities(content, output, digits, model)
+    metadata = _metadata(original, FORMATS[kind].takes, dtype)
+    content = WRITERS[kind](original.model.to(dtype).to(memory_format=torch.contiguous_format), metadata)
+    if kind == "torch-export":  # the bytes are from this process, so that loading them is safe
+        found = torch.export.load(io.BytesIO(content)).module()(torch.tensor(digits)).detach().numpy()
+    else:
+        found = classifier.from_content(content, output, torch.device("cpu"), model).probabilities(digits)
     difference = float(np.abs(found - expected).max())
     if not difference <= TOLERANCES[dtype]:  # also if it is NaN
-        raise UserError(
-            f"--format {format_name}: the exported model differs from {source} by {difference:.2g} in a probability, "
-            f"more than {TOLERANCES[dtype]:g}; nothing was written",
-            "export in another format, and report this",
-        )
+        limit = f"more than {TOLERANCES[dtype]:g}; nothing was written"
+        problem = f"--format {kind}: a probability differs from that of {source} by {difference:.2g}, {limit}"
+        raise UserError(problem, "export in another format, and report this")
     result = {
-        "format": format_name,
+        "format": kind,
         "output": str(output),
         "model_card": str(output.with_name(MODEL_CARD)),
         "bytes": len(content),
@@ -85,8 +80,8 @@ def export(
         "model": original.architecture,
         "classes": len(original.class_names),
         "weights": metadata["weights"],
-        "takes": FORMATS[format_name].takes,
-        "opset": OPSET if format_name == "onnx" else None,
+        "takes": FORMATS[kind].takes,
+        "opset": OPSET if kind == "onnx" else None,
         "samples": len(digits),
         "largest_difference": difference,  # of a probability
         "other_predictions": int((found.argmax(axis=1) != expected.argmax(axis=1)).sum()),
@@ -136,11 +131,9 @@ def _write_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
     program = torch.onnx.export(
         _traced(model),
         dynamic_shapes=DYNAMIC_SHAPES,
-        dynamo=True,
         opset_version=OPSET,
         input_names=["images"],
         output_names=["probabilities"],
-        external_data=False,
         verbose=False,
     )
     assert program is not None
@@ -166,13 +159,3 @@ def _write_pt2(model: nn.Module, metadata: dict[str, str]) -> bytes:
 
 
 WRITERS = {"onnx": _write_onnx, "safetensors": _write_safetensors, "torch-export": _write_pt2}
-
-
-def _probabilities(
-    content: bytes, output: Path, images: npt.NDArray[np.uint8], model: str | None
-) -> npt.NDArray[np.float32]:
-    """The probabilities (N, classes) that the exported model `content` gives for `images` (N, 28, 28)."""
-    if output.suffix == ".pt2":  # the bytes are from this process, so that loading them is safe
-        program = torch.export.load(io.BytesIO(content)).module()
-        return np.asarray(program(torch.tensor(images)).detach())
-    return classifier.from_content(content, output, torch.device("cpu"), model).probabilities(images)

@@ -65,4 +65,3 @@ def require_writable(folder: Path, option: str = "--output-dir") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"\0" * 4096)
-            probe.flush()

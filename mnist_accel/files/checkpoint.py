@@ -1,7 +1,4 @@
-"""Writes checkpoints atomically, verifies them, and deletes old ones only after the new one is verified.
-
-A checkpoint is one safetensors file. Its metadata holds the state as JSON, and the SHA-256 of the file.
-"""
+"""Checkpoints: safetensors files, whose metadata holds the state as JSON, and the SHA-256 of the file."""
 
 import contextlib
 import hashlib
@@ -53,10 +50,9 @@ class CheckpointFolder:
         return sorted((int(match[1]), path) for path in self.folder.iterdir() if (match := NAME.fullmatch(path.name)))
 
     def save(self, tensors: Mapping[str, Tensor], state: bytes) -> Path:
-        """Write the newest checkpoint, verify it, and delete all but the newest `keep`.
+        """Write the newest checkpoint, verify it, and only then delete all but the newest `keep`.
 
-        A crash at any instant leaves the earlier checkpoints, and at most a temporary file, which the next `save`
-        replaces. Raises OutputError if the disk is full, read-only or gone; earlier checkpoints are unchanged.
+        Raises OutputError if the disk is full, read-only or gone; earlier checkpoints are then unchanged.
         """
         content = encode(tensors, state)
         hint = "make room or give another --output-dir; earlier checkpoints are intact: continue with --resume auto"

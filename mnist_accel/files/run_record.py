@@ -1,7 +1,5 @@
 """The record of a run: its JSON beside the weights, and the figures of its epochs and steps. Writers and readers."""
 
-import dataclasses
-import functools
 import json
 import platform
 import subprocess
@@ -9,16 +7,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field
 
 from mnist_accel import __version__
 from mnist_accel.errors import OutputError, WeightsError
+from mnist_accel.files.atomic import exists
 from mnist_accel.files.untrusted import read_limited, refusing
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 WEIGHTS_FILE = "mnist_cnn_model.pth"
 NO_WEIGHTS = "no such file; train first (mnist-accel train) or give another file"
@@ -60,9 +56,9 @@ def append_lines(path: Path, lines: bytes, *, restart: bool = False) -> None:
         file.write(lines)
 
 
-def history_lines(history: "Iterable[DataclassInstance]") -> bytes:
+def history_lines(history: Iterable[object]) -> bytes:
     """The lines of metrics.jsonl, one per epoch. Validation figures are left out where no samples were held out."""
-    rows = [dataclasses.asdict(record).items() for record in history]
+    rows = [vars(record).items() for record in history]
     known = [{name: value for name, value in row if value is not None or "validation" not in name} for row in rows]
     return "".join(f"{json.dumps(row)}\n" for row in known).encode()
 
@@ -92,33 +88,27 @@ def record_path(weights: Path) -> Path:
 def read_record(weights: Path) -> dict[str, Any] | None:
     """The record beside a weights file, or None. Raises WeightsError if it is damaged, or of a later version."""
     path = record_path(weights)
-    if path == weights:
-        return None  # the record was named in place of the weights
+    if path == weights or not exists(path):  # equal: the record was named in place of the weights
+        return None
     hint = "delete it, and give --dataset, to evaluate the weights without it"
     with refusing(WeightsError, f"{path}: not a record of this version", hint):
-        try:
-            content = read_limited(path, LARGEST_RECORD)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        found = _Record.model_validate_json(content).model_dump()
+        found = _Record.model_validate_json(read_limited(path, LARGEST_RECORD)).model_dump()
         record_bytes(found)  # Python reads numbers that are no JSON, such as NaN
         return found
 
 
 def versions() -> dict[str, str]:
     """Versions of the packages that compute the result."""
-    names = ("torch", "accelerate", "numpy")
     own = {"python": platform.python_version(), "mnist-accel": __version__}
-    return own | {name: metadata.version(name) for name in names}
+    return own | {name: metadata.version(name) for name in ("torch", "accelerate", "numpy")}
 
 
 def git_commit() -> str | None:
     """Commit of the checkout that this package runs from, with "-dirty" after changes; None outside a checkout."""
-    git = ("git", "-C", str(Path(__file__).parents[1]))
-    ask = functools.partial(subprocess.run, capture_output=True, text=True, timeout=10, check=True)
+    checkout = Path(__file__).parents[2]
+    git = ("git", f"--git-dir={checkout / '.git'}", f"--work-tree={checkout}")  # of no project around it
+    command = (*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     try:
-        ask([*git, "ls-files", "--error-unmatch", "__init__.py"])  # fails inside the checkout of another project
-        commit: str = ask([*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).stdout.strip()
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit

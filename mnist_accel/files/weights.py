@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import pickle
 import pickletools
 import re
 import zipfile
@@ -14,14 +13,11 @@ from torch import Tensor, nn
 from mnist_accel.errors import WeightsError, printable
 from mnist_accel.files.untrusted import refusing
 
-LARGEST_FILE, LARGEST_PICKLE = 2**28, 2**17
-"""Bytes. The pickle holds names and shapes without the numbers. The models of this package take 3 MB and 2 kB."""
-STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Bool", "Byte")
+LARGEST_FILE, LARGEST_PICKLE = 2**28, 2**17  # bytes. This package's models take 3 MB, and 2 kB for names and shapes.
 GLOBALS = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
-GLOBALS |= {f"torch {kind}Storage" for kind in STORAGES}
+GLOBALS |= {f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Bool", "Byte")}
 """Everything that a state dict needs. torch's own list for `weights_only` has members that can fill the memory."""
-WRAPPER_PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
-"""DistributedDataParallel and torch.compile put these before names."""
+WRAPPER_PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
 
 
 def serialise(model: nn.Module) -> bytes:
@@ -56,29 +52,25 @@ def _pickle_in(content: bytes) -> bytes:
     """The pickle in an archive of torch.save. Reading the archive takes no more memory than its size."""
     archive = zipfile.ZipFile(io.BytesIO(content))
     entries = archive.infolist()
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise zipfile.BadZipFile("a packed archive")
-    if sum(entry.file_size for entry in entries) > len(content):
-        raise zipfile.BadZipFile("its entries claim more bytes than it has")
+    is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if is_packed or sum(entry.file_size for entry in entries) > len(content):
+        raise ValueError("a packed archive, or one whose entries overlap")
     if (damaged := archive.testzip()) is not None:  # torch itself does not compare checksums
-        raise zipfile.BadZipFile(f"the checksum of {printable(damaged, 60)} is wrong")
+        raise ValueError(f"the checksum of {printable(damaged, 60)} is wrong")
     (pickled,) = (entry for entry in entries if entry.filename.endswith("data.pkl"))
     if pickled.file_size > LARGEST_PICKLE:
-        raise pickle.UnpicklingError(f"{pickled.file_size:,} bytes of names and shapes")
+        raise ValueError(f"{pickled.file_size:,} bytes of names and shapes")
     return archive.read(pickled)
 
 
 def _require_plain(pickled: bytes) -> None:
-    """Refuse a pickle that refers to foreign globals, or to a tuple twice, without running it.
-
-    A tuple of shared tuples can have 2**100 elements, and takes as long to hash.
-    """
+    """Refuse a pickle that refers to foreign globals, or to a tuple twice, without running it."""
     tuples, before = set(), ""
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name == "GLOBAL" and argument not in GLOBALS:
-            raise pickle.UnpicklingError(f"refers to {printable(argument, 60)}; nothing in it was run")
+            raise ValueError(f"refers to {printable(argument, 60)}; nothing in it was run")
         if "PUT" in opcode.name and before.startswith("TUPLE"):
             tuples.add(argument)
         if "GET" in opcode.name and argument in tuples:
-            raise pickle.UnpicklingError("a shared tuple")
+            raise ValueError("a shared tuple")  # which may have 2**100 elements, and take as long to hash
         before = opcode.name

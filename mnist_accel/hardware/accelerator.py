@@ -20,11 +20,10 @@ from mnist_accel.files.untrusted import refusing
 from mnist_accel.hardware import peers
 from mnist_accel.hardware.cores import available_cores, cpu_name, has_compiler, launched_world_size, local_world_size
 from mnist_accel.hardware.peers import Heartbeats
-from mnist_accel.speed import keep_freed_memory, use_own_stream
+from mnist_accel.speed import keep_freed_memory
 
 Result = TypeVar("Result")
-PATIENCE = timedelta(hours=1)
-"""Time-out for work of one process that the others wait for, such as writing to a slow disk."""
+PATIENCE = timedelta(hours=1)  # for work of one process that the others wait for, such as writing to a slow disk
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,10 @@ class Hardware:
     """The hardware of a run, and the communication between its processes."""
 
     accelerator: Accelerator
+    device: torch.device
+    rank: int
+    world_size: int
+    is_main: bool
     threads: int
     mixed_precision: str
     precision_reason: str  # in words for people
@@ -39,32 +42,13 @@ class Hardware:
     heartbeats: Heartbeats | None  # the reports of several processes, which name one that is lost
 
     @property
-    def device(self) -> torch.device:
-        return cast("torch.device", self.accelerator.device)
-
-    @property
     def device_name(self) -> str:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return cpu_name() if self.device.type == "cpu" else self.device.type
 
-    @property
-    def world_size(self) -> int:
-        return int(self.accelerator.num_processes)
-
-    @property
-    def rank(self) -> int:
-        return int(self.accelerator.process_index)
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
-
     def together(self, work: Callable[[], Result]) -> Result:
-        """Do `work` on every process. If it raises a UserError, all raise that of the lowest rank, so that none waits.
-
-        The others wait up to `PATIENCE` for the slowest one, longer than `timeout`.
-        """
+        """Do `work` on every process. If some raise a UserError, all raise that of the lowest rank: none waits."""
         result, failure = None, None
         try:
             result = work()
@@ -109,10 +93,7 @@ def start_hardware(
     accumulation_steps: int = 1,
     speedups: bool = True,
 ) -> Hardware:
-    """Set up Accelerate. The arguments are those of `config.settings`.
-
-    `is_recorded` is their `wants_cuda_graph`; `accumulation_steps` only affects `compiled`.
-    """
+    """Set up Accelerate. The arguments are those of `config.settings`; `is_recorded` is `wants_cuda_graph`."""
     kind = (None if cpu else accelerator_type()) or "cpu"
     patience = timedelta(seconds=timeout)
     _require_support(kind, processes, compiled)
@@ -120,7 +101,9 @@ def start_hardware(
     heartbeats = peers.join("gloo" if kind == "cpu" else "nccl", patience) if kind in ("cpu", "cuda") else None
     plugin = _compiler(kind, accumulation_steps, is_recorded=is_recorded) if compiled else None
     if is_recorded and kind == "cuda" and local_world_size() == 1:
-        use_own_stream()
+        # Work on the default stream cannot be recorded. The stream is set before the model is made, so that a backward
+        # pass that is recorded never waits for the default stream.
+        torch.cuda.set_stream(torch.cuda.Stream())
     accelerator = _accelerator(kind, mixed_precision, patience, plugin)
     torch.set_num_threads(threads := threads or max(1, available_cores() // local_world_size()))
     keep_freed_memory(speedups)
@@ -128,21 +111,18 @@ def start_hardware(
     if accelerator.num_processes > 1:
         atexit.register(peers.leave)  # for callers in Python
         control = cast("distributed.ProcessGroup", distributed.new_group(backend="gloo", timeout=patience))
-    return Hardware(accelerator, threads, mixed_precision, reason, control, heartbeats)
+    place = (accelerator.device, accelerator.process_index, accelerator.num_processes, accelerator.is_main_process)
+    return Hardware(accelerator, *place, threads, mixed_precision, reason, control, heartbeats)
 
 
 def _require_support(kind: str, processes: int | None, compiled: bool) -> None:
     """Raise a UserError where this machine or this process cannot do what was asked for."""
     if processes and processes > 1 and launched_world_size() is None:
-        raise UserError(
-            f"processes {processes}: one Python call is one process",
-            "use the command line's --processes, torchrun or accelerate.notebook_launcher",
-        )
+        hint = "use the command line's --processes, torchrun or accelerate.notebook_launcher"
+        raise UserError(f"processes {processes}: one Python call is one process", hint)
     if kind != "cpu" and local_world_size() > gpu_count():
-        raise UserError(
-            f"{local_world_size()} processes were started here, but this machine has {gpu_count()} GPUs",
-            "start one for each GPU, or add --cpu",
-        )
+        problem = f"{local_world_size()} processes were started here, but this machine has {gpu_count()} GPUs"
+        raise UserError(problem, "start one for each GPU, or add --cpu")
     if compiled and kind == "cpu" and not has_compiler():
         raise UserError("--compile needs a C++ compiler on a CPU, and none was found", "install g++ or clang")
 
@@ -170,11 +150,8 @@ def _accelerator(kind: str, mixed_precision: str, timeout: timedelta, plugin: To
 
 
 def _compiler(kind: str, accumulation_steps: int, *, is_recorded: bool = False) -> TorchDynamoPlugin:
-    """Inductor; on a GPU with CUDA graphs, which save launching each kernel.
-
-    Without them where whole steps are recorded; where gradients are accumulated, because one replay overwrites the
-    gradients of another (https://github.com/pytorch/pytorch/issues/169545); and where processes exchange gradients.
-    """
+    """Inductor; with CUDA graphs where one GPU computes whole batches, unless whole steps are recorded anyway."""
+    # Of accumulated gradients, one replay overwrites those of another: https://github.com/pytorch/pytorch/issues/169545
     is_whole_batch = accumulation_steps * (launched_world_size() or 1) == 1
     mode = "reduce-overhead" if kind == "cuda" and is_whole_batch and not is_recorded else "default"
     # A recording has one batch size, and code for that size alone is faster.
@@ -193,16 +170,12 @@ def gpu_count() -> int:
 
 
 def choose_precision(wanted: str, kind: str | None, dtype: str = "float32") -> tuple[str, str]:
-    """Choose no, bf16 or fp16 for a kind of device (cpu, cuda or mps), and say why in words for people.
-
-    Raises UserError if the device does not support the precision that was `wanted`.
-    """
+    """No, bf16 or fp16 for a device of a kind (cpu, cuda, mps), and why. UserError if it does not support `wanted`."""
     if dtype == "float64":
         return "no", "float64 weights"
     precision, reason = wanted, "as asked"
-    if precision == "auto":
-        native = native_bf16(kind)
-        precision, reason = ("bf16", native) if native else ("no", "no native bf16 on this device")
+    if wanted == "auto":
+        precision, reason = native_precision(kind)
         # What `accelerate launch` or else Accelerate's file asks for. The launcher exports "no" if nothing was chosen.
         configured = os.environ.get("ACCELERATE_MIXED_PRECISION")
         if configured is None:
@@ -218,16 +191,17 @@ def choose_precision(wanted: str, kind: str | None, dtype: str = "float32") -> t
     return precision, reason
 
 
-def native_bf16(kind: str | None) -> str | None:
-    """Why bf16 is native on this kind of device; None where it is not."""
+def native_precision(kind: str | None) -> tuple[str, str]:
+    """`bf16` where this kind of device computes in it natively, otherwise `no`; and why."""
     if kind == "cuda":
         major, minor = torch.cuda.get_device_capability()
-        return f"native: compute capability {major}.{minor}" if major >= 8 else None
+        if major >= 8:
+            return "bf16", f"native: compute capability {major}.{minor}"
     if kind == "cpu":
         for name in ("amx_bf16", "avx512_bf16", "bf16"):  # the last is ARM's
             if torch.cpu.get_capabilities().get(name):
-                return f"native: {name.upper()}"
-    return None
+                return "bf16", f"native: {name.upper()}"
+    return "no", "no native bf16 on this device"
 
 
 def accelerate_configuration() -> tuple[Path, Any]:

@@ -16,8 +16,7 @@ def cpu_name() -> str:
 
 def has_compiler() -> bool:
     """Whether there is a C++ compiler, with which torch.compile builds kernels for a CPU."""
-    names = (os.environ.get("CXX"), "g++", "clang++", "cl")
-    return any(shutil.which(name) for name in names if name)
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
 
 
 def available_cores() -> int:
@@ -33,27 +32,21 @@ def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/
     """
     found = re.search("^0::/(.*)", membership.read_text(), re.MULTILINE) if membership.exists() else None
     here = root / found[1] if found else root
-    limits = [
-        (folder / "cpu.max").read_text().split() for folder in (here, *here.parents) if (folder / "cpu.max").exists()
-    ]
+    files = [folder / "cpu.max" for folder in (here, *here.parents)]
+    limits = [file.read_text().split() for file in files if file.exists()]
     return min((int(quota) / int(period) for quota, period in limits if quota != "max"), default=float("inf"))
 
 
 def launched_world_size() -> int | None:
     """Processes of the whole run if a launcher (torchrun, accelerate launch, Slurm) started this one; else None."""
-    return _environment_number("WORLD_SIZE")
+    return int(os.environ.get("WORLD_SIZE") or 0) or None
 
 
 def launched_rank() -> int:
     """Rank of this process in the whole run; 0 without a launcher."""
-    return _environment_number("RANK") or 0
+    return int(os.environ.get("RANK") or 0)
 
 
 def local_world_size() -> int:
     """Processes of this run on this machine."""
-    return _environment_number("LOCAL_WORLD_SIZE") or launched_world_size() or 1
-
-
-def _environment_number(name: str) -> int | None:
-    value = os.environ.get(name, "")
-    return int(value) if value.isdigit() else None
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or 0) or launched_world_size() or 1

@@ -16,12 +16,10 @@ from mnist_accel.files.checkpoint import FOLDER, CheckpointFolder
 from mnist_accel.hardware import accelerator, cores
 
 
-def run_processes(
-    processes: int, arguments: Sequence[str], *, on_cpu: bool, output_dir: Path, max_restarts: int = 0
-) -> int:
+def run_processes(processes: int, arguments: Sequence[str], *, on_cpu: bool, output_dir: Path, restarts: int) -> int:
     """Run `python -m mnist_accel ARGUMENTS` in `processes` processes, and return their exit code.
 
-    After a crash they are restarted up to `max_restarts` times, from the newest checkpoint that this run has saved.
+    After a crash they are restarted up to `restarts` times, from the newest checkpoint that this run has saved.
     Raises LaunchError if a process was killed by a signal, and no restart is left.
     """
     gpus = 0 if on_cpu else accelerator.gpu_count()
@@ -31,28 +29,24 @@ def run_processes(
         raise UserError(f"--processes {processes}: {here}", f"give at most {limit}{advice}")
     folder = CheckpointFolder(output_dir / FOLDER)
     earlier = folder.numbered()
-    for restart in range(max_restarts + 1):
+    for restart in range(restarts + 1):
         code = _run_once(processes, arguments)
         if code >= 0 and code not in (EXIT_BUG, EXIT_LOST):
             return code
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        if restart < max_restarts:
-            print(f"mnist-accel: a process {how}; starting again ({restart + 1} of {max_restarts})", file=sys.stderr)
+        if restart < restarts:
+            print(f"mnist-accel: a process {how}; starting again ({restart + 1} of {restarts})", file=sys.stderr)
             if folder.numbered()[-1:] != earlier[-1:]:  # checkpoints of another run would be refused
                 arguments = [*arguments, "--resume", "auto"]
     if code < 0:
-        raise LaunchError(
-            f"a process {how}",
-            "if nobody did that, check whether the machine ran out of memory; continue with --resume auto",
-        )
+        advice = "if nobody did that, check whether the machine ran out of memory; continue with --resume auto"
+        raise LaunchError(f"a process {how}", advice)
     return code
 
 
 def _run_once(processes: int, arguments: Sequence[str]) -> int:
     """The exit code of the process that failed first. Negative: the number of the signal that killed it."""
-    for name in list(logging.root.manager.loggerDict):
-        if name.startswith("torch.distributed.elastic"):  # the processes report their errors themselves
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.disable(logging.ERROR)  # the launcher's reports: the processes report their errors themselves
     # Otherwise the launcher sets it to 1 and prints a warning. Every process sets its number of threads itself.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "5")  # seconds that a frozen process delays the end

@@ -16,10 +16,8 @@ from mnist_accel.errors import LaunchError
 from mnist_accel.hardware.cores import launched_world_size
 
 BEAT_SECONDS = 0.5
-LISTEN_SECONDS = 3 * BEAT_SECONDS
-"""A process that is alive reports within this time."""
-SIGNS = ("gloo", "closed by peer", "timed out waiting", "monitoredbarrier")
-"""One of these is in the message of a RuntimeError that torch raises when another process is lost."""
+LISTEN_SECONDS = 3 * BEAT_SECONDS  # a process that is alive reports within this time
+SIGNS = ("gloo", "closed by peer", "timed out waiting", "monitoredbarrier")  # in torch's message about a lost process
 
 
 class Heartbeats:
@@ -42,20 +40,13 @@ class Heartbeats:
         self._thread.join(BEAT_SECONDS)
 
     def _report(self) -> None:
-        count = 0
-        while not self._ended.wait(BEAT_SECONDS if count else 0):
-            count += 1
-            try:
-                self.store.set(f"beat/{self.rank}", json.dumps([count, socket.gethostname(), self.position]))
-            except RuntimeError:  # the store has ended with its process, or cannot be reached
-                return
+        with contextlib.suppress(RuntimeError):  # the store has ended with its process, or cannot be reached
+            while not self._ended.is_set():
+                self.store.set(f"beat/{self.rank}", json.dumps([time.monotonic(), socket.gethostname(), self.position]))
+                self._ended.wait(BEAT_SECONDS)
 
     def lost_processes(self) -> str:
-        """The processes that do not report, or else those that do not notice the loss: host, position, waiting time.
-
-        Called by each process that has lost contact. Takes `LISTEN_SECONDS`. Processes of the same launcher that do not
-        report are killed.
-        """
+        """Name the processes that do not report, and kill those of this launcher; else name those that do not go on."""
         waited = f"this process has waited {time.monotonic() - self._since:.0f} s"
         try:
             self.store.set(f"noticed/{self.rank}", "")
@@ -76,22 +67,18 @@ class Heartbeats:
         found = [f"rank {rank} on {beats[rank][1]} {state}; it was last {beats[rank][2]}" for rank in silent or stuck]
         return "; ".join([*found, waited])
 
-    def _last_beats(self) -> list[tuple[int, str, str]]:
-        """Number, host and position of the last report of each process, by rank."""
+    def _last_beats(self) -> list[tuple[float, str, str]]:
+        """Time in the process' own clock, host and position of the last report of each process, by rank."""
         keys = [f"beat/{rank}" for rank in range(self.world_size)]
         texts = [self.store.get(key).decode() if self.store.check([key]) else None for key in keys]
         return [tuple(json.loads(text)) if text else (0, "an unknown host", "not heard of") for text in texts]
 
 
-_joined: list[Heartbeats] = []
-"""Those of the group that `join` has formed."""
+_joined: list[Heartbeats] = []  # those of the group that `join` has formed
 
 
 def join(backend: str, timeout: timedelta) -> Heartbeats | None:
-    """Form the process group of this attempt, unless that is done; None if no launcher started several processes.
-
-    Raises RuntimeError if the others do not join in time.
-    """
+    """Form the process group of this attempt, unless that is done; None if no launcher started several processes."""
     if launched_world_size() is not None and not distributed.is_initialized():
         store, rank, world_size = next(distributed.rendezvous("env://", timeout=timeout))
         own = PrefixStore(attempt_name(store, rank, world_size, timeout), store)

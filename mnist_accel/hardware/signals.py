@@ -16,15 +16,11 @@ class StoppedError(UserError):
 
     def __init__(self, number: int, message: str, hint: str) -> None:
         super().__init__(message, hint)
-        self.number = number
-        self.exit_code = 128 + number
+        self.number, self.exit_code = number, 128 + number
 
 
 class StopRequests:
-    """Notes signals inside its `with` block; a second Ctrl-C raises KeyboardInterrupt there.
-
-    Outside the main thread it notes nothing.
-    """
+    """Notes signals inside its `with` block, in the main thread; a second Ctrl-C raises KeyboardInterrupt there."""
 
     def __init__(self) -> None:
         self._noted = 0

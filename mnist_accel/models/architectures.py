@@ -12,9 +12,7 @@ from mnist_accel.errors import WeightsError, did_you_mean, printable
 from mnist_accel.files.untrusted import refusing
 from mnist_accel.models import own_network
 
-MEAN, STD = 0.1307, 0.3081
-"""Of MNIST's training pixels scaled to 0 … 1; https://github.com/pytorch/examples/tree/main/mnist."""
-LARGEST_CLASSES = 256  # labels are bytes
+MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels in 0 … 1; https://github.com/pytorch/examples/tree/main/mnist
 
 
 def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -23,10 +21,7 @@ def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """Inverted dropout that is fast on a CPU: it draws 16 random bits per unit, four units per call of the generator.
-
-    `torch.nn.Dropout` draws one random number per unit. The probability is rounded to a multiple of 1/65536.
-    """
+    """Inverted dropout, fast on a CPU: 16 random bits per unit, so the probability is rounded to 1/65536."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -42,26 +37,21 @@ class Dropout(nn.Module):
 
 
 def cnn(classes: int, dropout: float) -> nn.Sequential:
-    """Four 3×3 convolutions without padding and two linear layers: 594,922 parameters with 10 classes.
-
-    ReLU follows pooling: the result is the same as before pooling, with a quarter of the work.
-    """
+    """Four 3×3 convolutions without padding and two linear layers: 594,922 parameters with 10 classes."""
     features = nn.Sequential(
         nn.Conv2d(1, 32, 3),  # (B, 32, 26, 26)
         nn.ReLU(inplace=True),
         nn.Conv2d(32, 32, 3),  # (B, 32, 24, 24)
         nn.MaxPool2d(2),  # (B, 32, 12, 12)
-        nn.ReLU(),
+        nn.ReLU(),  # the result is the same as before pooling, with a quarter of the work
         nn.Conv2d(32, 64, 3),  # (B, 64, 10, 10)
         nn.ReLU(inplace=True),
         nn.Conv2d(64, 64, 3),  # (B, 64, 8, 8)
         nn.MaxPool2d(2),  # (B, 64, 4, 4)
         nn.ReLU(),
     )
-    classifier = nn.Sequential(
-        nn.Flatten(), nn.Linear(64 * 4 * 4, 512), nn.ReLU(inplace=True), Dropout(dropout), nn.Linear(512, classes)
-    )
-    return _network(features, classifier)
+    hidden = (nn.Linear(64 * 4 * 4, 512), nn.ReLU(inplace=True), Dropout(dropout))
+    return _network(features, nn.Sequential(nn.Flatten(), *hidden, nn.Linear(512, classes)))
 
 
 def small_cnn(classes: int, dropout: float) -> nn.Sequential:
@@ -74,10 +64,18 @@ def small_cnn(classes: int, dropout: float) -> nn.Sequential:
         nn.MaxPool2d(2),  # (B, 64, 5, 5)
         nn.ReLU(),
     )
-    classifier = nn.Sequential(
-        nn.Flatten(), nn.Linear(64 * 5 * 5, 256), nn.ReLU(inplace=True), Dropout(dropout), nn.Linear(256, classes)
+    hidden = (nn.Linear(64 * 5 * 5, 256), nn.ReLU(inplace=True), Dropout(dropout))
+    return _network(features, nn.Sequential(nn.Flatten(), *hidden, nn.Linear(256, classes)))
+
+
+def fast_cnn(classes: int, dropout: float) -> nn.Sequential:
+    """A 5×5 and a 3×3 convolution with batch normalisation and pooling, and a hidden layer with layer normalisation."""
+    features = nn.Sequential(
+        *_normalised(1, 16, kernel=5, pool=True),  # (B, 16, 12, 12)
+        *_normalised(16, 32, pool=True),  # (B, 32, 5, 5)
     )
-    return _network(features, classifier)
+    hidden = (nn.Linear(32 * 5 * 5, 64), nn.LayerNorm(64), nn.ReLU(inplace=True), Dropout(dropout))
+    return _network(features, nn.Sequential(nn.Flatten(), *hidden, nn.Linear(64, classes)))
 
 
 def normalised_cnn(classes: int, dropout: float) -> nn.Sequential:
@@ -119,14 +117,12 @@ def _network(features: nn.Sequential, classifier: nn.Sequential) -> nn.Sequentia
     return nn.Sequential(OrderedDict(features=features, classifier=classifier))
 
 
-def _normalised(
-    channels_in: int, channels_out: int, *, kernel: int = 3, pool: bool = False, padding: int = 0
-) -> list[nn.Module]:
-    """Convolution, pooling if `pool`, batch normalisation, ReLU."""
+def _normalised(inputs: int, outputs: int, *, kernel: int = 3, pool: bool = False, padding: int = 0) -> list[nn.Module]:
+    """Convolution of `inputs` to `outputs` channels, pooling if `pool`, batch normalisation, ReLU."""
     return [
-        nn.Conv2d(channels_in, channels_out, kernel, padding=padding, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False),
         *([nn.MaxPool2d(2)] if pool else []),
-        nn.BatchNorm2d(channels_out),
+        nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     ]
 
@@ -134,6 +130,7 @@ def _normalised(
 MODELS: Mapping[str, Callable[[int, float], nn.Module]] = {
     "cnn": cnn,
     "small-cnn": small_cnn,
+    "fast-cnn": fast_cnn,
     "normalised-cnn": normalised_cnn,
     "light-cnn": light_cnn,
     "tiny-cnn": tiny_cnn,
@@ -141,18 +138,10 @@ MODELS: Mapping[str, Callable[[int, float], nn.Module]] = {
 
 
 def build(name: str, *, classes: int = 10, dropout: float = 0.0, part: int = 2) -> nn.Module:
-    """A new model: one of `MODELS`, or a network of the user's own, which knows no `dropout`.
-
-    `part` is the fewest images that a process computes at once, for the checks of a network of the user's own.
-    """
+    """A new model: one of `MODELS`, or the user's own, checked with `part` images, the fewest that a process gets."""
     if ":" in name:
         return own_network.build(name, classes, part)
     return MODELS[name](classes, dropout)
-
-
-def parameter_count(model: nn.Module) -> int:
-    """The number of trainable parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def from_state(state: Mapping[str, Tensor], name: str | None, path: Path, classes: int = 0) -> tuple[str, nn.Module]:
@@ -168,7 +157,7 @@ def from_state(state: Mapping[str, Tensor], name: str | None, path: Path, classe
             name = printable(name, 60)
             raise WeightsError(f"{path}: weights of an unknown model {name!r}", did_you_mean(name, MODELS))
         *_, last = build(name).state_dict()  # the bias of the last linear layer
-        classes = min(max(state[last].numel(), 1), LARGEST_CLASSES) if last in state else 10
+        classes = min(max(state[last].numel(), 1), 256) if last in state else 10  # labels are bytes
     model = build(name, classes=classes or 10)
     with refusing(WeightsError, f"{path}: these weights do not fit", f"give weights of {name}"):
         model.load_state_dict(dict(state))

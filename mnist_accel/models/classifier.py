@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,7 @@ from mnist_accel.files.untrusted import read_limited, refusing
 from mnist_accel.models import architectures
 from mnist_accel.models.architectures import normalise
 
-if TYPE_CHECKING:
-    import onnxruntime
-
-BATCH_SIZE = 256
-"""Images in one forward pass. Larger batches are not faster on a CPU; the largest activation takes 22 MB."""
+BATCH_SIZE = 256  # images in a forward pass. Larger ones are not faster on a CPU; the largest activation takes 22 MB.
 
 
 @dataclass(frozen=True)
@@ -44,12 +40,7 @@ class Classifier:
 
     @torch.inference_mode()
     def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Class probabilities, float32 (N, classes), of images uint8 (N, 28, 28), white on black.
-
-        Raises WeightsError if the model computes values that are not finite.
-        """
-        if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
-            raise ValueError(f"images are {images.dtype} {images.shape}, not uint8 (N, 28, 28)")
+        """Class probabilities float32 (N, classes) of images uint8 (N, 28, 28), white on black, or a WeightsError."""
         found = np.empty((len(images), len(self.class_names)), dtype=np.float32)
         for start in range(0, len(images), BATCH_SIZE):
             part = slice(start, start + BATCH_SIZE)
@@ -62,33 +53,27 @@ class Classifier:
 
 
 class OnnxModel(nn.Module):
-    """The ONNX model in the bytes `content` of the file `path`, computed on the CPU in float32 by onnxruntime.
-
-    Images uint8 (B, 1, 28, 28) → log-probabilities float32 (B, classes). Probabilities below 1e-38 count as 1e-38.
-    """
+    """An ONNX file, computed on the CPU: images uint8 (B, 1, 28, 28) → log-probabilities float32 (B, classes)."""
 
     def __init__(self, content: bytes, path: Path) -> None:
         super().__init__()
-        self.content, self.path = content, path
-
-    @functools.cached_property
-    def session(self) -> "onnxruntime.InferenceSession":
-        """Created at the first use, because a session cannot be sent to another process."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # errors are raised
-        return onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
+        self.refusing = functools.partial(refusing, WeightsError, f"{path}: not a usable model", "export it again")
+        with self.refusing():
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.squeeze(1).cpu().numpy()
-        with refusing(WeightsError, f"{self.path}: not a usable model", "export it again"):
+        with self.refusing():
             (probabilities,) = self.session.run(["probabilities"], {"images": pixels})
             if probabilities.ndim != 2 or len(probabilities) != len(pixels):
                 raise ValueError(f"{probabilities.shape} results for {len(pixels)} images")
         found = torch.from_numpy(probabilities).to(images.device, torch.float32)
-        return found.clamp_min(torch.finfo(torch.float32).tiny).log()
+        return found.clamp_min(torch.finfo(torch.float32).tiny).log()  # finite for a probability of 0
 
 
 def load(path: Path, device: torch.device | None = None, model: str | None = None) -> Classifier:
@@ -104,18 +89,17 @@ def load(path: Path, device: torch.device | None = None, model: str | None = Non
     return from_content(content, path, device, model)
 
 
-def from_content(
-    content: bytes, path: Path, device: torch.device | None = None, model_name: str | None = None
-) -> Classifier:
+def from_content(content: bytes, path: Path, device: torch.device | None = None, name: str | None = None) -> Classifier:
     """The model in the bytes of the file `path`, whose suffix tells the format; see `load`."""
     state, names, trained_on, facts = _read(content, path)
     architecture: str | None = None
-    model: nn.Module = OnnxModel(content, path)
-    if state is not None:
+    if state is None:
+        model: nn.Module = OnnxModel(content, path)
+    else:
         recorded = facts.get("model")
-        if recorded and ":" in recorded and not model_name:
+        if recorded and ":" in recorded and not name:
             raise WeightsError(f"{path}: weights of a network of your own", f"give --model {printable(recorded, 100)}")
-        architecture, model = architectures.from_state(state, model_name or recorded, path, len(names))
+        architecture, model = architectures.from_state(state, name or recorded, path, len(names))
         model = model.to(memory_format=torch.channels_last)  # convolutions on a CPU take half the time in it
     model.eval()
     with torch.inference_mode():
@@ -127,22 +111,18 @@ def from_content(
     return Classifier(path, model.to(device), architecture, names, trained_on, device, weights.sha256(content), facts)
 
 
-def _read(
-    content: bytes, path: Path
-) -> tuple[Mapping[str, Tensor] | None, tuple[str, ...], str | None, dict[str, Any]]:
+def _read(content: bytes, path: Path) -> tuple[dict[str, Tensor] | None, tuple[str, ...], str | None, dict[str, Any]]:
     """State dict (None for an ONNX graph), class names, data set and all recorded facts; empty without a record."""
     if path.suffix == ".pt2":
         raise WeightsError(f"{path}: .pt2 files are for other programs", "name the .pth file that it was exported from")
     if path.suffix in (".onnx", ".safetensors"):
-        is_graph = path.suffix == ".onnx"
         read = exported.read_safetensors
-        state, facts = (None, exported.read_onnx(content, path)) if is_graph else read(content, path)
+        state, facts = (None, exported.read_onnx(content, path)) if path.suffix == ".onnx" else read(content, path)
         return state, exported.class_names_of(facts, path) if facts else (), facts.get("trained_on") or None, facts
     facts = run_record.read_record(path) or {}
     if facts and facts["weights_sha256"] != weights.sha256(content):
-        raise WeightsError(
-            f"{path} is not the file that {run_record.record_path(path)} describes (SHA-256 differs)",
-            "copy both again; or delete the JSON, and name --dataset, to evaluate the weights without it",
-        )
+        hint = "copy both again; or delete the JSON, and name --dataset, to evaluate the weights without it"
+        problem = f"{path} is not the file that {run_record.record_path(path)} describes (SHA-256 differs)"
+        raise WeightsError(problem, hint)
     dataset = facts.get("dataset", {})
     return weights.load(content, path), tuple(dataset.get("class_names", ())), dataset.get("name"), facts

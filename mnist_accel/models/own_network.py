@@ -38,9 +38,7 @@ def load_class(name: str) -> tuple[Any, str]:
 
 
 def _import_file(path: Path) -> Any:
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None
-    assert specification.loader is not None
+    specification: Any = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(specification)
     sys.modules.setdefault(path.stem, module)  # so that its objects can be pickled
     specification.loader.exec_module(module)
@@ -48,15 +46,10 @@ def _import_file(path: Path) -> Any:
 
 
 def build(name: str, classes: int, part: int) -> nn.Module:
-    """A new network. Raises UserError if it cannot be built with `classes=` alone, or does not meet `check`.
-
-    `part` is the fewest images that a process computes at once.
-    """
+    """A new network. Raises UserError if it cannot be built with `classes=` alone, or does not meet `check`."""
     network = load_class(name)[0]
     with _refusing(name, "cannot be built", "it must accept one argument, classes="):
-        model = network(classes=classes)
-    if not isinstance(model, nn.Module):
-        raise UserError(f"--model {name}: makes a {type(model).__name__}", "name a subclass of torch.nn.Module")
+        model: nn.Module = network(classes=classes)
     hint = "see docs/your-own-network.md"
     if part == 1:
         hint = f"a process computes 1 image of a batch, so change --batch-size; or {hint}"

@@ -1,31 +1,22 @@
 """Separates ink from paper: measures how strongly each pixel is drawn on, whatever the light and the colours."""
 
-import functools
-
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mnist_accel.pictures.picture_file import NothingFoundError
+from mnist_accel.pictures.picture_file import PictureError
 
 Floats = npt.NDArray[np.float32]
 
 RIDGE = np.diag([0, 1, 1, 1, 1, 1]).astype(np.float32) / 2  # keeps the light's surface flat where few points lie on it
-LIGHT_SIDE = 300  # pixels; the paper's brightness is measured in a picture reduced to it
-WIDEST = 0.6  # of the picture's shorter side: the largest window whose median is taken for the paper's brightness
 SMALL = 120  # pixels. A picture with a shorter side below this holds one digit or a few, and little else.
 USUAL = 170  # the strength of the usual ink, of 255; ink that is darker than the lines of the paper has room above
-FILLED = 64  # pixels; a picture that one digit fills is reduced to it
-SHARP, FAINTEST = 0.15, 16.0
-"""The mean step of brightness over the border of such a digit, of its contrast; and the least contrast, of 255."""
+SHARP = 0.15  # of the contrast: the mean step of brightness over the border of a digit that fills its picture
 DARK_SHARE = 24.0  # added to the paper's brightness before dividing by it: noise in black shadows is no ink
 
 
 def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The ink of a picture (H, W) or (H, W, 3), as uint8 (H, W): 0 for paper, `USUAL` for the usual strength of ink.
-
-    Most of a picture is paper; therefore white on black works as well. Raises NothingFoundError if there is no ink.
-    """
+    """The ink, uint8 (H, W), of a picture (H, W) or (H, W, 3); paper is 0. Raises PictureError if there is no ink."""
     grey, is_brightness = _one_channel(pixels)
     if min(grey.shape) >= SMALL:
         grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.8, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
@@ -39,39 +30,32 @@ def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     noise = float(np.quantile(lighter, 0.75)) / 1.15 if len(lighter) else 0.0
     is_ink = ink > max(14.0, 6.0 * noise)
     if np.count_nonzero(is_ink) < max(6, 2e-5 * ink.size):
-        raise NothingFoundError("blank: no ink stands out from the paper")
+        raise PictureError("blank: no ink stands out from the paper")
     usual = float(np.quantile(ink[is_ink], 0.7))
     return np.asarray((ink * (USUAL / usual)).clip(0, 255), dtype=np.uint8)
 
 
 def of_one_digit(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
-    """The ink, uint8 (H, W), of a picture that one digit fills: two levels, of which the paper has more of the edge.
-
-    None if the levels do not have a sharp, short border, as in blank, textured and unevenly lit pictures.
-    """
-    height, width = pixels.shape[:2]
-    scale = min(1.0, max(FILLED / max(height, width), FILLED / 4 / min(height, width)))
+    """The ink, uint8 (H, W), of a picture that one digit fills; None without two levels with a sharp, short border."""
+    scale = min(1.0, max(64 / max(pixels.shape[:2]), 16 / min(pixels.shape[:2])))
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     grey = _one_channel(np.asarray(small, dtype=np.uint8))[0]
     low, high = np.quantile(grey, (0.02, 0.98))
     levels = ((grey - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8)
     _, light = cv2.threshold(levels, 0, 1, cv2.THRESH_OTSU)
     edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
-    if 2 * np.count_nonzero(edge) > len(edge):
+    if 2 * np.count_nonzero(edge) > len(edge):  # the paper has more of the picture's edge
         levels, light = np.bitwise_not(levels), 1 - light
     steps = [np.abs(np.diff(levels.astype(np.float32), axis=axis))[np.diff(light, axis=axis) != 0] for axis in (0, 1)]
     border = np.concatenate(steps)
     is_sharp = len(border) and border.mean() > 255 * max(SHARP, 3 / min(grey.shape)) and len(border) < 0.4 * light.size
     rows, columns = np.flatnonzero(light.any(axis=1)), np.flatnonzero(light.any(axis=0))
     is_large = is_sharp and max(np.ptp(rows) / light.shape[0], np.ptp(columns) / light.shape[1]) >= 0.5
-    return np.asarray(levels, dtype=np.uint8) if is_large and high - low >= FAINTEST else None
+    return np.asarray(levels, dtype=np.uint8) if is_large and high - low >= 16 else None
 
 
 def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:
-    """The picture along the colour direction that differs most from its surroundings, and whether it is a brightness.
-
-    For black, blue or pencil on white paper this is close to brightness; for red on equally bright green it is not.
-    """
+    """The picture along the colour direction that differs most from the surroundings; whether this is a brightness."""
     if pixels.ndim == 2:
         return pixels.astype(np.float32), True
     scale = min(1.0, 300 / min(pixels.shape[:2]))
@@ -80,11 +64,9 @@ def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:
     difference = (small - cv2.blur(small, (window, window), borderType=cv2.BORDER_REPLICATE)).reshape(-1, 3)
     directions = np.linalg.eigh(difference.T @ difference)[1]
     weights = directions[:, -1] * np.sign(directions[:, -1].sum() or 1.0)
-    is_brightness = bool((weights > -0.05).all())
-    return pixels @ (weights / np.abs(weights).sum()).astype(np.float32), is_brightness
+    return pixels @ (weights / np.abs(weights).sum()).astype(np.float32), bool((weights > -0.05).all())
 
 
-@functools.lru_cache(maxsize=16)
 def quadratic(height: int, width: int) -> Floats:
     """The terms 1, y, x, y², xy, x² at each pixel of a picture of this size, (H · W, 6)."""
     sides = (np.linspace(-1, 1, side, dtype=np.float32) for side in (height, width))
@@ -93,24 +75,20 @@ def quadratic(height: int, width: int) -> Floats:
 
 
 def _paper(grey: Floats) -> Floats:
-    """The brightness of the paper at each pixel (H, W).
-
-    A quadratic surface, for smooth light; each fit uses the points near the surface of the last one. In small pictures
-    that is all, if most points lie on it. Otherwise the median of each pixel's surroundings is added, for shadows.
-    """
-    scale = min(1.0, max(LIGHT_SIDE / max(grey.shape), 1 / min(grey.shape)))
+    """The brightness of the paper (H, W): a quadratic surface for smooth light, and local medians for shadows."""
+    scale = min(1.0, max(300 / max(grey.shape), 1 / min(grey.shape)))
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     terms = quadratic(*small.shape)
     some = slice(None, None, len(terms) // 256 | 1)
     points, values = terms[some], small.ravel()[some]
     near = np.abs(values - np.median(values)) < 60
-    for _ in range(3):
+    for _ in range(3):  # each fit uses the points near the surface of the last one
         weighted = (points * near[:, None]).T
         fit = np.linalg.solve(weighted @ points + RIDGE, weighted @ values)
         residual = np.abs(values - points @ fit)
         near = residual <= 2.5 * np.median(residual) + 3
     surface = (terms @ fit).reshape(small.shape)
-    if min(grey.shape) >= SMALL or near.mean() <= 0.6:
+    if min(grey.shape) >= SMALL or near.mean() <= 0.6:  # most points of a small picture lie on the surface
         surface += _local_median(small - surface)
     return np.asarray(cv2.resize(surface, grey.shape[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
@@ -118,7 +96,7 @@ def _paper(grey: Floats) -> Floats:
 def _local_median(flat: Floats) -> Floats:
     """The median of each pixel's surroundings (H, W), in a window that is some times wider than the strokes."""
     levels = (flat / 2 + 128).clip(0, 255).astype(np.uint8)
-    widths = np.geomspace(15, max(16, WIDEST * min(flat.shape)), 4).round().astype(int) | 1
+    widths = np.geomspace(15, max(16, 0.6 * min(flat.shape)), 4).round().astype(int) | 1
     medians = [cv2.medianBlur(levels, int(width)) for width in widths]
     differences = [cv2.absdiff(levels, median) for median in medians]
     rank = max(20, flat.size // 3000)

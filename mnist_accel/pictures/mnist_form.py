@@ -21,11 +21,10 @@ def is_conventional(pixels: Ink) -> bool:
     """Whether a picture, uint8 (H, W) or (H, W, 3), is in MNIST's form already and is used unchanged."""
     if pixels.shape != (SIDE, SIDE) or not pixels.any():
         return False
-    if np.count_nonzero(pixels[2:-2, 2:-2]) != np.count_nonzero(pixels):  # ink in the outer rows or columns
-        return False
+    is_inside = np.count_nonzero(pixels[2:-2, 2:-2]) == np.count_nonzero(pixels)  # no ink near the edges
     y, x = ndimage.center_of_mass(pixels)
-    longest = max(pixels[_box(pixels > 0)].shape)
-    return bool(abs(longest - BOX) <= 1 and abs(y + 0.5 - MIDDLE) <= 1 and abs(x + 0.5 - MIDDLE) <= 1)
+    longest = max(pixels[ndimage.find_objects(pixels > 0, 1)[0]].shape)
+    return bool(is_inside and abs(longest - BOX) <= 1 and abs(y + 0.5 - MIDDLE) <= 1 and abs(x + 0.5 - MIDDLE) <= 1)
 
 
 def stroke_width(ink: npt.NDArray[np.bool_]) -> float:
@@ -39,7 +38,7 @@ def to_mnist(ink: Ink) -> Ink:
     """One digit, uint8 (H, W), 0 where nothing is drawn, in MNIST's form, uint8 (28, 28)."""
     level = int(np.quantile(ink[ink > 0], 0.75))  # of most of the ink; soft edges are below
     mask = ink >= level // 2
-    box = _box(mask)
+    box = ndimage.find_objects(mask, 1)[0]  # the rectangle that holds all of it
     ink, mask = ink[box], mask[box]
     width = stroke_width(mask) * BOX / max(mask.shape)
     if THINNEST <= width <= THICKEST:
@@ -60,22 +59,14 @@ def _redrawn(ink: Ink, level: int, width: float) -> Ink:
     margin = max(0.0, grow)
     fine = _fit(ink, round(BOX * FINE - 2 * margin))
     pad = int(np.ceil(margin)) + 1
-    drawn = np.pad(fine >= level / 2, pad)
-    if not drawn.any():  # strokes so thin that scaling made them fainter
-        drawn = np.pad(fine >= fine.max() / 2, pad)
+    usual = level if fine.max() >= level / 2 else fine.max()  # scaling makes the thinnest strokes fainter
+    drawn = np.pad(fine >= usual / 2, pad)
     outside = ndimage.distance_transform_edt(~drawn)
     inside = ndimage.distance_transform_edt(drawn)
     distance = outside - inside + np.where(drawn, 0.5, -0.5)
-    if grow < 0:  # the thinnest strokes must not vanish
-        grow = max(grow, -0.6 * float(np.percentile(inside[drawn], 90)))
+    grow = max(grow, -0.6 * float(np.percentile(inside[drawn], 90)))  # the thinnest strokes must not vanish
     redrawn = (np.clip(0.5 + grow - distance, 0, 1) * 255).astype(np.uint8)
-    return _fit(redrawn[_box(redrawn > 0)], BOX)
-
-
-def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
-    """The rows and columns of the rectangle that holds all True pixels."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return _fit(redrawn[ndimage.find_objects(redrawn > 0, 1)[0]], BOX)
 
 
 def _fit(values: Ink, side: int) -> Ink:

@@ -21,26 +21,22 @@ def cut_out(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int, 
         return pixels, 0, 0
     left, top, width, height = cv2.boundingRect(mask)
     page, mask = (whole[top : top + height, left : left + width] for whole in (pixels, mask))
-    # Corners that are not of the page get the colour of its nearest edge.
     y, x = ndimage.distance_transform_edt(mask == 0, return_distances=False, return_indices=True)
-    return page[y, x], left, top
+    return page[y, x], left, top  # corners that are not of the page get the colour of its nearest edge
 
 
 def _find(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
-    """1 for the pixels of the page (H, W), in a picture of brightness; None if there is no page.
-
-    The logarithm of brightness is the sum of two levels, paper and table, and of a smooth light: a quadratic surface.
-    Levels and light are fitted in turn with the pixels' assignment to paper and table.
-    """
+    """1 for the pixels of the page (H, W), in a picture of brightness; None if there is no page."""
     scale = SIDE / max(grey.shape)
     if scale > 1 or scale * min(grey.shape) < 5:  # smaller, or a strip
         return None
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     small = cv2.medianBlur(cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((5, 5))), 5)
+    # The logarithm of brightness is the sum of two levels, paper and table, and of a smooth light: a quadratic surface.
     values = np.log(small.astype(np.float64).ravel() + 4)
     light = ink.quadratic(*small.shape)
     is_paper = values > (np.quantile(values, 0.03) + np.quantile(values, 0.97)) / 2
-    for _ in range(12):
+    for _ in range(12):  # levels and light, in turn with the pixels' assignment to paper and table
         terms = np.column_stack([light, is_paper])
         ridge = np.diag([0, 0, 0, 1, 1, 1, 0]) * 0.003 * len(values)
         fit = np.linalg.solve(terms.T @ terms + ridge + 1e-6 * np.eye(7), terms.T @ values)
@@ -55,16 +51,13 @@ def _find(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
 def _hull(is_paper: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
     """The largest light part, in the picture's size, if it is large and convex."""
     outlines, _ = cv2.findContours(is_paper.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    if not outlines:
-        return None
     outline = max(outlines, key=cv2.contourArea)
     hull = cv2.convexHull(outline)
     area = cv2.contourArea(hull)
-    share = area / is_paper.size
     x, y, width, height = cv2.boundingRect(hull)
     if sum((x == 0, y == 0, x + width == is_paper.shape[1], y + height == is_paper.shape[0])) > 1:  # lit, not a page
         return None
-    if not LEAST_SHARE <= share <= MOST_SHARE or cv2.contourArea(outline) < LEAST_SOLID * area:
+    if not LEAST_SHARE <= area / is_paper.size <= MOST_SHARE or cv2.contourArea(outline) < LEAST_SOLID * area:
         return None
     inside = cv2.fillConvexPoly(np.zeros(is_paper.shape, np.uint8), hull, 1)
     inside = cv2.erode(inside, np.ones((5, 5)), borderValue=1)  # blurred edges belong to both

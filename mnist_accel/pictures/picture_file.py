@@ -9,13 +9,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mnist_accel.errors import UserError, printable
 from mnist_accel.files.untrusted import read_limited
@@ -30,19 +30,13 @@ LARGEST_PIXELS = 120_000_000  # checked before decoding. A phone's largest photo
 LARGEST_SIDE = 1600  # pixels; larger pictures are reduced to it. A digit on a page of A4 then still has about 20.
 SMALLEST_SIDE = 4
 TOO_MANY = f"more than {LARGEST_PIXELS // 10**6} million pixels, not decoded"
-ORIENTATION = 0x0112  # the EXIF tag
 
 
 class PictureError(UserError):
     """A picture that is missing, damaged, too large, or not a picture."""
 
 
-class NothingFoundError(PictureError):
-    """A picture without a mark that may be a digit."""
-
-
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """An upright picture."""
 
     pixels: npt.NDArray[np.uint8]  # (H, W) or (H, W, 3), reduced to `LARGEST_SIDE`
@@ -53,23 +47,15 @@ def find(names: Sequence[str]) -> list[str]:
     """The pictures for file names, folders and patterns such as "*.png"; a name without a picture stays for `read`."""
     found: list[str] = []
     for name in names:
-        inside: list[str] = []
+        inside: list[Path] = []
         with contextlib.suppress(OSError, ValueError):  # reading the name reports it
             if os.path.isdir(name):  # noqa: PTH112 Path.is_dir raises an error for a name that is too long
-                inside = _in_folder(name)
-            elif _is_pattern(name):
-                files = glob.glob(name, recursive=True, include_hidden=True)  # noqa: PTH207 takes any pattern
-                inside = sorted(str(Path(file)) for file in files if os.path.isfile(file))  # noqa: PTH113 as above
-        found += inside or [name]
+                inside = [file for file in Path(name).iterdir() if file.suffix.lower() in SUFFIXES]
+            elif not os.path.lexists(name):
+                matches = glob.glob(name, recursive=True, include_hidden=True)  # noqa: PTH207 takes any pattern
+                inside = [Path(match) for match in matches if os.path.isfile(match)]  # noqa: PTH113 as above
+        found += sorted(map(str, inside)) or [name]
     return found
-
-
-def _in_folder(folder: str) -> list[str]:
-    return sorted(str(file) for file in Path(folder).iterdir() if file.suffix.lower() in SUFFIXES)
-
-
-def _is_pattern(name: str) -> bool:
-    return glob.has_magic(name) and not os.path.lexists(name)
 
 
 def read(name: str) -> Picture:
@@ -77,13 +63,13 @@ def read(name: str) -> Picture:
     if name == STDIN:
         return decode(_stdin())
     try:
-        if os.path.isdir(name) and not _in_folder(name):  # noqa: PTH112 as above
-            raise PictureError("a folder without pictures", f"pictures end in {', '.join(sorted(SUFFIXES))}")
         return decode(read_limited(Path(name), LARGEST_FILE))
+    except IsADirectoryError as error:  # `find` takes the pictures of a folder
+        raise PictureError("a folder without pictures", f"pictures end in {', '.join(sorted(SUFFIXES))}") from error
     except OSError as error:
         if name.lower().startswith(("http://", "https://", "ftp://")):
             raise PictureError("a web address, not a file", "download the picture first") from error
-        if _is_pattern(name):
+        if glob.has_magic(name) and not os.path.lexists(name):
             raise PictureError("no file matches this pattern", "check the folder and the spelling") from error
         reason = printable(error.strerror or error)
         raise PictureError(f"cannot be read: {reason[0].lower()}{reason[1:]}") from error
@@ -127,20 +113,17 @@ def from_image(image: Image.Image) -> Picture:
     if image.format == "JPEG":
         image.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # decodes a large one at a half, a quarter or an eighth
     image.load()
-    orientation = image.getexif().get(ORIENTATION, 1)  # after loading, because loading a TIFF turns it upright
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)  # after loading, which turns a TIFF upright
     image = _eight_bits(image)
-    longest = max(image.size)
-    if longest > LARGEST_SIDE:
-        reduced = tuple(max(SMALLEST_SIDE, round(side * LARGEST_SIDE / longest)) for side in image.size)
-        image = image.resize((reduced[0], reduced[1]), Image.Resampling.BOX)
+    if (longest := max(image.size)) > LARGEST_SIDE:
+        reduced = [max(SMALLEST_SIDE, round(side * LARGEST_SIDE / longest)) for side in image.size]
+        image = image.resize(reduced, Image.Resampling.BOX)
     pixels = np.asarray(image)
-    if is_turned := orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return Picture(np.ascontiguousarray(pixels), (height, width) if is_turned else (width, height))
+    if orientation in (2, 4, 5, 7):
+        pixels = np.fliplr(pixels)
+    turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)  # by 90° counterclockwise, after mirroring
+    size = (height, width) if turns % 2 else (width, height)
+    return Picture(np.ascontiguousarray(np.rot90(pixels, turns)), size)
 
 
 def png(image: Image.Image) -> bytes:
@@ -150,16 +133,13 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def png_url(image: Image.Image) -> str:
-    """The image as a data URL."""
-    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
+def png_url(pixels: npt.NDArray[np.uint8]) -> str:
+    """A grey image (H, W) as a data URL."""
+    return "data:image/png;base64," + base64.b64encode(png(Image.fromarray(pixels))).decode()
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image as 8 bits of grey or RGB. Pixels of 16 or 32 bits are scaled by the range that they use.
-
-    A transparent picture is on white paper; on black paper if the drawing is light: brighter than 160 of 255.
-    """
+    """The image as 8 bits of grey or RGB, on paper if transparent. 16 or 32 bits are scaled by the range in use."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.nan_to_num(np.asarray(image, dtype=np.float32))
         return Image.fromarray(np.asarray(cv2.normalize(values, values, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)))

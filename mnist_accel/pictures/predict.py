@@ -1,7 +1,7 @@
 """Reads the digits of pictures: finds them, brings them to MNIST's form, and labels them with a model."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_accel.pictures import ink, mnist_form, page, picture_file, strokes
-from mnist_accel.pictures.picture_file import NothingFoundError, Picture, PictureError
+from mnist_accel.pictures.picture_file import Picture, PictureError
 from mnist_accel.pictures.strokes import Box, Mark
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 PICTURES_AT_ONCE = 256  # the digits of so many pictures go through the network together
 SURE = 0.9  # an answer of lower probability is doubtful
 GAP = 0.9  # between two numbers in a row, of the digits' median height
-DIGITS = list("0123456789")  # the classes of a model whose answers `rejection` checks
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,6 @@ class Digit:
     box: Box  # in pixels of the upright picture
     image: npt.NDArray[np.uint8] = field(repr=False, compare=False)  # (28, 28), the network's input
     doubt: str = ""  # why this may be another digit, or none; "" without doubt
-
-    def as_json(self) -> dict[str, Any]:
-        top = [{"label": label, "probability": probability} for label, probability in self.top]
-        named = {"label": self.label, "probability": self.probability, "top": top}
-        return named | {"box": list(self.box), "doubt": self.doubt}
 
 
 @dataclass(frozen=True)
@@ -77,29 +71,23 @@ class PictureResult:
 
     def as_json(self) -> dict[str, Any]:
         """The object of `--json`."""
-        digits = [digit.as_json() for digit in self.digits]
+        digits = []
+        for digit in self.digits:
+            top = [{"label": label, "probability": probability} for label, probability in digit.top]
+            named = {"label": digit.label, "probability": digit.probability, "top": top}
+            digits.append(named | {"box": list(digit.box), "doubt": digit.doubt})
         return {"file": self.file, "lines": self.lines, "digits": digits, "error": self.error}
 
 
-def read_files(names: Iterable[str], model: "Classifier", top_k: int = 3) -> Iterator[PictureResult]:
-    """The results of picture files, in the order of their names."""
-    remaining = iter(names)
+def read_pictures(sources: Iterable[str | Picture], model: "Classifier", top_k: int = 3) -> Iterator[PictureResult]:
+    """The results of pictures, or of the files with these names, in their order."""
+    remaining = iter(sources)
     while batch := list(itertools.islice(remaining, PICTURES_AT_ONCE)):
-        yield from read_pictures(batch, model, top_k)
-
-
-def read_pictures(sources: Sequence[str | Picture], model: "Classifier", top_k: int = 3) -> list[PictureResult]:
-    """The results of pictures, or of the files with these names.
-
-    A picture that one digit may fill is read in both ways; the first reading stays unless it is worse.
-    """
-    results = []
-    both = _labelled([reading for source in sources for reading in _find(source)], model, top_k)
-    for first, whole in zip(both[::2], both[1::2], strict=True):
-        is_worse = first.is_doubtful or (len(first.digits) > 1 and first.probability < whole.probability)
-        is_whole = bool(whole.digits) and (first.error or (is_worse and not whole.is_doubtful))
-        results.append(whole if is_whole else first)
-    return results
+        both = _labelled([reading for source in batch for reading in _find(source)], model, top_k)
+        for first, whole in zip(both[::2], both[1::2], strict=True):
+            is_worse = first.is_doubtful or (len(first.digits) > 1 and first.probability < whole.probability)
+            is_whole = bool(whole.digits) and (first.error or (is_worse and not whole.is_doubtful))
+            yield whole if is_whole else first
 
 
 def _find(source: str | Picture) -> tuple[PictureResult, PictureResult]:
@@ -116,15 +104,17 @@ def _find(source: str | Picture) -> tuple[PictureResult, PictureResult]:
         pixels, page_left, page_top = page.cut_out(pixels)
         marks = strokes.find_marks(ink.strength(pixels))
         if not marks:
-            raise NothingFoundError("no digit found: specks, lines or an edge at most")
+            raise PictureError("no digit found: specks, lines or an edge at most")
     except PictureError as error:
-        return PictureResult(file, error=str(error)), whole if isinstance(error, NothingFoundError) else PictureResult()
+        return PictureResult(file, error=str(error)), whole
+    if len(marks) > strokes.MOST_MARKS:
+        text = f"more than {strokes.MOST_MARKS} separate marks: this looks like text or texture, not a number"
+        return PictureResult(file, error=text), PictureResult(file)
     digits = []
     for mark in marks:
         box = (np.array(mark.box) + (page_left, page_top) * 2) * (picture.size[0] / picture.pixels.shape[1])
         left, top, right, bottom = box.round().astype(int).tolist()
-        image = mnist_form.to_mnist(mark.ink)
-        digits.append(Digit("", 0.0, [], (left, top, right, bottom), image, _shape_doubt(mark)))
+        digits.append(Digit("", 0.0, [], (left, top, right, bottom), mnist_form.to_mnist(mark.ink), _shape_doubt(mark)))
     return PictureResult(file, digits), whole
 
 
@@ -146,7 +136,8 @@ def _labelled(found: list[PictureResult], model: "Classifier", top_k: int) -> li
     stacked, names = np.stack(images), model.class_names
     from mnist_accel.pictures import rejection  # here, for the start-up time: it imports torch
 
-    sure = rejection.digit_probability(stacked) if list(names) == DIGITS else np.ones(len(images), np.float32)
+    is_checked = list(names) == list("0123456789")
+    sure = rejection.digit_probability(stacked) if is_checked else np.ones(len(images), np.float32)
     rows = iter(zip(model.probabilities(stacked), sure.tolist(), strict=True))
 
     def named(digit: Digit) -> Digit:
@@ -164,16 +155,10 @@ def _labelled(found: list[PictureResult], model: "Classifier", top_k: int) -> li
 
 
 def read_character(path: Path) -> npt.NDArray[np.uint8]:
-    """The picture of one character of a data set as uint8 (28, 28), white on black, prepared as by `read_files`.
-
-    All ink is taken for the one character, however many strokes it has. Raises PictureError if there is none.
-    """
+    """All ink of a picture as one character, uint8 (28, 28), white on black. Raises PictureError if there is none."""
     pixels = picture_file.read(str(path)).pixels
     if mnist_form.is_conventional(pixels):
         return pixels
     strength = ink.strength(pixels)
-    try:
-        marks = strokes.find_marks(strength)
-    except PictureError:  # texture, in a data set of other things than characters
-        marks = []
+    marks = strokes.find_marks(strength)
     return mnist_form.to_mnist(marks[0].ink if len(marks) == 1 else strength)

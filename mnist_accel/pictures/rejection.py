@@ -1,7 +1,4 @@
-"""Tells digits from letters, fragments, lines and several digits in one; the weights of the answer know digits only.
-
-A small network of its own, trained by scripts/train_rejection.py on pictures that the script draws.
-"""
+"""Tells digits from letters, lines and several digits in one, by a small network of scripts/train_rejection.py."""
 
 import functools
 from pathlib import Path
@@ -13,9 +10,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 WEIGHTS = Path(__file__).with_name("rejection.safetensors")
-
 USUAL = 3.0
-"""Added to the logit: the network was trained on as many other marks as digits, and most marks of a picture are digits.
+"""Added to the logit: the network was trained on as many other marks as digits, but most marks of pictures are digits.
 With it, the probabilities of answers are calibrated, and a mark of logit -0.8 is just doubtful."""
 
 

@@ -5,7 +5,6 @@ import numpy as np
 import numpy.typing as npt
 
 Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
 SMALLEST_SIDE = 100  # pixels. In smaller pictures, lines and strokes cannot be told apart.
 THICKEST = 0.02  # of the picture's shorter side
@@ -13,8 +12,7 @@ SHORTEST = 0.5  # of the picture's width (height)
 STEEPEST = 0.1  # the largest slope of lines, in radians
 MANY = 4  # parallel lines; a digit has up to three
 BEYOND, BEYOND_AT_EDGE = 0.25, 0.1
-"""A line extends beyond all other ink on both sides by this share of the other ink's extent; by less where it reaches
-the edge of the picture. The bar or stem of a digit does not."""
+"""Unlike a bar or stem, a line exceeds all other ink by this share of its extent; by less where it meets the edge."""
 
 
 def erase(mask: Mask) -> Mask:
@@ -23,16 +21,13 @@ def erase(mask: Mask) -> Mask:
     across, rows = _lines(mask, thickest, SHORTEST)
     down, columns = _lines(np.ascontiguousarray(mask.T), thickest, SHORTEST)
     lines = across | down.T
-    if not lines.any():
-        return mask
     rest = mask & (cv2.dilate(lines.view(np.uint8), np.ones((7, 7))) == 0)  # without crossings
-    if not rest.any():
+    if not lines.any() or not rest.any():
         return mask
     result, is_paper = mask, max(rows, columns) >= MANY
     # A line under a number is longer than the number is tall.
     if rows and (is_paper or _goes_beyond(across, rest) or _extent(across)[2] >= 1.6 * _extent(rest.T)[2]):
-        result = result & ~across
-        result &= ~_sides(mask, across, thickest)
+        result = mask & ~across & ~_sides(mask, across, thickest)
     if columns and (is_paper or _goes_beyond(down, rest.T)):
         result = result & ~down.T
     return result
@@ -46,9 +41,8 @@ def _sides(mask: Mask, across: Mask, thickest: int) -> Mask:
     height = float(np.median(last - first))
     if height > 2 * THICKEST * max(mask.shape):
         strip = slice(int(first.min()), int(last.max()) + 1)
-        sides[strip] = _lines(
-            np.ascontiguousarray(mask[strip].T), thickest, 0.85 * height / (strip.stop - strip.start)
-        )[0].T
+        part = np.ascontiguousarray(mask[strip].T)
+        sides[strip] = _lines(part, thickest, 0.85 * height / part.shape[1])[0].T
     return sides
 
 
@@ -73,9 +67,7 @@ def _lines(mask: Mask, thickest: int, shortest: float) -> tuple[Mask, int]:
     """The pixels of roughly horizontal lines, without strokes that cross them; and the number of lines."""
     thin = _thin(mask, thickest)
     edges = np.diff(thin, axis=0, prepend=False) & thin  # one pixel for each vertical run of ink
-    if not edges.any():
-        return edges, 0
-    thickest = min(thickest, max(4, round(3 * float(thin.sum() / edges.sum()))))
+    thickest = min(thickest, max(4, round(3 * float(thin.sum() / max(1, edges.sum())))))
     starts, ends = _aligned(edges, max(2, thickest // 2), shortest)
     drawn = np.zeros(mask.shape, np.uint8)
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
@@ -92,18 +84,14 @@ def _thin(mask: Mask, thickest: int) -> Mask:
     return np.asarray(mask & (thick == 0))
 
 
-def _aligned(points: Mask, step: int, shortest: float) -> tuple[Floats, Floats]:
-    """The heights at the left and at the right edge of lines on which many points lie, by a Hough transform.
-
-    Points in three strips of `step` rows belong to one line.
-    """
+def _aligned(points: Mask, step: int, shortest: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The heights at the left and at the right edge of lines on which many points lie, by a Hough transform."""
     height, width = points.shape
     strips = np.logical_or.reduceat(points, np.arange(0, height, step), axis=0).astype(np.uint8)
-    strips = np.asarray(cv2.dilate(strips, np.ones((3, 1))))
-    least, level, steepest = max(6 * step, 0.05 * width), np.pi / 2, STEEPEST / step
-    found = cv2.HoughLinesWithAccumulator(
-        strips, 1, steepest / 30, round(least), min_theta=level - steepest, max_theta=level + steepest
-    )
+    strips = np.asarray(cv2.dilate(strips, np.ones((3, 1))))  # points in three strips belong to one line
+    least, steepest = max(6 * step, 0.05 * width), STEEPEST / step
+    low, high = np.pi / 2 - steepest, np.pi / 2 + steepest
+    found = cv2.HoughLinesWithAccumulator(strips, 1, steepest / 30, round(least), min_theta=low, max_theta=high)
     if found is None:
         return np.empty(0), np.empty(0)
     distances, angles, counts = found.reshape(-1, 3).T.astype(np.float64)

@@ -14,11 +14,7 @@ SURE, DOUBTFUL = "#0a7d33", "#c25400"
 
 
 def save(result: PictureResult, inputs: Path | None, answers: Path | None, taken: set[str]) -> None:
-    """Save a PNG of 28×28 pixels for each digit in the folder `inputs`, and the answer picture in `answers`.
-
-    The files are named after the picture; a name that is in `taken` is numbered, and the new one is added. Raises
-    UserError if a folder is read-only or full, or the picture is gone.
-    """
+    """Save each digit's image in `inputs`, and the answer picture in `answers`; names that are `taken` get a number."""
     stem = "stdin" if result.file == picture_file.STDIN else Path(result.file).stem
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     name = next(name for name in names if name not in taken)

@@ -1,6 +1,6 @@
 """Finds the digits in a picture's ink: groups strokes into digits; leaves out frames, lines, edges and dirt."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -9,7 +9,6 @@ from scipy.sparse import csgraph
 
 from mnist_accel.pictures import ruled_lines
 from mnist_accel.pictures.ink import USUAL
-from mnist_accel.pictures.picture_file import PictureError
 from mnist_accel.pictures.ruled_lines import Mask
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are outside
@@ -23,8 +22,7 @@ SPECK = 0.13  # of the tallest digit's height. A piece that is smaller on both s
 MOST_MARKS = 60  # in one picture; more are text or texture
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """A possible digit."""
 
     box: Box
@@ -33,26 +31,25 @@ class Mark:
 
 
 def find_marks(strength: npt.NDArray[np.uint8]) -> list[Mark]:
-    """The possible digits in a result of `ink.strength`, in reading order. Raises PictureError if they are too many."""
+    """The possible digits in a result of `ink.strength`, in reading order; of too many, `MOST_MARKS` and one."""
     level = float(USUAL)
-    mask, is_ruled = strength >= FAINT * level, False
-    if min(strength.shape) >= ruled_lines.SMALLEST_SIDE:
-        without_lines = ruled_lines.erase(mask)
-        lines = mask & ~without_lines
-        if is_ruled := bool(lines.any()):
-            darker = strength > DARKER * np.quantile(strength[lines], 0.9)  # strokes that lie on a line
-            level = max(level, float(np.quantile(strength[without_lines], 0.7)))  # ink may be darker than the lines
-            mask = (without_lines | darker) & (strength >= FAINT * level)
+    mask = strength >= FAINT * level
+    without_lines = ruled_lines.erase(mask) if min(mask.shape) >= ruled_lines.SMALLEST_SIDE else mask
+    lines = mask & ~without_lines
+    if is_ruled := bool(lines.any()):
+        darker = strength > DARKER * np.quantile(strength[lines], 0.9)  # strokes that lie on a line
+        level = max(level, float(np.quantile(strength[without_lines], 0.7)))  # ink may be darker than the lines
+        mask = (without_lines | darker) & (strength >= FAINT * level)
     labelled, pieces = _pieces(mask, strength >= STRONG * level)
-    if len(pieces) > 1:
-        pieces = _without_edges(_without_frames(pieces), strength.shape, is_ruled=is_ruled)
+    pieces = _without_edges(_without_frames(pieces), strength.shape, is_ruled=is_ruled)
     marks = []
     for group in _groups(pieces):
-        left, top, right, bottom = _outline(group)
+        left, top = group[:, :2].min(axis=0).tolist()
+        right, bottom = group[:, 2:4].max(axis=0).tolist()
         here, labels = labelled[top:bottom, left:right], group[:, LABEL]
         own = here == labels[0] if len(labels) == 1 else np.isin(here, labels)  # isin is slow
         marks.append(Mark((left, top, right, bottom), strength[top:bottom, left:right] * own, len(group)))
-    return marks
+    return _in_reading_order(marks)
 
 
 def _pieces(mask: Mask, is_strong: Mask) -> tuple[npt.NDArray[np.int32], Pieces]:
@@ -69,12 +66,6 @@ def _pieces(mask: Mask, is_strong: Mask) -> tuple[npt.NDArray[np.int32], Pieces]
 def _sizes(pieces: Pieces) -> Pieces:
     """Widths and heights, (N, 2)."""
     return pieces[:, 2:4] - pieces[:, :2]
-
-
-def _outline(pieces: Pieces) -> Box:
-    left, top = pieces[:, :2].min(axis=0).tolist()
-    right, bottom = pieces[:, 2:4].max(axis=0).tolist()
-    return left, top, right, bottom
 
 
 def _without_frames(pieces: Pieces) -> Pieces:
@@ -106,32 +97,27 @@ def _without_edges(pieces: Pieces, shape: tuple[int, ...], *, is_ruled: bool) ->
 
 
 def _groups(pieces: Pieces) -> list[Pieces]:
-    """The pieces of each digit, in reading order."""
+    """The pieces of each digit."""
     if len(pieces) < 2:
         return [pieces] * len(pieces)
     widths, heights = _sizes(pieces).T
-    upright = heights >= 0.5 * widths
-    tallest = int(heights[upright if upright.any() else slice(None)].max())
+    tallest = int((heights * (heights >= 0.5 * widths)).max() or heights.max())  # of upright pieces, if there are any
     large = np.maximum(widths, heights) > SPECK * tallest
     pieces, heights = pieces[large], heights[large]
     is_body = heights >= 0.5 * tallest
     linked = _are_stacked(pieces[:, :4]) & is_body & is_body[:, None]
     bodies, bars = np.flatnonzero(is_body), np.flatnonzero(~is_body)
-    if len(bodies) and len(bars):
-        bar, body = pieces[bars, :4], pieces[bodies, :4]
-        gaps = np.maximum(bar[:, None, :2], body[:, :2]) - np.minimum(bar[:, None, 2:], body[:, 2:])
-        across, down = np.moveaxis(np.maximum(gaps, 0), -1, 0)
-        distances = np.hypot(2.0 * across, down)  # sideways counts twice, because the next digit is there
-        nearest = distances.argmin(axis=1)
-        near = distances.min(axis=1) <= 0.3 * tallest
-        linked[bars[near], bodies[nearest[near]]] = True
+    bar, body = pieces[bars, :4], pieces[bodies, :4]
+    gaps = np.maximum(bar[:, None, :2], body[:, :2]) - np.minimum(bar[:, None, 2:], body[:, 2:])
+    across, down = np.moveaxis(np.maximum(gaps, 0), -1, 0)
+    distances = np.hypot(2.0 * across, down)  # sideways counts twice, because the next digit is there
+    nearest = distances.argmin(axis=1)
+    near = distances.min(axis=1) <= 0.3 * tallest
+    linked[bars[near], bodies[nearest[near]]] = True
     count, numbers = csgraph.connected_components(linked, directed=False)
     groups = [pieces[numbers == number] for number in range(count)]
-    groups = [group for group in groups if _outline(group)[3] - _outline(group)[1] >= 0.4 * tallest]
-    if len(groups) > MOST_MARKS:
-        raise PictureError(f"more than {MOST_MARKS} separate marks: this looks like text or texture, not a number")
-    order = _reading_order(np.array([_outline(group) for group in groups], dtype=np.int64).reshape(-1, 4))
-    return [groups[index] for index in order]
+    groups = [group for group in groups if np.ptp(group[:, [1, 3]]) >= 0.4 * tallest]
+    return groups[: MOST_MARKS + 1]
 
 
 def _are_stacked(boxes: Pieces) -> Mask:
@@ -143,16 +129,16 @@ def _are_stacked(boxes: Pieces) -> Mask:
     return np.asarray((overlap >= 0.5 * narrower) & (gap < 0.15 * shorter))
 
 
-def _reading_order(boxes: Pieces) -> list[int]:
-    """The indices of boxes, row by row. A box belongs to a row if it overlaps with the row's last box by 40%."""
-    rows: list[list[int]] = []
-    for index in np.argsort(boxes[:, 1] + boxes[:, 3], kind="stable"):
-        _, top, _, bottom = boxes[index]
+def _in_reading_order(marks: list[Mark]) -> list[Mark]:
+    """Row by row. A mark belongs to a row if its box overlaps with that of the row's last mark by 40%."""
+    rows: list[list[Mark]] = []
+    for mark in sorted(marks, key=lambda mark: mark.box[1] + mark.box[3]):
+        _, top, _, bottom = mark.box
         for row in rows:
-            _, row_top, _, row_bottom = boxes[row[-1]]
+            _, row_top, _, row_bottom = row[-1].box
             if min(bottom, row_bottom) - max(top, row_top) > 0.4 * min(bottom - top, row_bottom - row_top):
-                row.append(int(index))
+                row.append(mark)
                 break
         else:
-            rows.append([int(index)])
-    return [index for row in rows for index in sorted(row, key=lambda index: int(boxes[index, 0]))]
+            rows.append([mark])
+    return [mark for row in rows for mark in sorted(row, key=lambda mark: mark.box[0])]

@@ -13,8 +13,6 @@ from mnist_accel.reports.runs import Evaluation, Group, Run, differences
 from mnist_accel.reports.statistics import MARGIN, Verdict
 from mnist_accel.reports.tables import as_text
 
-Rows = Sequence[tuple[str, ...]]
-
 
 class Disagreement(NamedTuple):
     """Indices of the test images that one of two models alone predicts correctly, and the p-value of McNemar's test."""
@@ -61,7 +59,7 @@ class Comparison:
             )
         return found
 
-    def tables(self) -> dict[tuple[str, ...], Rows]:
+    def tables(self) -> dict[tuple[str, ...], Sequence[tuple[str, ...]]]:
         """Rows by their heads: figures of each group, mean accuracy after each epoch, settings that differ."""
         groups, epochs = [], []
         for group in self.groups:
@@ -83,8 +81,8 @@ class Comparison:
         runs = [(name, run, colour) for colour, name in enumerate(self.names) for run in self.groups[colour].runs]
         steps = [pages.line(name, run.step_losses, colour) for name, run, colour in runs]
         epochs = [pages.line(name, _accuracies(run), colour) for name, run, colour in runs]
-        charts = [pages.chart("step", "training loss of each step", *steps)]
-        charts += [pages.chart("epoch", "accuracy after the epoch", *epochs, percent=True)]
+        charts: list[pages.Chart] = [{"x": "step", "y": "training loss of each step", "lines": steps}]
+        charts.append({"x": "epoch", "y": "accuracy after the epoch", "lines": epochs})
         pairs = zip(reversed(self.evaluations), self.models[:2] if self.models else (), strict=True)
         digits = [pages.digits(other, indices[:24]) for other, indices in pairs]  # wrong answers of the other model
         return pages.render("comparison.html", title="Comparison of runs", it=self, charts=charts, digits=digits)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID
+from rich.progress import BarColumn, Progress
 from rich.text import Text
 
 from mnist_accel.config.base import count
@@ -35,17 +35,16 @@ class TrainingConsole(Observer):
     """An observer that shows a run: the result on `results`, the rest on `console`; notices alone if `quiet`."""
 
     def __init__(self, console: Console, *, results: Console | None = None, quiet: bool = False) -> None:
-        self.console, self.results, self.quiet = console, results or console, quiet
+        self.notices, self.console, self.results = console, console, results or console
+        if quiet:
+            self.console = self.results = Console(quiet=True)
         self.seconds_between = READ_SECONDS if console.is_interactive else LINE_SECONDS
         self.bar: Progress | None = None
-        self.task = TaskID(0)
-        self.epoch = self.first_sample = 0
         self.started = self.updated = time.perf_counter()
         self.has_heading = False
 
     def notice(self, text: str) -> None:
-        """Show `text`, which may contain text from a file."""
-        self.console.print(Text(f"NOTICE: {printable(text, longest=1000)}", style="bold yellow"), soft_wrap=True)
+        self.notices.print(Text(f"NOTICE: {printable(text, longest=1000)}", style="bold yellow"), soft_wrap=True)
 
     def pictures_read(self, done: int, total: int) -> None:
         if done == total:
@@ -54,9 +53,8 @@ class TrainingConsole(Observer):
             self._show_progress("pictures", done, total, "", f"{done:,} of {total:,} pictures are read")
 
     def run_started(self, facts: RunFacts) -> None:
-        self.close()
         self.facts = facts
-        for name, value in summary(facts).items() if not self.quiet else ():
+        for name, value in summary(facts).items():
             self.console.print(Text(f"{name + ':':<12}", style="bold").append(printable(value), style="not bold"))
 
     def epoch_started(self, epoch: int, step: int) -> None:
@@ -80,7 +78,7 @@ class TrainingConsole(Observer):
     def _is_due(self) -> bool:
         """Whether progress is shown, and was last shown long enough ago; it then counts as shown now."""
         now = time.perf_counter()
-        if self.quiet or now - self.updated < self.seconds_between:
+        if self.console.quiet or now - self.updated < self.seconds_between:
             return False
         self.updated = now
         return True
@@ -94,14 +92,12 @@ class TrainingConsole(Observer):
             columns = "{task.description}", BarColumn(None), "{task.completed}/{task.total}  {task.fields[figures]}"
             # Without auto_refresh: a drawing thread would take time from the training threads.
             self.bar = Progress(*columns, console=self.console, transient=True, auto_refresh=False)
-            self.task = self.bar.add_task(description, total=total, figures="")
+            self.bar.add_task(description, total=total, figures="")
             self.bar.start()
-        self.bar.update(self.task, completed=done, figures=figures, refresh=True)
+        self.bar.update(self.bar.task_ids[0], completed=done, figures=figures, refresh=True)
 
     def epoch_finished(self, record: EpochRecord, step_losses: npt.NDArray[np.float32]) -> None:  # noqa: ARG002 the event's arguments
         self.close()
-        if self.quiet:
-            return
         part, loss, accuracy = "test", record.test_loss, record.test_accuracy
         if record.validation_loss is not None:
             part, loss, accuracy = "valid.", record.validation_loss, record.validation_accuracy
@@ -114,12 +110,8 @@ class TrainingConsole(Observer):
         self.console.print(Text(ROW.format(*values)))
 
     def show_result(self, headline: str, files: Sequence[Path]) -> None:
-        self.close()
-        if self.quiet:
-            return
         if self.has_heading:
-            average = running_average(self.facts.settings)
-            self.console.print(Text(f"* {average}; others: after the epoch", style="dim"))
+            self.console.print(Text(f"* {running_average(self.facts.settings)}; others: after the epoch", style="dim"))
         self.results.print(Text(headline, style="bold"))
         print_files(self.results, files)
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
-from PIL import Image
 
 from mnist_accel import __version__
 from mnist_accel.errors import printable
@@ -18,7 +16,7 @@ from mnist_accel.reports.tables import as_text
 
 MOST_POINTS = 300  # of a line of a chart
 Pictures = list[tuple[str, str]]
-Chart = dict[str, Any]
+Chart = dict[str, Any]  # the names of the axes, "x" and "y", and "lines"; drawn by script.js
 
 
 def render(template: str, **values: Any) -> bytes:
@@ -29,7 +27,7 @@ def render(template: str, **values: Any) -> bytes:
     for name, file in (("style", "style.css"), ("script", "script.js")):
         content = environment.get_template(file).render()
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-        values |= {name: Markup(content), f"{name}_hash": f"sha256-{digest}"}
+        values |= {name: content, f"{name}_hash": f"sha256-{digest}"}
     return environment.get_template(template).render(version=__version__, **values).encode()
 
 
@@ -40,7 +38,7 @@ def digits(evaluation: Evaluation, indices: Iterable[int]) -> Pictures:
     for index in indices:
         true, predicted = names[found.labels[index]], names[found.predicted[index]]
         text = f"{true} read as {predicted} ({found.probability[index]:.1%})"
-        pictures.append((png_url(Image.fromarray(evaluation.dataset.test.images[index])), text))
+        pictures.append((png_url(evaluation.dataset.test.images[index]), text))
     return pictures
 
 
@@ -49,8 +47,3 @@ def line(name: str, values: Sequence[float], colour: int = 0, x: Sequence[float]
     parts = np.array_split(np.asarray(values, dtype=np.float64), min(MOST_POINTS, len(values)))
     ends = np.cumsum([len(part) for part in parts]).tolist()
     return {"name": name, "x": x or ends, "y": [float(np.mean(part)) for part in parts], "colour": colour}
-
-
-def chart(x: str, y: str, *lines: dict[str, Any], percent: bool = False) -> Chart:
-    """A chart, which script.js draws; a loss has a logarithmic axis where it spans more than a decade."""
-    return {"x": x, "y": y, "lines": lines, "percent": percent}

@@ -1,7 +1,4 @@
-"""The pictures of runs and evaluations, as PNG files in memory.
-
-They have no background, and text in a grey that is readable on white pages and in dark notebooks.
-"""
+"""Pictures of runs and evaluations, as PNG files in memory; readable on white pages and in dark notebooks."""
 
 import io
 from pathlib import Path
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     from mnist_accel.training.train import TrainResult
 
 COLUMNS, SAMPLES = 5, 10
-LOG_RANGE = 10  # where the losses of the epochs differ by more than this factor, their axis is logarithmic
 GREY = "#777777"
 GREYS = ("text.color", "xtick.color", "ytick.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor")
 STYLE: dict[Any, Any] = dict.fromkeys(GREYS, GREY) | {"legend.frameon": False}
@@ -52,16 +48,13 @@ def training_history(result: "TrainResult") -> bytes:
     _draw_epochs(accuracy, result, "accuracy")
     loss.set(ylabel="loss (cross entropy, nats)")
     losses = np.concatenate([np.asarray(line.get_ydata()) for line in loss.lines[-2:]])
-    if losses.min() > 0 and losses.max() / losses.min() > LOG_RANGE:
+    if losses.max() > 10 * losses.min() > 0:
         loss.set_yscale("log")
         loss.set_ylim(bottom=losses.min() / 2)
     else:
         loss.set_ylim(0, 1.5 * losses.max() or 1)  # the losses of the first steps would flatten the epochs' curves
-    for axes in (loss, accuracy):
-        axes.set_xlim(0, len(history) + 0.5)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-    epochs = count(len(history), "epoch")
-    figure.suptitle(f"{result.dataset}: final test accuracy {result.test_accuracy:.2%}, {epochs}")
+    figure.suptitle(f"{result.dataset}: final test accuracy {result.test_accuracy:.2%}, {count(len(history), 'epoch')}")
     return png(figure)
 
 
@@ -73,7 +66,7 @@ def _draw_epochs(axes: Axes, result: "TrainResult", name: str) -> None:
     after = [getattr(record, f"{part}_{name}") for record in result.history]
     axes.plot(epochs, train, "o-", color="tab:blue", label=f"train ({running_average(result.settings)})")
     axes.plot(epochs, after, "s--", color=colour, label=f"{part} (after the epoch)")
-    axes.set(xlabel="epoch", ylabel=name)
+    axes.set(xlabel="epoch", ylabel=name, xlim=(0, len(epochs) + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend()
@@ -148,10 +141,9 @@ def confusion_matrix(result: "EvaluateResult") -> bytes:
 
 def _draw_images(figure: FigureBase, indices: npt.NDArray[np.int64], data: DataSet, predictions: "Predictions") -> None:
     """Images with true class, predicted class and probability; wrong predictions stand out."""
-    grid = figure.subplots(max(1, -(-len(indices) // COLUMNS)), COLUMNS, squeeze=False).ravel()
-    for axes in grid:
-        axes.axis("off")
-    for axes, index in zip(grid, indices, strict=False):
+    rows = max(1, -(-len(indices) // COLUMNS))
+    grid = figure.subplots(rows, COLUMNS, squeeze=False, subplot_kw={"frameon": False, "xticks": [], "yticks": []})
+    for axes, index in zip(grid.flat, indices, strict=False):
         true, predicted = predictions.labels[index], predictions.predicted[index]
         answer = f"{data.class_names[predicted]} ({predictions.probability[index]:.1%})"
         shown = f"true {data.class_names[true]}\npredicted {answer}"
@@ -161,7 +153,5 @@ def _draw_images(figure: FigureBase, indices: npt.NDArray[np.int64], data: DataS
         axes.imshow(data.test.images[index], cmap="gray", vmin=0, vmax=255)
         if true != predicted:
             text.set(color="tab:red", weight="bold")
-            axes.axis("on")
-            axes.set(xticks=[], yticks=[])
-            for side in axes.spines.values():
-                side.set(color="tab:red", linewidth=3)
+            axes.set_frame_on(True)
+            axes.spines[:].set(color="tab:red", linewidth=3)

@@ -14,8 +14,6 @@ from rich.text import Text
 from mnist_accel.errors import printable
 from mnist_accel.pictures.predict import Digit, PictureResult
 
-BAR = 12  # characters for a probability of 1
-
 
 def show(console: Console, result: PictureResult, *, show_all: bool = False) -> None:
     """Show the labels of one picture, which has at least one digit; draw its doubtful digits, or all."""
@@ -47,16 +45,14 @@ def _panel(digit: Digit, *, is_coloured: bool) -> Table:
     """The network's input beside the most probable labels."""
     answers = Table.grid(padding=(0, 1))
     for label, probability in digit.top:
-        bar = "█" * round(BAR * probability)
+        bar = "█" * round(12 * probability)
         answers.add_row(Text(printable(label, 40), style="bold"), Text(f"{_floored(probability):>6}"), bar)
-    left, top, right, bottom = digit.box
-    notes: list[Text | Table] = [answers, Text(f"at {left}, {top} … {right}, {bottom}", style="dim")]
-    if digit.doubt:
-        notes.append(Text(printable(digit.doubt), style="yellow"))
+    place = Text("at {}, {} … {}, {}".format(*digit.box), style="dim")
+    notes = Group(answers, place, Text(printable(digit.doubt), style="yellow"))
     panel = Table.grid(padding=(0, 2, 0, 0))
     panel.add_column(width=digit.image.shape[1], no_wrap=True)
     panel.add_column(max_width=32)
-    panel.add_row(half_blocks(digit.image, is_coloured=is_coloured), Group(*notes))
+    panel.add_row(half_blocks(digit.image, is_coloured=is_coloured), notes)
     return panel
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mnist_accel.config.settings import TrainConfig, option_name, settings
 from mnist_accel.errors import ConfigError
 from mnist_accel.files import atomic
@@ -33,8 +31,6 @@ def report(path: str | Path) -> Path:
     _, probabilities, accuracies = zip(*calibration.bins, strict=True)
     lines = pages.line("perfect", [0, 1], 10, [0, 1]), pages.line("model", accuracies, x=probabilities)
     changed = _changed(run)
-    matrix = np.array(evaluation.result.confusion_matrix)
-    errors = np.log1p(matrix * (1 - np.eye(len(matrix), dtype=np.int64)))  # the template colours them in three levels
     page = pages.render(
         "report.html",
         title=f"{evaluation.result.dataset}: {group.accuracies.mean():.2%} test accuracy",
@@ -44,12 +40,10 @@ def report(path: str | Path) -> Path:
         result=evaluation.result,
         part=part,
         charts=_curves(group, part),
-        error_levels=np.ceil(3 * errors / max(errors.max(), 1e-9)).astype(int).tolist(),
         pairs=_confused_pairs(evaluation),
         mistakes=pages.digits(evaluation, found.mistakes[:24]),
         calibration=calibration,
-        reliability=pages.chart("probability", "accuracy", *lines, percent=True),
-        time=run.record.get("time_spent"),
+        reliability={"x": "probability", "y": "accuracy", "lines": lines},
         changed=changed,
         command=_command(run, changed),
     )
@@ -59,34 +53,34 @@ def report(path: str | Path) -> Path:
 
 def _curves(group: Group, part: str) -> list[pages.Chart]:
     """Loss and accuracy by epoch, and loss by step; all runs of a group."""
-    charts = []
+    charts: list[pages.Chart] = []
     for name in ("loss", "accuracy"):
         lines = [
             pages.line(which, [getattr(epoch, f"{which}_{name}") for epoch in run.history], colour)
             for run in group.runs
             for colour, which in enumerate(("train", part))
         ]
-        charts.append(pages.chart("epoch", name, *lines, percent=name == "accuracy"))
+        charts.append({"x": "epoch", "y": name, "lines": lines})
     steps = [pages.line("train", run.step_losses) for run in group.runs]
-    return [*charts, pages.chart("step", "loss of each step", *steps)]
+    return [*charts, {"x": "step", "y": "loss of each step", "lines": steps}]
 
 
-def _confused_pairs(evaluation: Evaluation) -> list[tuple[str, pages.Pictures]]:
-    """The most frequent pairs of true and predicted class, with examples."""
+def _confused_pairs(evaluation: Evaluation) -> list[tuple[str, int, pages.Pictures]]:
+    """The most frequent pairs of true and predicted class, their numbers, and examples; the most frequent one first."""
     found, names = evaluation.predictions, evaluation.dataset.class_names
     pairs = [(int(found.labels[index]), int(found.predicted[index])) for index in found.mistakes]
     shown = []
     for pair, number in Counter(pairs).most_common(5):
         examples = found.mistakes[[each == pair for each in pairs]][:6]
         text = f"{names[pair[0]]} read as {names[pair[1]]}: {number} of {(found.labels == pair[0]).sum():,}"
-        shown.append((text, pages.digits(evaluation, examples)))
+        shown.append((text, number, pages.digits(evaluation, examples)))
     return shown
 
 
 def _changed(run: Run) -> dict[str, Any]:
     """The settings that differ from those of the recipe, with the recipe's values."""
     try:
-        usual = TrainConfig(recipe=run.settings["recipe"]).as_json()
+        usual = TrainConfig(recipe=run.settings["recipe"]).model_dump(mode="json")
     except ConfigError:  # the recipe's file is gone, or of another version
         return {}
     names = run.settings.keys() & usual.keys() - {"output_dir", "resume"}

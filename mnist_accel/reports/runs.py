@@ -1,10 +1,8 @@
 """Runs and groups of runs, read back from their files."""
 
-import dataclasses
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +23,6 @@ from mnist_accel.training.metrics import Predictions
 
 LARGEST_FILE = 2**28  # bytes of metrics.jsonl and of step_losses.csv that are read
 IRRELEVANT = ("seed", "fold", "output_dir", "data_dir", "resume", "keep", "checkpoint_every", "max_restarts", "timeout")
-"""Settings that change no result, and the seed."""
 
 
 class Evaluation(NamedTuple):
@@ -68,13 +65,13 @@ class Run:
             losses = tuple(float(row.split(b",")[2]) for row in rows[1:])
             settings, metrics = record["config"], record["metrics"]
             final = [float(metrics[name]) for name in ("test_accuracy", "test_loss")]
-            if not math.isfinite(sum(final) + history[-1].epoch):
-                raise ValueError("a figure is infinite or not a number")
+            if not history:
+                raise ValueError("no epochs")
             return cls(folder, record, history, losses, settings, int(settings["seed"]), *final)
 
     def metrics(self) -> list[dict[str, Any]]:
         """One dict per epoch, for `pandas.DataFrame(run.metrics())`."""
-        return [dataclasses.asdict(epoch) for epoch in self.history]
+        return [asdict(epoch) for epoch in self.history]
 
     def evaluate(self) -> Evaluation:
         """Evaluate the final weights, in the precision of the run where this machine has it."""
@@ -115,11 +112,9 @@ class Group:
         if (folder / run_record.METRICS_FILE).exists() or not members:
             members = [folder]
         runs = tuple(Run.load(member) for member in members)
-        if differing := differences([run.settings for run in runs]):
-            raise UserError(
-                f"{folder}: its runs differ in {', '.join(differing)}",
-                "keep the runs of one configuration in a folder of their own",
-            )
+        if names := differences([run.settings for run in runs]):
+            problem = f"{folder}: its runs differ in {', '.join(names)}"
+            raise UserError(problem, "keep the runs of one configuration in a folder of their own")
         return cls(folder, runs)
 
     @cached_property

@@ -1,7 +1,4 @@
-"""Statistics of test accuracies: intervals, comparison of two groups of runs or of two models, calibration.
-
-docs/comparing.md explains the methods, what they assume, and their sources.
-"""
+"""Statistics of test accuracies, and calibration. docs/comparing.md explains the methods and names their sources."""
 
 import warnings
 from dataclasses import dataclass
@@ -30,7 +27,6 @@ class Verdict:
     verdict: str  # "better", "worse", "no difference" (none larger than `margin`), or "not enough runs"
     margin: float
     is_paired: bool
-    runs: int  # of the smaller group
     runs_needed: int | None  # of each group, to find or to exclude a difference of `margin` with 90% probability
 
 
@@ -61,11 +57,9 @@ def compare_groups(first: Values, second: Values, *, paired: bool = False, margi
             verdict = "better" if low > 0 else "worse"
         p = _permutation_p(first, second, "samples" if paired else "independent")
         parts = [second - first] if paired else [first, second]
-        squares = [(len(part) - 1) * float(np.var(part, ddof=1)) for part in parts]
-        variance = sum(squares) / sum(len(part) - 1 for part in parts)
-        needed = _runs_needed(variance if paired else 2 * variance, margin)
+        needed = _runs_needed(sum(float(np.var(part, ddof=1)) for part in parts), margin)
     better = float(0.5 + np.sign(np.subtract.outer(second, first)).mean() / 2)
-    return Verdict(difference, interval, p, better, verdict, margin, paired and runs > 1, runs, needed)
+    return Verdict(difference, interval, p, better, verdict, margin, paired and runs > 1, needed)
 
 
 def _permutation_p(first: Values, second: Values, kind: str) -> float:
@@ -74,8 +68,7 @@ def _permutation_p(first: Values, second: Values, kind: str) -> float:
         return np.asarray(np.round(found, 12))  # accuracies are often tied; rounding errors would break the ties
 
     size = {"n_resamples": MOST_PERMUTATIONS, "batch": 10_000, "rng": np.random.default_rng(0)}
-    result = stats.permutation_test((second, first), difference, permutation_type=kind, vectorized=True, **size)
-    return float(result.pvalue)
+    return float(stats.permutation_test((second, first), difference, permutation_type=kind, **size).pvalue)
 
 
 def _runs_needed(variance: float, margin: float) -> int:

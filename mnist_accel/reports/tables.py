@@ -37,7 +37,7 @@ def running(text: str) -> AbstractContextManager[object]:
 def print_report(console: Console, result: "EvaluateResult", files: Sequence[Path]) -> None:
     """Show an evaluation: accuracy with its interval, figures by class, confusion matrix, written files."""
     low, high = result.accuracy_ci95
-    print_title(console, f"{result.dataset}: test accuracy {result.accuracy:.2%}")
+    print_line(console, f"{result.dataset}: test accuracy {result.accuracy:.2%}")
     console.print(
         f"{result.correct:,} of {result.samples:,} images correct; 95% interval {low:.2%} to {high:.2%}; "
         f"loss {result.loss:.4f}"
@@ -52,14 +52,14 @@ def print_report(console: Console, result: "EvaluateResult", files: Sequence[Pat
         cells[true].style = "bold"
         matrix.append((names[true], *cells))
     print_rows(console, ("class", "precision", "recall", "F1", "samples"), classes, title="By class")
-    title = "Confusion matrix (· is 0)"
-    print_rows(console, ("true \\ predicted", *names), matrix, title=title, padding=(0, 1, 0, 0))
+    heads = ("true \\ predicted", *names)
+    print_rows(console, heads, matrix, title="Confusion matrix (· is 0)", padding=(0, 1, 0, 0))
     print_files(console, files)
 
 
-def print_title(console: Console, text: str) -> None:
-    """One bold line. The text may come from a file."""
-    console.print(Text(printable(text, longest=1000), style="bold"))
+def print_line(console: Console, text: str, style: str = "bold") -> None:
+    """A title, or a warning. The text may come from a file."""
+    console.print(Text(printable(text, longest=1000), style=style))
 
 
 def print_rows(console: Console, heads: Sequence[str], rows: Sequence[Sequence[str | Text]], **style: Any) -> None:
@@ -82,12 +82,6 @@ def print_files(console: Console, files: Sequence[Path]) -> None:
     """One line per written file; never wrapped, so that it can be copied."""
     for path in files:
         console.print(Text(f"  {printable(path, longest=1000)}"), soft_wrap=True)
-
-
-def print_warnings(console: Console, warnings: Sequence[str]) -> None:
-    """One line per warning. Warnings may quote a file."""
-    for warning in warnings:
-        console.print(Text(f"WARNING: {printable(warning, longest=1000)}", style="bold yellow"))
 
 
 def differing(*tables: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -27,9 +27,8 @@ STATE_FILE = "tracking.partial.json"  # names of the tracked runs, and the last 
 class Tracking(Observer):
     """An observer that tracks a run. After a resume it continues the same tracked run, and tracks no epoch twice.
 
-    The figures of an epoch, and the losses of its steps, are tracked after the epoch. A tracker that fails causes one
-    notice, and the training continues without it. Trackio writes in the background, twice a second: it can lose the
-    last epoch of a run that is killed. Raises UserError if a tracker is unknown or not installed.
+    The figures of an epoch, and the losses of its steps, are tracked after the epoch. Trackio writes in the background,
+    twice a second: it can lose the last epoch of a killed run. Raises UserError if a tracker is unknown or missing.
     """
 
     def __init__(self, names: Sequence[str], notice: Callable[[str], None]) -> None:
@@ -40,14 +39,13 @@ class Tracking(Observer):
             if name not in installed:
                 raise UserError(f"--track {name}: it is not installed", f"pip install {name.replace('_', '-')}")
         self.names, self.tell = dict.fromkeys(names), notice
-        self.trackers: dict[str, Any] = {}
 
     def run_started(self, facts: RunFacts) -> None:
         self.facts, self.path = facts, Path(facts.output_dir) / STATE_FILE
         self.state: dict[str, Any] = {"run": uuid.uuid4().hex[:12], "epoch": 0}
         if is_resumed := facts.settings["resume"] != "never" and self.path.exists():
             self.state = json.loads(read_limited(self.path, 2**16))
-        self.trackers = {}
+        self.trackers: dict[str, Any] = {}
         for name in self.names:
             with self._failing_once(name):
                 self._start(name, is_resumed=is_resumed)
@@ -91,8 +89,7 @@ class Tracking(Observer):
                     pixels = np.asarray(Image.open(path).convert("RGB"))[np.newaxis]  # (1, H, W, 3)
                     tracker.log_images({path.stem: pixels}, step=result.steps, **options)
                 # Trackio's own method would be repeated at exit, and print on stdout.
-                finish = import_module(name).finish if name == "trackio" else tracker.finish
-                finish()
+                (import_module(name) if name == "trackio" else tracker).finish()
         self.path.unlink(missing_ok=True)
 
     def _log(self, values: dict[str, float], step: int) -> None:

@@ -8,5 +8,4 @@ from mnist_accel.speed.convolutions import prepare_model as prepare_model
 from mnist_accel.speed.cuda_graph import Replay as Replay
 from mnist_accel.speed.cuda_graph import prepare_replay as prepare_replay
 from mnist_accel.speed.cuda_graph import stop_replay as stop_replay
-from mnist_accel.speed.cuda_graph import use_own_stream as use_own_stream
 from mnist_accel.speed.shared_memory import prepare_exchange as prepare_exchange

@@ -3,8 +3,7 @@
 import ctypes
 import platform
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""From malloc.h; see mallopt(3)."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h; see mallopt(3)
 
 
 def keep_freed_memory(enabled: bool) -> None:

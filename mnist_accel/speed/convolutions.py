@@ -10,9 +10,9 @@ from mnist_accel.speed import onednn
 def prepare_model(model: nn.Module, device: torch.device, enabled: bool) -> None:
     """Let the convolutions in `model` train faster, with the same results up to rounding.
 
-    Names of parameters and copies of the model stay as they are. Call it before Accelerate wraps the model.
+    Names of parameters, evaluation, copies and compiled models stay as they are. Call this before Accelerate wraps it.
     """
-    if enabled and device.type == "cpu":
+    if enabled and device.type == "cpu" and onednn.is_faster(torch.float32):
         onednn.use_layout(model)
     elif enabled and device.type == "cuda":
         for layer in model.modules():

@@ -7,25 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-WARM_UP_STEPS = 3
-"""Of each batch size: they allocate the optimizer's state, and cuDNN and cuBLAS choose their kernels."""
+WARM_UP_STEPS = 3  # of each batch size: they allocate the optimizer's state, and cuDNN and cuBLAS choose their kernels
+PIECE = 4096  # elements of a piece of a parameter
 
 Step = Callable[[Tensor], Tensor]
-Replay = Callable[[Step, Tensor], Tensor]
-"""Computes a step for a batch: calls it, or replays a recorded call with a batch of the same size."""
+Replay = Callable[[Step, Tensor], Tensor]  # calls a step for a batch, or replays a call with a batch of the same size
 
 
 def call(step: Step, batch: Tensor) -> Tensor:
     """The `Replay` that records nothing."""
     return step(batch)
-
-
-def use_own_stream() -> None:
-    """Let this thread work on a CUDA stream of its own from now on: work on the default stream cannot be recorded.
-
-    Called before the model is made, so that a backward pass that is recorded never waits for the default stream.
-    """
-    torch.cuda.set_stream(torch.cuda.Stream())
 
 
 def prepare_replay(optimizer: torch.optim.Adam, device: torch.device, enabled: bool) -> Replay:
@@ -35,17 +26,13 @@ def prepare_replay(optimizer: torch.optim.Adam, device: torch.device, enabled: b
     for group in optimizer.param_groups:
         group |= {"lr": torch.tensor(group["lr"], device=device), "capturable": True}
     optimizer.step = functools.partial(step_in_pieces, optimizer, optimizer.step)  # type: ignore[method-assign]
-    return Recordings(record)
+    return Recordings()
 
 
 def stop_replay(optimizer: torch.optim.Optimizer) -> Replay:
     """Undo `prepare_replay`: from now on, steps are called, with torch's own update, which calls the hooks."""
     vars(optimizer).pop("step", None)
     return call
-
-
-PIECE = 4096
-"""Elements of a piece of a parameter."""
 
 
 @torch.no_grad()
@@ -87,13 +74,9 @@ def step_in_pieces(optimizer: torch.optim.Adam, whole_step: Callable[[], None]) 
 
 
 class Recordings:
-    """A `Replay` with one recording for each batch size; the last batch of an epoch may be smaller than the others.
+    """A `Replay` with one recording for each batch size; the last batch of an epoch may be smaller than the others."""
 
-    `record` computes nothing. It returns a function that replays its argument, and the tensor that gets the result.
-    """
-
-    def __init__(self, record: Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]) -> None:
-        self.record = record
+    def __init__(self) -> None:
         self.steps: Counter[int] = Counter()
         self.recordings: dict[int, tuple[Callable[[], None], Tensor, Tensor]] = {}
 
@@ -104,7 +87,7 @@ class Recordings:
             return step(batch)
         if size not in self.recordings:
             recorded = batch.clone()
-            self.recordings[size] = (*self.record(lambda: step(recorded)), recorded)
+            self.recordings[size] = (*record(lambda: step(recorded)), recorded)
         replay, result, recorded = self.recordings[size]
         recorded.copy_(batch)
         replay()
@@ -112,7 +95,7 @@ class Recordings:
 
 
 def record(step: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Record a step as a CUDA graph. Random numbers go on from replay to replay."""
+    """Record a step as a CUDA graph, without computing it: its replay, with new random numbers, and its result."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         result = step()

@@ -5,21 +5,13 @@ them in PyTorch's layouts. In oneDNN's layout, blocks of 16 channels, oneDNN com
 takes 0.87 of the time (docs/performance.md). Results differ by rounding only.
 """
 
-import functools
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 
 def use_layout(model: nn.Module) -> None:
-    """Let the chains of convolutions in `model` train in oneDNN's layout, where that is faster.
-
-    A chain is an `nn.Sequential` of Conv2d, BatchNorm2d, ReLU and MaxPool2d that begins with a convolution. Names of
-    parameters, evaluation, copies and compiled models stay as they are.
-    """
-    if not is_faster(torch.float32):
-        return
+    """Let each `nn.Sequential` of convolutions, batch normalisation, ReLU and pooling train in oneDNN's layout."""
     for chain in model.modules():
         if type(chain) is nn.Sequential and _can_use_layout(list(chain)):
             # Assigning a class changes `forward` alone: a wrapper around the chain would rename its parameters, and a
@@ -30,18 +22,10 @@ def use_layout(model: nn.Module) -> None:
                     layer.__class__ = _Convolution
 
 
-@functools.cache
 def is_faster(dtype: torch.dtype) -> bool:
     """Whether this CPU computes convolutions in `dtype` faster in oneDNN's layout."""
     has_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    if not (has_avx512 and torch.backends.mkldnn.is_available() and dtype in (torch.float32, torch.bfloat16)):
-        return False
-    try:
-        image = torch.zeros(1, 1, 1, 1, dtype=dtype)
-        torch.ops.aten.mkldnn_convolution(image.to_mkldnn(), image, None, [0, 0], [1, 1], [1, 1], 1)
-    except RuntimeError:  # oneDNN was built or configured without this type
-        return False
-    return True
+    return has_avx512 and bool(torch.backends.mkldnn.is_available()) and dtype in (torch.float32, torch.bfloat16)
 
 
 class _Convolution(nn.Conv2d):

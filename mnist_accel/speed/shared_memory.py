@@ -17,17 +17,15 @@ import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
-MAX_PROCESSES = 4
-"""Each process adds the gradients of all, so the work grows with their number; a backend's does not."""
-CACHE_LINE = 64
-"""Bytes. Each process' counter has a cache line of its own."""
+MAX_PROCESSES = 4  # each process adds the gradients of all, so the work grows with their number; a backend's does not
+CACHE_LINE = 64  # bytes; each process' counter has a cache line of its own
 
 
 def prepare_exchange(model: nn.Module, images: Tensor, timeout: float, enabled: bool) -> str:
@@ -58,9 +56,7 @@ class SharedMemory:
     Each process writes its gradients, sets its counter to the number of this exchange, waits until all counters have
     reached that number, and reads. Exchanges alternate between two halves of the memory: no process can be two
     exchanges ahead, so none overwrites gradients that another still reads. All processes add in the order of ranks and
-    get the same bits.
-
-    `descriptor` is that of the memory file, which has room for the counters and the two halves and is all zero.
+    get the same bits. `descriptor` is that of the memory file: zeros, with room for the counters and the two halves.
     """
 
     def __init__(self, descriptor: int, process_ids: Sequence[int], timeout: float) -> None:
@@ -127,20 +123,14 @@ def _share_memory(size: int, timeout: float) -> SharedMemory | None:
         descriptor = os.memfd_create(name)
         with contextlib.suppress(OSError):  # no room: the memory stays empty, and mmap refuses it
             os.posix_fallocate(descriptor, 0, world_size * (CACHE_LINE + 2 * size))
-    of_processes = _gather((os.getpid(), descriptor, name))
+    of_processes = gather_object([(os.getpid(), descriptor, name)])
     main_process, main_descriptor, name = of_processes[0]
     path = Path(f"/proc/{main_process}/fd/{main_descriptor}")
     with contextlib.suppress(OSError, ValueError):  # on another machine, in another container, not permitted, or empty
         if name in str(path.readlink()):
             with path.open("r+b", buffering=0) as file:
                 shared = SharedMemory(file.fileno(), [process for process, *_ in of_processes], timeout)
-    all_have_it = all(_gather(shared is not None))
+    all_have_it = all(gather_object([shared is not None]))
     if descriptor is not None:
         os.close(descriptor)  # the memory is freed with the last process
     return shared if all_have_it else None
-
-
-def _gather(value: Any) -> list[Any]:
-    values = [value] * distributed.get_world_size()
-    distributed.all_gather_object(values, value)
-    return values

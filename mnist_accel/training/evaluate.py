@@ -15,7 +15,6 @@ from mnist_accel.files.atomic import exists
 from mnist_accel.files.run_record import read_record, record_path
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.models import classifier
-from mnist_accel.models.classifier import Classifier
 from mnist_accel.training import metrics
 from mnist_accel.training.events import Observer
 from mnist_accel.training.metrics import Predictions
@@ -37,20 +36,15 @@ class EvaluateResult:
 
 
 def run_evaluation(config: EvaluateConfig, observer: Observer) -> tuple[EvaluateResult, Hardware, DataSet, Predictions]:
-    """Evaluate saved weights on a test set; see `api.evaluate`. Every process of a distributed run calls this.
-
-    The result comes with what its pictures need: the hardware, the data set, and the predictions.
-    """
+    """Evaluate saved weights on a test set; see `api.evaluate`. The pictures need all that this returns."""
     model = classifier.load(config.weights, torch.device("cpu"), config.model)  # Accelerate moves it
     name = config.dataset or model.trained_on
     if name is None:
         text = f"there is no {record_path(config.weights)} that names the data set of these weights"
         raise UserError(text, f"give --dataset {'|'.join(DATASETS)}")
     if model.architecture is None and config.mixed_precision in ("bf16", "fp16"):
-        raise UserError(
-            f"--mixed-precision {config.mixed_precision}: {config.weights} computes in float32, as it was exported",
-            "leave the option out",
-        )
+        problem = f"--mixed-precision {config.mixed_precision}: {config.weights} computes in float32"
+        raise UserError(problem, "leave the option out")
     hardware = start(config)
     trained_with = (read_record(config.weights) or {}).get("config", {})
     skip_damaged = config.skip_damaged or trained_with.get("skip_damaged") is True
@@ -83,7 +77,7 @@ def data_folder(config: EvaluateConfig, trained_with: dict[str, Any]) -> Path:
     return folder if "data_dir" not in config.model_fields_set and exists(folder) else config.data_dir
 
 
-def require_same_classes(model: Classifier, dataset: DataSet) -> None:
+def require_same_classes(model: classifier.Classifier, dataset: DataSet) -> None:
     """Raise WeightsError where the classes of the weights are not those of the data set.
 
     IDX files name no classes, and weights without a record do not either; then only their number is compared.
@@ -92,7 +86,5 @@ def require_same_classes(model: Classifier, dataset: DataSet) -> None:
     here, there = model.class_names, dataset.class_names
     if len(here) != len(there) or (has_names and here != there):
         counts = [f"{len(names)} classes ({printable(', '.join(names), 60)})" for names in (here, there)]
-        raise WeightsError(
-            f"{model.path}: has {counts[0]}; {dataset.name} has {counts[1]}",
-            "name the --dataset that it was trained on",
-        )
+        problem = f"{model.path}: has {counts[0]}; {dataset.name} has {counts[1]}"
+        raise WeightsError(problem, "name the --dataset that it was trained on")

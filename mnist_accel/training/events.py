@@ -1,7 +1,8 @@
 """The events of a run that observers hear, and the facts and figures that they carry."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,9 +10,6 @@ import numpy.typing as npt
 from pydantic import ConfigDict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from torch import Tensor
 
     from mnist_accel.training.setup import Setup
@@ -90,15 +88,12 @@ class Observer:
         """Both count from 0; `step` is the first step of the epoch that this run makes."""
 
     def step_finished(self, step: int, sums: "Tensor") -> None:
-        """`step` counts from 0 in its epoch. `sums` (3, steps) are this process's; see `Progress`.
-
-        Reading them waits for the device, so read them rarely.
-        """
+        """`step` counts from 0. Reading `sums` (3, steps), this process's as in `Progress`, waits for the device."""
 
     def epoch_finished(self, record: EpochRecord, step_losses: npt.NDArray[np.float32]) -> None:
         """Called after each epoch, before its checkpoint, with the mean loss of each of its steps (steps,)."""
 
-    def run_finished(self, result: "TrainResult", pictures: "Sequence[Path]") -> None:
+    def run_finished(self, result: "TrainResult", pictures: Sequence[Path]) -> None:
         """Called once, after the results and the pictures have been written."""
 
 

@@ -13,10 +13,8 @@ from mnist_accel.training.optimizer import NumbersError
 from mnist_accel.training.setup import Progress, Setup
 from mnist_accel.training.state import Facts, capture, restore
 
-STOP_CHECK_STEPS = 8
-"""Several processes ask each other this often for stop requests, so all of them stop within that many steps."""
-NUMBER_CHECK_STEPS = 64
-"""The device is asked this often for bad numbers. From the first one on, it leaves the weights alone by itself."""
+STOP_CHECK_STEPS = 8  # several processes ask each other this often for stop requests, and stop within so many steps
+NUMBER_CHECK_STEPS = 64  # the device is asked this often for bad numbers; from the first on, it keeps the weights
 
 
 class Guard:
@@ -28,24 +26,17 @@ class Guard:
         self.epoch_log = config.output_dir / run_record.PARTIAL_METRICS_FILE
 
     def resume(self, setup: Setup) -> Progress:
-        """The position to start from: the beginning, or that of the checkpoint that `--resume` asks for.
-
-        The main process alone reads, because other machines may not see its disk. Raises CheckpointError if the named
-        checkpoint is missing, damaged, or of another run.
-        """
+        """The position that `--resume` asks for. The main process reads: other machines may not see its disk."""
         hardware = setup.hardware
         found = hardware.gather(hardware.together(lambda: self._find_checkpoint() if hardware.is_main else None))[0]
         progress = Progress()
         if found is not None:
             progress, changes = restore(setup, found, self.who)
             if changes:
-                self.observer.notice(
-                    f"{'; '.join(changes)}: the same samples follow in the same order, but the weights will differ "
-                    "from those of the uninterrupted run"
-                )
+                effect = "the samples follow in the same order, but the weights will differ from an uninterrupted run's"
+                self.observer.notice(f"{'; '.join(changes)}: {effect}")
         if hardware.is_main:
-            lines = run_record.history_lines(progress.history)
-            run_record.append_lines(self.epoch_log, lines, restart=True)
+            run_record.append_lines(self.epoch_log, run_record.history_lines(progress.history), restart=True)
         return progress
 
     def _find_checkpoint(self) -> Checkpoint | None:
@@ -62,8 +53,7 @@ class Guard:
         found = folder.newest_valid(notice)
         if found is None and exists(run_record.record_path(path / run_record.WEIGHTS_FILE)):
             if is_named:
-                text = f"--resume {path}: the run there is finished, and its checkpoints were deleted"
-                raise CheckpointError(text, "start a new run in another --output-dir")
+                raise CheckpointError(f"--resume {path}: the run there is finished", "start a new one without --resume")
             notice(f"the run in {path} is finished; this run starts anew")
         elif found is None and is_named:
             found = checkpoint.read(path)
@@ -72,10 +62,7 @@ class Guard:
         return found
 
     def after_step(self, setup: Setup, progress: Progress) -> None:
-        """Save or stop where that is due.
-
-        Raises StoppedError if the run was asked to stop, and has saved; NumbersError if a step met a bad number.
-        """
+        """Save or stop where that is due. Raises StoppedError after a stop, NumbersError if a step met a bad number."""
         hardware, steps = setup.hardware, progress.epoch * setup.steps_per_epoch + progress.step
         if hardware.heartbeats:
             hardware.heartbeats.move_to(_position(setup, progress))
@@ -125,11 +112,11 @@ class Guard:
             return
         bad = setup.hardware.accelerator.reduce(progress.sums[2], "sum").cpu().nonzero()
         if len(bad):
+            where = f"epoch {progress.epoch + 1}, step {int(bad[0]) + 1}; the weights were left as before that step"
+            hint = ", or give --mixed-precision no" if setup.hardware.mixed_precision != "no" else ""
             raise NumbersError(
-                "the loss, a gradient or a weight is infinite or not a number in "
-                f"epoch {progress.epoch + 1}, step {int(bad[0]) + 1}; the weights were left as before that step",
-                f"lower --lr (it is {self.config.lr:g})"
-                + (", or give --mixed-precision no" if setup.hardware.mixed_precision != "no" else ""),
+                f"the loss, a gradient or a weight is infinite or not a number in {where}",
+                f"lower --lr (it is {self.config.lr:g}){hint}",
             )
 
 

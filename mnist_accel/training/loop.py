@@ -109,17 +109,13 @@ def exchange_gradients(setup: Setup, *, is_last: bool) -> AbstractContextManager
 def share_running_statistics(setup: Setup) -> None:
     """Copy the running statistics of batch normalisation from the main process, as each has seen other samples."""
     if setup.hardware.world_size > 1:
-        averaged = [setup.weight_average.module] if setup.weight_average else []
-        for module in [setup.module, *averaged]:
+        for module in dict.fromkeys([setup.module, setup.final_module]):  # one and the same without an average
             for buffer in module.buffers():
                 distributed.broadcast(buffer, src=0)
 
 
 def finish_epoch(setup: Setup, progress: Progress, totals: Tensor, predictions: Predictions) -> None:
-    """Record the figures of the epoch, and move to the next one.
-
-    `totals` (3, steps) are those of `train_epoch`; `predictions` are of the held-out samples, or else of the test set.
-    """
+    """Record the epoch from its `totals` (3, steps) and `predictions` of the held-out samples, else of the test set."""
     config, samples, steps = setup.config, len(setup.train_data), setup.steps_per_epoch
     totals = totals.double()
     train_loss, train_accuracy, _ = (totals.sum(dim=1) / samples).tolist()
@@ -141,5 +137,4 @@ def finish_epoch(setup: Setup, progress: Progress, totals: Tensor, predictions: 
     progress.step_losses = np.append(progress.step_losses, (totals[0].numpy() / batch_sizes).astype(np.float32))
     progress.step, progress.sums, progress.epoch_seconds = 0, None, 0.0
     if held_out and progress.best_epoch == progress.epoch:
-        weights = setup.final_module.state_dict()
-        progress.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+        progress.best_weights = {name: tensor.cpu().clone() for name, tensor in setup.final_module.state_dict().items()}

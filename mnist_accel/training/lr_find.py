@@ -18,8 +18,7 @@ from mnist_accel.training.setup import prepare
 from mnist_accel.training.train import load_data, split, start
 
 RATES = np.geomspace(1e-4, 1e-1, 9)
-LEAST_STEPS, MOST_STEPS = 4, 50
-"""Of the training with one rate."""
+LEAST_STEPS, MOST_STEPS = 4, 50  # of the training with one rate
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,7 @@ class LearningRates:
 
 
 def find_learning_rate(config: TrainConfig, observer: Observer) -> tuple[LearningRates, Hardware]:
-    """Train the first steps of an epoch with each rate, from the same weights, and suggest the best; nothing is kept.
-
-    Every process of a distributed run calls this. Raises UserError if the data or the machine do not allow it, if an
-    epoch has too few whole batches, or if all losses are infinite.
-    """
+    """Train the first steps of an epoch with each rate, and suggest the best; see `api.find_learning_rate`."""
     hardware = start(config)
     dataset = load_data(config.dataset, config.data_dir, hardware, observer, skip_damaged=config.skip_damaged)
     dataset = split(config, dataset)

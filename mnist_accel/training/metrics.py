@@ -12,9 +12,6 @@ from torch import nn
 from mnist_accel.data.batches import InputPipeline
 from mnist_accel.hardware.accelerator import Hardware
 
-EVALUATION_BATCH_SIZE = 1000
-"""Samples of one forward pass over all processes: large enough to be fast, small enough for any memory."""
-
 
 @dataclass(frozen=True)
 class Predictions:
@@ -54,14 +51,12 @@ def exact_type(device: torch.device) -> torch.dtype:
 
 
 @torch.inference_mode()
-def predict_dataset(
-    model: nn.Module, data: InputPipeline, hardware: Hardware, batch_size: int = EVALUATION_BATCH_SIZE
-) -> Predictions:
+def predict_dataset(model: nn.Module, data: InputPipeline, hardware: Hardware, batch_size: int = 1000) -> Predictions:
     """Predict every sample of a data set. Each process predicts a share, and every process gets all predictions.
 
     `model`, images (B, 1, 28, 28) → logits (B, classes), is not the wrapper that exchanges gradients, because the
-    shares of two processes may differ by a batch. It is left in evaluation mode. Raises RuntimeError if a sample was
-    counted twice or not at all.
+    shares of two processes may differ by a batch. It is left in evaluation mode. All processes together compute
+    `batch_size` samples at once. Raises RuntimeError if a sample was counted twice or not at all.
     """
     model.eval()
     samples, rank, world_size = len(data), hardware.rank, hardware.world_size
@@ -99,14 +94,8 @@ def confusion_matrix(predictions: Predictions, classes: int) -> npt.NDArray[np.i
 
 def per_class(confusion: npt.NDArray[np.int64], class_names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Precision, recall, F1 and number of samples of each class; 0 where a class is absent or was never predicted."""
-    correct, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    return [
-        {
-            "class": name,
-            "precision": float(hit / column) if column else 0.0,
-            "recall": float(hit / row) if row else 0.0,
-            "f1": float(2 * hit / (row + column)) if row + column else 0.0,
-            "samples": int(row),
-        }
-        for name, hit, row, column in zip(class_names, correct, true, predicted, strict=True)
-    ]
+    hits, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    # Without a sample or a prediction there is no hit either, so any divisor gives 0.
+    precision, recall, f1 = (hits / np.maximum(whole, 1) for whole in (predicted, true, (true + predicted) / 2))
+    rows = zip(class_names, precision.tolist(), recall.tolist(), f1.tolist(), true.tolist(), strict=True)
+    return [dict(zip(("class", "precision", "recall", "f1", "samples"), row, strict=True)) for row in rows]

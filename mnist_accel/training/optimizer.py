@@ -13,15 +13,9 @@ from mnist_accel.config.settings import TrainConfig
 from mnist_accel.errors import UserError
 from mnist_accel.hardware.accelerator import Hardware
 
-FIRST_SHARE, LAST_SHARE = 1 / 25, 1 / 25e4
-"""Learning rate at the start and at the end of a cycle, divided by its peak; the values of torch's OneCycleLR."""
-
 
 class Adam(torch.optim.Adam):
-    """torch's Adam, without the wrappers that tell torch.compile how to treat an optimizer.
-
-    They import the compiler, which takes a second. Only the model is compiled here.
-    """
+    """torch's Adam without wrappers for torch.compile, which take a second to import. Only the model is compiled."""
 
     add_param_group = unwrap(torch.optim.Adam.add_param_group)
     zero_grad = unwrap(torch.optim.Adam.zero_grad)
@@ -39,16 +33,16 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     """The learning rate of optimizer step `step`, counted from 0 over all epochs, of `steps`.
 
     "one-cycle" rises along a cosine for the share `warmup` of the steps, then falls along another (L. N. Smith &
-    N. Topin, 2019), as torch's OneCycleLR does without cycling the momentum. Where too few steps are left to rise, the
-    first step has the peak rate.
+    N. Topin, 2019), as torch's OneCycleLR does without cycling the momentum, from 1/25 of the peak to 1/250,000 of it.
+    Where too few steps are left to rise, the first step has the peak rate.
     """
     if config.schedule == "constant":
         return config.lr
     peak_step = max(0.0, config.warmup * steps - 1)
     if step < peak_step:
-        start, end, done = FIRST_SHARE, 1.0, step / peak_step
+        start, end, done = 1 / 25, 1.0, step / peak_step
     else:
-        start, end, done = 1.0, LAST_SHARE, (step - peak_step) / ((steps - 1 - peak_step) or 1.0)
+        start, end, done = 1.0, 1 / 25e4, (step - peak_step) / ((steps - 1 - peak_step) or 1.0)
     return config.lr * (end + (start - end) * (1 + math.cos(math.pi * done)) / 2)
 
 
@@ -96,9 +90,7 @@ class WeightAverage:
     """Exponential moving average of a model's parameters and buffers, which generalises better than the last weights.
 
     Each step keeps the share `decay` of the old average, less in the first steps, so that the average forgets the
-    random initial weights. `module` is a copy of the model that holds the average.
-
-    Not torch's AveragedModel: in each update it compares a counter that lies on the device, and so waits for a GPU.
+    random initial weights. Not torch's AveragedModel, which compares a counter on the device, and so waits for a GPU.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

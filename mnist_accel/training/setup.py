@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from mnist_accel import speed
 from mnist_accel.config.settings import TrainConfig
-from mnist_accel.data.batches import Augmentation, InputPipeline, steps_per_epoch
+from mnist_accel.data.batches import Augmentation, InputPipeline
 from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import UserError
 from mnist_accel.hardware.accelerator import Hardware
 from mnist_accel.models import architectures
-from mnist_accel.models.architectures import MEAN, STD
 from mnist_accel.training.events import EpochRecord
 from mnist_accel.training.metrics import exact_type
 from mnist_accel.training.optimizer import BadNumbers, WeightAverage, build_optimizer
@@ -36,12 +35,12 @@ class Setup:
     test_data: InputPipeline
     validation_data: InputPipeline | None  # the held-out training samples
     augment: Augmentation
-    weight_average: WeightAverage | None = None
+    weight_average: WeightAverage | None
     exchange: str = ""  # how processes exchange gradients; empty for one process
 
     @property
     def steps_per_epoch(self) -> int:
-        return steps_per_epoch(len(self.train_data), self.config.batch_size)
+        return -(-len(self.train_data) // self.config.batch_size)  # the last batch may be short
 
     @property
     def final_module(self) -> nn.Module:
@@ -108,16 +107,15 @@ def prepare(config: TrainConfig, hardware: Hardware, data: DataSet) -> Setup:
     model = accelerator.prepare(module, device_placement=[False])
     if accelerator.scaler is not None:  # without a scaler Accelerate's wrapper only costs 0.3 ms a step
         optimizer = accelerator.prepare(optimizer)
-    train_data, test_data = (InputPipeline(digits, device, dtype) for digits in (data.train, data.test))
+    train, test = (InputPipeline(digits, device, dtype) for digits in (data.train, data.test))
     held_out = InputPipeline(data.validation, device, dtype) if data.validation else None
-    augment = Augmentation(config, len(train_data), background=-MEAN / STD, device=device)
+    augment = Augmentation(config, len(train), background=-architectures.MEAN / architectures.STD, device=device)
+    average = WeightAverage(module, config.average) if config.average else None
     setup = Setup(
-        config, hardware, model, module, optimizer, bad_numbers, replay, train_data, test_data, held_out, augment
+        config, hardware, model, module, optimizer, bad_numbers, replay, train, test, held_out, augment, average
     )
-    if config.average:
-        setup.weight_average = WeightAverage(module, config.average)
     if hardware.world_size > 1:
-        first = train_data.batch(slice(0, 1))[0]
+        first = train.batch(slice(0, 1))[0]
         setup.exchange = speed.prepare_exchange(model, first, config.timeout, config.speedups)
         optimizer.zero_grad()
     set_seed(config.seed, device_specific=True)  # different dropout on each process

@@ -3,11 +3,10 @@
 import functools
 import itertools
 from collections.abc import Mapping
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import BaseModel, Field, NonNegativeInt
 from torch import Tensor
 
 from mnist_accel.config.settings import TrainConfig, settings
@@ -20,18 +19,15 @@ from mnist_accel.training.events import EpochRecord
 from mnist_accel.training.setup import Progress, Setup, is_recorded
 
 Facts = dict[str, str | int | float | bool | None]
-ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
-class SavedState(BaseModel):
+class SavedState(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
     """Everything in a checkpoint but its tensors; `step` and `epoch_seconds` are of the current epoch."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     identity: Facts
     environment: Facts
     step: NonNegativeInt
-    epoch_seconds: Annotated[float, Field(ge=0, lt=1e9)]
+    epoch_seconds: float = Field(ge=0, lt=1e9)
     history: list[EpochRecord]
     scaler: dict[str, float] | None
 
@@ -62,8 +58,7 @@ def capture(setup: Setup, progress: Progress, who: Facts) -> tuple[dict[str, Ten
     if progress.sums is not None:
         own["sums"] = progress.sums.cpu()
     groups = {f"process.{rank}": tensors for rank, tensors in enumerate(hardware.gather(own))}
-    for number, state in setup.optimizer.state_dict()["state"].items():
-        groups[f"optimizer.{number}"] = {name: state[name] for name in ADAM_STATE}
+    groups |= {f"optimizer.{number}": state for number, state in setup.optimizer.state_dict()["state"].items()}
     groups |= {"model": setup.module.state_dict(), "best": progress.best_weights}
     if setup.weight_average:
         groups["average"] = setup.weight_average.module.state_dict()
@@ -118,7 +113,7 @@ def _restore(setup: Setup, saved: SavedState, tensors: Mapping[str, Tensor]) -> 
     if setup.weight_average:
         setup.weight_average.module.load_state_dict(_group(tensors, "average"))
     _restore_optimizer(setup, tensors)
-    if saved.scaler is not None and hardware.accelerator.scaler is not None:
+    if hardware.accelerator.scaler:
         hardware.accelerator.scaler.load_state_dict(saved.scaler)
     step_losses = torch.empty(len(saved.history) * steps).copy_(tensors["step_losses"]).numpy()
     progress = Progress(saved.step, None, saved.epoch_seconds, saved.history, step_losses, _group(tensors, "best"))
@@ -143,7 +138,7 @@ def _restore_optimizer(setup: Setup, tensors: Mapping[str, Tensor]) -> None:
             continue
         saved = _group(tensors, f"optimizer.{number}")
         # The fused update needs the moments in the memory format of the parameters.
-        moments = {name: torch.empty_like(parameter).copy_(saved[name]) for name in ADAM_STATE[1:]}
+        moments = {name: torch.empty_like(parameter).copy_(saved[name]) for name in ("exp_avg", "exp_avg_sq")}
         state[number] = {"step": torch.tensor(float(saved["step"])), **moments}
     groups = setup.optimizer.state_dict()["param_groups"]  # settings come from the configuration
     setup.optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -154,8 +149,5 @@ def _group(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
 
 
 def _differences(there: Facts, here: Facts) -> list[str]:
-    return [
-        f"{name} was {there.get(name)}, is {here.get(name)}"
-        for name in sorted({*there, *here})
-        if there.get(name) != here.get(name)
-    ]
+    changed = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
+    return [f"{name} was {there.get(name)}, is {here.get(name)}" for name in changed]

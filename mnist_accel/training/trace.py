@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from mnist_accel import speed
@@ -36,15 +36,13 @@ Summary = list[int | float]
 class Header(BaseModel):
     """A run's settings, hardware, versions and `precision` (a key of `ROUNDING`); the class of each layer by name."""
 
-    format_version: int
+    format_version: int = Field(le=FORMAT_VERSION)
     facts: dict[str, Any]
     layers: dict[str, str]
 
 
-class Step(BaseModel):
+class Step(BaseModel, ser_json_inf_nan="constants"):
     """One optimizer step. The tables go in the order of the computation; gradients in that of the weights."""
-
-    model_config = ConfigDict(ser_json_inf_nan="constants")
 
     step: int = 0  # counted from 1 over all epochs
     samples: list[int] = []  # indices into the training set, in the order of the global batch
@@ -82,10 +80,7 @@ def added(first: Summary, second: Summary) -> Summary:
 
 
 class Tracer(Observer):
-    """Writes the trace of a run to `path`, of the first `steps` steps that this run makes.
-
-    The main process writes; the file is replaced as a whole after each step.
-    """
+    """Writes the first `steps` steps of a run to `path`, on the main process, as a whole file after each step."""
 
     def __init__(self, path: Path, steps: int) -> None:
         self.path, self.steps_left = path, steps
@@ -191,10 +186,7 @@ def precision(hardware: Hardware, dtype: str) -> str:
 
 
 def read(path: Path) -> tuple[Header, list[Step]]:
-    """A trace and its header. Raises UserError if there is no such file, or it is no trace of this version."""
+    """The header and the steps of a trace. Raises UserError if there is no such file, or it is of a later version."""
     with refusing(UserError, f"{path}: not a trace", "give a file that train --trace wrote"):
-        first, *lines = read_limited(path, LARGEST_TRACE).splitlines()
-        header = Header.model_validate_json(first)
-        if header.format_version != FORMAT_VERSION:
-            raise ValueError(f"format version {header.format_version}")
-        return header, [Step.model_validate_json(line) for line in lines]
+        header, *steps = read_limited(path, LARGEST_TRACE).splitlines()
+        return Header.model_validate_json(header), [Step.model_validate_json(step) for step in steps]

@@ -1,9 +1,9 @@
 """One training run, from its configuration to its weights, record and figures."""
 
 import dataclasses
-import functools
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mnist_accel.files import atomic, run_record, weights
 from mnist_accel.hardware.accelerator import Hardware, start_hardware
 from mnist_accel.hardware.cores import cpu_name
 from mnist_accel.hardware.signals import StopRequests
-from mnist_accel.models import architectures, own_network
+from mnist_accel.models import own_network
 from mnist_accel.training import loop
 from mnist_accel.training.events import EpochRecord, Observer, RunFacts
 from mnist_accel.training.guard import Guard
@@ -51,10 +51,7 @@ class TrainResult(RunFacts):
 
 
 def run_training(config: TrainConfig, observer: Observer) -> tuple[TrainResult, Hardware, DataSet, Predictions]:
-    """Train, and write weights, record and figures; see `api.train`. Every process of a distributed run calls this.
-
-    The result comes with what its pictures need: the hardware, the data set, and the predictions of the test set.
-    """
+    """Train, and write weights, record and figures; see `api.train`. The pictures need all that this returns."""
     hardware = start(config)
     observer.part_started("data")
     dataset = load_data(config.dataset, config.data_dir, hardware, observer, skip_damaged=config.skip_damaged)
@@ -78,7 +75,8 @@ def run_training(config: TrainConfig, observer: Observer) -> tuple[TrainResult, 
     observer.part_started("checkpoints")
     content = weights.serialise(setup.final_module)  # the same bytes on every process
     result = train_result(setup, facts, progress, predictions, content)
-    warn_of_doubtful_result(result, observer)
+    if result.test_accuracy < 1.2 / len(result.class_names):
+        observer.notice("the test accuracy is no better than guessing; lower --lr, or train longer")
 
     def publish() -> None:
         if hardware.is_main:
@@ -104,16 +102,13 @@ def start(config: RunConfig) -> Hardware:
 
 def load_data(name: str, data_dir: Path, hardware: Hardware, observer: Observer, *, skip_damaged: bool) -> DataSet:
     """The data set `name`. Raises UserError if it is not available, or two machines found different ones."""
-    notice, progress = observer.notice, observer.pictures_read
-    load = functools.partial(datasets.load, name, data_dir, notice, progress, skip_damaged=skip_damaged)
+    load = partial(datasets.load, name, data_dir, observer.notice, observer.pictures_read, skip_damaged=skip_damaged)
     # One process of each machine reads a folder of pictures; the others find them in its cache.
     is_first = hardware.accelerator.is_local_main_process or not name.startswith("folder:")
     found = hardware.together(lambda: load() if is_first else None)
     dataset = hardware.together(lambda: found or load())
-    hardware.require_same(
-        {"data set": digits.fingerprint(dataset)},
-        f"put the same files into {data_dir} on each machine, or name another --dataset",
-    )
+    hint = f"put the same files into {data_dir} on each machine, or name another --dataset"
+    hardware.require_same({"data set": digits.fingerprint(dataset)}, hint)
     return dataset
 
 
@@ -126,9 +121,9 @@ def split(config: TrainConfig, dataset: DataSet) -> DataSet:
     dataset = digits.fold(dataset, config.fold) if config.fold else dataset
     train, validation = dataset.train, None
     if config.validation_samples:
-        validation, train = digits.split_off(train, config.validation_samples, config.seed, "--validation-samples")
-    if config.train_samples:
-        train, _ = digits.split_off(train, config.train_samples, config.seed, "--train-samples")
+        validation, train = digits.split_off(train, config.validation_samples, config.seed)
+    if config.train_samples and config.train_samples < len(train):
+        train, _ = digits.split_off(train, config.train_samples, config.seed)
     if not len(train):
         raise DataError(f"--validation-samples {config.validation_samples}: no training samples are left", "give fewer")
     return dataclasses.replace(dataset, train=train, validation=validation)
@@ -142,12 +137,12 @@ def run_facts(setup: Setup, dataset: DataSet) -> RunFacts:
         **{name: getattr(config, name) for name in ("model", "recipe", "epochs", "batch_size")},
         **{name: getattr(dataset, name) for name in ("class_names", "source", "checksums")},
         **{name: getattr(hardware, name) for name in of_hardware},
-        settings=config.as_json(),
+        settings=config.model_dump(mode="json"),
         dataset=dataset.name,
         train_samples=len(dataset.train),
         validation_samples=len(dataset.validation) if dataset.validation else 0,
         test_samples=len(dataset.test),
-        parameters=architectures.parameter_count(setup.module),
+        parameters=sum(parameter.numel() for parameter in setup.module.parameters()),
         steps_per_epoch=setup.steps_per_epoch,
         exchange=setup.exchange,
         device=hardware.device.type,
@@ -156,20 +151,18 @@ def run_facts(setup: Setup, dataset: DataSet) -> RunFacts:
     )
 
 
-def train_result(
-    setup: Setup, facts: RunFacts, progress: Progress, predictions: Predictions, content: bytes
-) -> TrainResult:
+def train_result(setup: Setup, facts: RunFacts, progress: Progress, tested: Predictions, content: bytes) -> TrainResult:
     """The result of a run that has finished; `content` is its weights file."""
     last = progress.history[-1]
-    if not math.isfinite(predictions.loss):
+    if not math.isfinite(tested.loss):
         raise NumbersError("the final weights give a test loss that is infinite or not a number", "lower --lr")
     return TrainResult(
         **vars(facts) | {"epochs": progress.epoch},
         steps=progress.epoch * setup.steps_per_epoch,
         train_loss=last.train_loss,
         train_accuracy=last.train_accuracy,
-        test_loss=predictions.loss,
-        test_accuracy=predictions.accuracy,
+        test_loss=tested.loss,
+        test_accuracy=tested.accuracy,
         train_seconds=sum(record.train_seconds for record in progress.history),
         images_per_second=last.images_per_second,
         weights_sha256=weights.sha256(content),
@@ -177,16 +170,6 @@ def train_result(
         history=tuple(progress.history),
         step_losses=tuple(progress.step_losses.tolist()),
     )
-
-
-def warn_of_doubtful_result(result: TrainResult, observer: Observer) -> None:
-    """Tell the user about settings that trained, but cannot have been meant."""
-    if result.batch_size > result.train_samples:
-        samples = f"the {result.train_samples} training samples"
-        observer.notice(f"--batch-size {result.batch_size} is larger than {samples}: each epoch is one step")
-    if result.test_accuracy < 1.2 / len(result.class_names):
-        accuracy = f"test accuracy {result.test_accuracy:.2%}"
-        observer.notice(f"{accuracy} is no better than guessing; lower --lr, or train longer")
 
 
 def write_results(folder: Path, result: TrainResult, content: bytes) -> None:

@@ -8,16 +8,11 @@ from torch import Tensor
 from mnist_accel.training.loop import train_step
 from mnist_accel.training.setup import Progress, Setup
 
-STEPS = 5
-"""Of each batch size: enough to choose kernels, to record the step where that is asked for, and to replay it."""
+STEPS = 5  # of each batch size: enough to choose kernels, to record the step where that is asked for, and to replay it
 
 
 def warm_up(setup: Setup, progress: Progress) -> None:
-    """Take a few steps and put everything back, because the first steps on a GPU are slow.
-
-    A GPU loads each kernel when it is first used, and its libraries choose between kernels. Weights, optimizer,
-    gradient scaler and random numbers are afterwards as before.
-    """
+    """Take a few steps and put everything back: on a GPU the first ones are slow, as it loads and chooses kernels."""
     device, scaler = setup.hardware.device, setup.hardware.accelerator.scaler
     before = {id(tensor): tensor.clone() for tensor in state_tensors(setup)}
     scale = scaler.state_dict() if scaler else {}
@@ -37,10 +32,8 @@ def warm_up(setup: Setup, progress: Progress) -> None:
 
 def state_tensors(setup: Setup) -> Iterator[Tensor]:
     """All tensors that a step changes in place."""
-    yield from setup.module.parameters()
-    yield from setup.module.buffers()
-    if setup.weight_average:
-        yield from setup.weight_average.module.state_dict(keep_vars=True).values()
+    for module in (setup.module, setup.final_module):
+        yield from module.state_dict(keep_vars=True).values()
     for moments in setup.optimizer.state.values():
         yield from moments.values()
     yield setup.bad_numbers.found

@@ -119,7 +119,7 @@ def test_more_processes_than_cores_are_refused_for_a_run_on_the_cpu_only() -> No
 
 def test_processes_must_agree_with_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert TrainConfig(processes=2).world_size == 2
+    assert TrainConfig(processes=2).processes == 2
     assert "already started 2" in problems_of(processes=3)[0]
 
 
@@ -198,7 +198,7 @@ def test_a_copy_with_another_recipe_takes_the_values_of_that_recipe_and_keeps_ex
     config = TrainConfig(recipe="accurate", epochs=3)
     for changed in (config.with_changes(recipe="speedrun"), config.model_copy(update={"recipe": "speedrun"})):
         assert changed == TrainConfig(recipe="speedrun", epochs=3)
-        assert changed.model == "small-cnn"
+        assert changed.model == "fast-cnn"
     assert config.with_changes(epochs=None).epochs == 10
     assert pickle.loads(pickle.dumps(config)).with_changes(recipe="classic").lr == 0.001
     with pytest.raises(ConfigError, match="whole number of at least 1"):
@@ -224,17 +224,8 @@ def test_the_help_of_accumulation_excepts_batch_normalisation() -> None:
     assert "only batch normalisation sees" in settings(TrainConfig)["gradient_accumulation_steps"].meaning
 
 
-def test_more_threads_than_cores_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = available_cores()
-    assert TrainConfig(threads=cores).warnings() == []
-    (text,) = TrainConfig(threads=cores + 1).warnings()
-    assert f"--threads {cores + 1}" in text
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "2 processes" in TrainConfig(threads=cores).warnings()[0]
-
-
 def test_a_configuration_as_json_holds_every_setting() -> None:
-    values = json.loads(json.dumps(TrainConfig(output_dir="out").as_json()))  # type: ignore[arg-type]
+    values = json.loads(json.dumps(TrainConfig(output_dir="out").model_dump(mode="json")))  # type: ignore[arg-type]
     assert values.keys() == settings(TrainConfig).keys()
     assert (values["output_dir"], values["speedups"], values["lr"]) == ("out", True, 0.001)
 

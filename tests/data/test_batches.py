@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mnist_accel import TrainConfig
-from mnist_accel.data.batches import Augmentation, InputPipeline, epoch_order, local_slices, steps_per_epoch
+from mnist_accel.data.batches import Augmentation, InputPipeline, epoch_order, local_slices
 from mnist_accel.data.digits import Digits
 
 IMAGES = torch.rand(20, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -31,10 +31,6 @@ def test_the_order_of_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch()
     assert np.array_equal(order, epoch_order(1000, seed=3, epoch=2))
     assert not np.array_equal(order, epoch_order(1000, seed=3, epoch=1))
     assert not np.array_equal(order, epoch_order(1000, seed=2, epoch=2))
-
-
-def test_a_short_last_batch_is_a_step() -> None:
-    assert [steps_per_epoch(n, 128) for n in (1, 128, 129, 60000)] == [1, 1, 2, 469]
 
 
 def test_a_batch_is_the_chosen_images_normalised() -> None:

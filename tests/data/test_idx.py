@@ -49,7 +49,7 @@ DAMAGES = {
     "a file is missing": (TEST_LABELS, None, "is needed in"),
     "cut short": (TRAIN_IMAGES, packed(ARRAYS[TRAIN_IMAGES])[:-1], "its header says"),
     "not an IDX file": (TRAIN_LABELS, b"hello, I am a text", "not an IDX file"),
-    "empty": (TRAIN_LABELS, b"", "cut short"),
+    "empty": (TRAIN_LABELS, b"", "not an IDX file"),
     "more labels than images": (TEST_LABELS, packed(np.zeros(31, dtype=np.uint8)), "one whole number for each image"),
     "another size": (TEST_IMAGES, packed(np.zeros((30, 32, 32), dtype=np.uint8)), "32, 32"),
 }

@@ -209,7 +209,6 @@ def test_wrong_arguments_are_refused_before_any_work(exports: Exports, monkeypat
     source = exports.weights
     assert target("torch-export", source, None) == source.with_suffix(".pt2")
     for arguments, expected in [
-        (("onxx", source, None), "did you mean onnx"),
         (("onnx", source, Path("model.pb")), "let it end in .onnx"),
         (("onnx", Path("missing.pth"), None), "no such file"),
         (("safetensors", exports.of(".safetensors"), None), "would replace the weights themselves"),

@@ -9,10 +9,10 @@ from accelerate.state import AcceleratorState, GradientState
 
 from mnist_accel.errors import UserError
 from mnist_accel.hardware import accelerator
-from mnist_accel.hardware.accelerator import Hardware, choose_precision, native_bf16, start_hardware
+from mnist_accel.hardware.accelerator import Hardware, choose_precision, native_precision, start_hardware
 from mnist_accel.hardware.cores import has_compiler
 
-NATIVE = "bf16" if native_bf16("cpu") else "no"
+NATIVE, _ = native_precision("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_the_precision_no_that_accelerate_launch_exports_is_ignored(monkeypatch:
 
 
 def test_a_precision_that_accelerate_was_launched_with_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accelerator, "native_bf16", lambda _: None)
+    monkeypatch.setattr(accelerator, "native_precision", lambda _: ("no", "for this test"))
     assert choose_precision("auto", "cpu")[0] == "no"
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     assert choose_precision("auto", "cpu") == ("bf16", "as Accelerate was configured")
@@ -67,7 +67,7 @@ def test_a_precision_in_accelerates_configuration_file_is_used(monkeypatch: pyte
         "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nmixed_precision: bf16\nuse_cpu: true\n"
     )
     monkeypatch.setattr(config_args, "default_config_file", str(file))
-    monkeypatch.setattr(accelerator, "native_bf16", lambda _: None)
+    monkeypatch.setattr(accelerator, "native_precision", lambda _: ("no", "for this test"))
     assert choose_precision("auto", "cpu") == ("bf16", "as Accelerate was configured")
 
 

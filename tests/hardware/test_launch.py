@@ -27,7 +27,7 @@ def test_a_restart_continues_only_from_checkpoints_that_this_run_has_saved(
     (tmp_path / "checkpoints" / "checkpoint-000004.safetensors").mkdir(parents=True)  # of another run
     commands: list[list[str]] = []
     monkeypatch.setattr(launch, "_run_once", crash(tmp_path, ["", "checkpoint-000005.safetensors", ""], commands))
-    code = launch.run_processes(1, ["train"], on_cpu=True, output_dir=tmp_path, max_restarts=2)
+    code = launch.run_processes(1, ["train"], on_cpu=True, output_dir=tmp_path, restarts=2)
     assert code == CRASHED
     assert commands == [["train"], ["train"], ["train", "--resume", "auto"]]
 
@@ -39,11 +39,11 @@ def test_more_processes_than_cores_or_gpus_are_refused(
     monkeypatch.setattr(accelerator, "gpu_count", lambda: gpus)
     monkeypatch.setattr(cores, "available_cores", lambda: 1)
     with pytest.raises(UserError, match=f"--processes 2: this machine has {limit}"):
-        launch.run_processes(2, ["train"], on_cpu=on_cpu, output_dir=tmp_path)
+        launch.run_processes(2, ["train"], on_cpu=on_cpu, output_dir=tmp_path, restarts=0)
 
 
 def test_two_gpus_need_no_second_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(accelerator, "gpu_count", lambda: 2)
     monkeypatch.setattr(cores, "available_cores", lambda: 1)
     monkeypatch.setattr(launch, "_run_once", lambda *_: 0)
-    assert launch.run_processes(2, ["train"], on_cpu=False, output_dir=tmp_path) == 0
+    assert launch.run_processes(2, ["train"], on_cpu=False, output_dir=tmp_path, restarts=0) == 0

@@ -130,7 +130,7 @@ def test_weights_of_an_own_network_ask_for_it(tmp_path: Path) -> None:
         ("HiddenState", "training changes counter, but no checkpoint holds"),
         ("Lazy", "has lazy layers"),
         ("NoArgument", "must accept one argument, classes="),
-        ("NotANetwork", "makes a NotANetwork"),
+        ("NotANetwork", "cannot compute"),
         ("Missing", "has no attribute 'Missing'"),
     ],
 )

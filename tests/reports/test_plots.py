@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mnist_accel.data.digits import DataSet, Digits
-from mnist_accel.data.named_sets import DIGITS
 from mnist_accel.reports import plots
 from mnist_accel.training.evaluate import EvaluateResult
 from mnist_accel.training.lr_find import LearningRates
@@ -18,6 +17,7 @@ from tests.conftest import SMALL_MNIST, Run
 from tests.reports.examples import result
 
 N = 40
+DIGITS = tuple("0123456789")
 BLUE, RED = (0x1F / 255, 0x77 / 255, 0xB4 / 255), (0xD6 / 255, 0x27 / 255, 0x28 / 255)
 PALE = tuple(1 - 0.5 * (1 - part) for part in BLUE)
 

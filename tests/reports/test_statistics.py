@@ -74,7 +74,7 @@ SPEEDRUN = (
     )
     / 10_000
 )
-"""Test accuracies of `speedrun` with the seeds 0 to 59, as docs/comparing.md describes."""
+"""Test accuracies of `small-cnn` with the seeds 0 to 59, as docs/comparing.md describes."""
 A = np.array([0.990, 0.991, 0.992, 0.9905, 0.9915])
 
 

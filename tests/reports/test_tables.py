@@ -3,7 +3,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mnist_accel.reports.tables import as_text, print_facts, print_report, print_warnings
+from mnist_accel.reports.tables import as_text, print_facts, print_line, print_report
 from mnist_accel.training.evaluate import EvaluateResult
 from tests.reports.examples import shown, terminal
 
@@ -40,7 +40,7 @@ def test_typed_values_are_shown_as_one_printable_line() -> None:
     assert len(as_text("x" * 100_000)) == 300
 
 
-def test_warnings_are_one_line_each() -> None:
+def test_a_warning_that_quotes_a_file_is_one_line() -> None:
     screen = Console(file=io.StringIO(), width=10_000)
-    print_warnings(screen, ["one\ntwo", "three"])
-    assert shown(screen).splitlines() == ["WARNING: one two", "WARNING: three"]
+    print_line(screen, "WARNING: one\ntwo", "bold yellow")
+    assert shown(screen) == "WARNING: one two\n"

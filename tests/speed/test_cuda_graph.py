@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_accel import TrainConfig, UserError
 from mnist_accel.hardware.signals import StopRequests
+from mnist_accel.speed import cuda_graph
 from mnist_accel.speed.cuda_graph import WARM_UP_STEPS, Recordings, call, step_in_pieces
 from mnist_accel.training import train
 from mnist_accel.training.events import Observer
@@ -92,9 +94,10 @@ def trained(folder: Path, *, replays: bool, **settings: Any) -> tuple[dict[str, 
         return [*setup.module.parameters(), *setup.module.buffers(), *moments, setup.bad_numbers.found]
 
     graphs = CpuGraphs(state)
-    setup.replay = Recordings(graphs.record) if replays else call
+    setup.replay = Recordings() if replays else call
     progress = Progress()
-    fit(setup, progress, observer, Guard(config, {}, StopRequests(), observer))
+    with mock.patch.object(cuda_graph, "record", graphs.record):
+        fit(setup, progress, observer, Guard(config, {}, StopRequests(), observer))
     weights = setup.final_module.state_dict()
     return {name: value.clone() for name, value in weights.items()}, progress.step_losses.tolist(), graphs
 
@@ -122,11 +125,12 @@ def test_replayed_steps_give_the_bits_of_called_ones(tmp_path: Path, settings: d
 
 def test_each_batch_size_has_a_recording_of_its_own() -> None:
     graphs = CpuGraphs(list)
-    recordings = Recordings(graphs.record)
-    for number in range(10):
-        for size in (4, 3):
-            batch = torch.arange(size) + number
-            assert recordings(lambda samples: samples * 2, batch).tolist() == (batch * 2).tolist()
+    recordings = Recordings()
+    with mock.patch.object(cuda_graph, "record", graphs.record):
+        for number in range(10):
+            for size in (4, 3):
+                batch = torch.arange(size) + number
+                assert recordings(lambda samples: samples * 2, batch).tolist() == (batch * 2).tolist()
     assert (graphs.recorded, graphs.replayed) == (2, 2 * (10 - WARM_UP_STEPS))
 
 

@@ -112,7 +112,7 @@ def test_the_option_processes_and_torchrun_are_really_two_ranks_with_one_voice_a
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--train-samples", 100_000), 2, "give at most 4000"),
+        (("--validation-samples", 100_000), 2, "give at most 4000"),
         (("--target-accuracy", 1.0), 3, "below the target"),
         (("--output-dir", "/proc/here"), 2, "cannot write"),
     ],

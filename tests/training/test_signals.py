@@ -238,7 +238,7 @@ def test_torchrun_restarts_continue_and_the_result_is_the_same(
 
 @TWO
 def test_a_refusal_is_not_started_again(run: Run) -> None:
-    done = run(*RUN, "--processes", "2", "--max-restarts", "3", "--train-samples", "99999")
+    done = run(*RUN, "--processes", "2", "--max-restarts", "3", "--validation-samples", "99999")
     assert done.returncode == 2
     assert "starting again" not in done.stderr
 

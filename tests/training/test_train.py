@@ -3,7 +3,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -93,19 +92,10 @@ def test_pictures_that_cannot_be_drawn_are_a_notice_and_the_weights_are_there(
     assert not (tmp_path / "predictions.png").exists(), "a picture of the earlier run must not stay beside new weights"
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"lr": 3.0, "epochs": 1}, "no better than guessing"),
-        ({"batch_size": 100_000, "epochs": 1}, "larger than the 500 training samples"),
-    ],
-)
-def test_settings_that_cannot_have_been_meant_give_a_notice(
-    tmp_path: Path, settings: dict[str, Any], words: str
-) -> None:
+def test_an_accuracy_no_better_than_guessing_gives_a_notice(tmp_path: Path) -> None:
     recorder = Recorder()
-    train(small(tmp_path, **settings), recorder)
-    assert any(words in text for text in recorder.notices)
+    train(small(tmp_path, lr=3.0, epochs=1), recorder)
+    assert any("no better than guessing" in text for text in recorder.notices)
 
 
 def test_accumulation_gives_the_same_curve(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def curve(dtype: str, steps: int, accumulation: int, dataset: DataSet, **setting
     hardware = start(config)
     small = DataSet(
         name=dataset.name,
-        train=digits.split_off(dataset.train, samples, 0, "")[0],
-        test=digits.split_off(dataset.test, 11, 0, "")[0],
+        train=digits.split_off(dataset.train, samples, 0)[0],
+        test=digits.split_off(dataset.test, 11, 0)[0],
         class_names=dataset.class_names,
         source=dataset.source,
         checksums=dataset.checksums,

@@ -44,9 +44,10 @@ function draw(svg) {
   const ys = chart.lines.flatMap((line) => line.y);
   const across = axis(chart.lines.flatMap((line) => line.x), LEFT, RIGHT);
   const up = axis(ys, BOTTOM, TOP, chart.y.includes("loss"));
+  const isShare = chart.y.includes("accuracy");
   for (const value of ticks(up)) {
     add(svg, "path", { class: "grid", d: `M${LEFT} ${up.place(value)}H${RIGHT}` });
-    const text = chart.percent ? share(value, 4) : short(value);
+    const text = isShare ? share(value, 4) : short(value);
     add(svg, "text", { x: LEFT - 5, y: up.place(value) + 4, "text-anchor": "end" }, text);
   }
   for (const value of ticks(across, chart.x !== "probability")) {
@@ -60,7 +61,7 @@ function draw(svg) {
     add(svg, "polyline", { class: style(colour), points: points.join(" ") });
     if (x.length < 30) add(svg, "path", { class: `dots ${style(colour)}`, d: points.map((at) => `M${at}h0`).join("") });
     x.forEach((value, index) => {
-      const text = `${name} ${chart.percent ? share(y[index], 2) : short(y[index])}`;
+      const text = `${name} ${isShare ? share(y[index], 2) : short(y[index])}`;
       readings.set(value, [...(readings.get(value) ?? []), text]);
     });
     if (legend.has(name)) continue;
