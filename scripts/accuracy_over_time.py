@@ -32,8 +32,11 @@ def main(
     machine = f"{first['device_name']}, {first['threads']} threads, {first['mixed_precision']}"
     axes.set(xlabel=f"training time, s ({machine})", ylabel="test error, %")
     axes.set_yticks([0.3, 0.5, 1, 2, 5, 10], ["0.3", "0.5", "1", "2", "5", "10"], minor=False)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
+    low, high = axes.get_xlim()
+    ticks = [digit * 10.0**power for power in range(-2, 5) for digit in (1, 2, 5)]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axes.xaxis.set_minor_formatter("")
     axes.grid(which="both", alpha=0.2)
     axes.legend(title="recipe (runs)")
     figure.savefig(output)
