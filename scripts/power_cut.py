@@ -118,7 +118,7 @@ def sha256(path: Path) -> str:
 def try_cuts(file_system: str, every: int, scratch: Path) -> dict[str, Any]:
     """Record the runs on a file system and cut the power after each `every`th write."""
     kind, _, options = file_system.partition(":")
-    options, point, image = options or "defaults", scratch / "point", scratch / "cut"
+    options, point = options or "defaults", scratch / "point"
     point.mkdir()
     disk = RecordedDisk(scratch, MEGABYTES[kind] * 2**20)
     with disk.mounted(kind, options, point):
@@ -128,6 +128,7 @@ def try_cuts(file_system: str, every: int, scratch: Path) -> dict[str, Any]:
     for writes, cut in enumerate(disk.cuts(), start=1):
         recorded_disk.apply(cut.flushed, disk.blank)
         for how in HOW if writes % every == 0 else ():
+            image = scratch / f"cut-{tried}"  # a new name: the loop device of the one before may still be in use
             recorded_disk.copy_sparse(disk.blank, image)
             recorded_disk.apply(recorded_disk.survivors(cut.pending, how, generator), image)
             tried += 1
@@ -136,6 +137,7 @@ def try_cuts(file_system: str, every: int, scratch: Path) -> dict[str, Any]:
                     found = problem(runs, cut.position, point / "run")
             except subprocess.CalledProcessError as error:
                 found = f"the file system does not mount ({error})"
+            image.unlink()
             if found:
                 problems[f"{how}: {found}"] += 1
     saves = sum(len(run.saved) for run in runs)

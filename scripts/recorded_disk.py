@@ -65,7 +65,8 @@ class RecordedDisk:
             with mounted(self.served, options, at):
                 yield
         finally:
-            subprocess.run(["umount", str(self.served)], check=False)
+            # Lazily: the loop device may hold the file for a moment longer. The server ends when nothing uses it.
+            subprocess.run(["umount", "--lazy", str(self.served)], check=False)
             os.waitpid(server, 0)
 
     def position(self) -> int:

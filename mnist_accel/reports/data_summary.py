@@ -35,14 +35,17 @@ def summarise(data: DataSet) -> DataSummary:
     first, labels = first_equal(data.train, data.test), np.concatenate([data.train.labels, data.test.labels])
     in_train, in_test = np.split(first, [len(data.train)])
     counts = [np.bincount(part.labels, minlength=len(data.class_names)).tolist() for part in (data.train, data.test)]
+    shares = np.bincount(data.train.images.ravel(), minlength=256) / data.train.images.size
+    values = np.arange(256) / 255
+    mean = float(shares @ values)
     return DataSummary(
         dataset=data.name,
         source=data.source,
         train_samples=len(data.train),
         test_samples=len(data.test),
         classes=[{"class": name, "train": a, "test": b} for name, a, b in zip(data.class_names, *counts, strict=True)],
-        mean=float(data.train.images.mean()) / 255,
-        std=float(data.train.images.std()) / 255,
+        mean=mean,
+        std=float(shares @ (values - mean) ** 2) ** 0.5,
         train_duplicates=len(in_train) - len(np.unique(in_train)),
         test_duplicates=len(in_test) - len(np.unique(in_test)),
         in_both=np.flatnonzero(in_test < len(in_train)).tolist(),
