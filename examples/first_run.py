@@ -93,7 +93,7 @@ class MyNet(nn.Module):
 
 # %%
 mine = train(TrainConfig(model="my_net.py:MyNet", epochs=2, train_samples=train_samples, output_dir="mine"))
-print(f"small-cnn {result.test_accuracy:.2%}, MyNet {mine.test_accuracy:.2%}")
+print(f"fast-cnn {result.test_accuracy:.2%}, MyNet {mine.test_accuracy:.2%}")
 
 # %% [markdown]
 # One run of each says little: another seed gives another accuracy. `train_group` trains with several seeds, and
