@@ -131,7 +131,7 @@ class _Pair:
         self.layers = first.layers
         self.statistics = STATISTICS * self.fine * any("BatchNorm" in kind for kind in first.layers.values())
         self.grown: dict[str, float] = {}  # the largest difference of each gradient so far
-        self.gains: defaultdict[tuple[str, str], list[float]] = defaultdict(list)  # differences / causes so far
+        self.gains: defaultdict[tuple[str, str], list[float]] = defaultdict(list)  # difference by cause, each step
         self.moved: dict[str, npt.NDArray[np.float64]] = {}  # distance of each weight's projections after the last step
 
     def comparisons(self, pairs: list[tuple[Step, Step]]) -> Iterator[Comparison]:

@@ -7,6 +7,8 @@ import pickle
 import signal
 import subprocess
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -74,10 +76,8 @@ def _same_classes(name: str, parts: list[Path]) -> list[str]:
     if not 2 <= len(classes) <= 256:
         raise DataError(f"{name}: {parts[0]} has {len(classes)} sub-folders, one for each class", "make 2 to 256")
     if unknown := sorted(set(tested) - set(classes)):
-        raise DataError(
-            f"{name}: {', '.join(unknown[:3])}: a class in {parts[-1]} but not in {parts[0]}",
-            "give each class training pictures, or delete its test pictures",
-        )
+        problem = f"{name}: {', '.join(unknown[:3])}: a class in {parts[-1]} but not in {parts[0]}"
+        raise DataError(problem, "give each class training pictures, or delete its test pictures")
     return classes
 
 
@@ -87,10 +87,10 @@ def read(folder: Path, names: Sequence[str], progress: Heard) -> tuple[npt.NDArr
     cache = platformdirs.user_cache_path("mnist-accel") / f"{place[:16]}.npz"
     # What decides how a picture is read: the code and the file, whose content has changed only if size or times have.
     code = [path.read_text(encoding="utf-8") for path in sorted(Path(pictures.__file__).parent.glob("*.py"))]
-    found = [(folder / name).stat() for name in names]
+    found = [path.stat() for path in (folder / name for name in names) if path.exists()]  # a link may lead nowhere
     versions = [(status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in found]
     key = hashlib.sha256(repr([PIL.__version__, code, names, versions]).encode()).hexdigest()
-    with suppress(Exception):  # there is no cache, or it is damaged
+    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # no cache, or damaged
         kept = np.load(io.BytesIO(cache.read_bytes()))
         if str(kept["key"]) == key:
             return kept["images"], dict(zip(kept["damaged"].tolist(), kept["reasons"].tolist(), strict=True))

@@ -12,7 +12,7 @@ SHORTEST = 0.5  # of the picture's width (height)
 STEEPEST = 0.1  # the largest slope of lines, in radians
 MANY = 4  # parallel lines; a digit has up to three
 BEYOND, BEYOND_AT_EDGE = 0.25, 0.1
-"""Unlike a bar or stem, a line exceeds all other ink by this share of its extent; by less where it meets the edge."""
+"""Unlike a bar or stem, a line is longer than all other ink by this share of that ink; by less at the edges."""
 
 
 def erase(mask: Mask) -> Mask:

@@ -203,3 +203,9 @@ def test_several_processes_read_the_same_as_one(tmp_path: Path, monkeypatch: pyt
     assert heard[0] == (7, 120)
     assert heard[-1] == (120, 120)
     assert "circle/7.png" in [names[index] for index in errors]
+
+
+def test_a_link_that_leads_nowhere_counts_as_a_damaged_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("gone.png")
+    _, errors = picture_folder.read(tmp_path, ["a.png"], lambda *_: None)
+    assert "no such file" in errors[0]

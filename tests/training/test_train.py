@@ -106,6 +106,13 @@ def test_accumulation_gives_the_same_curve(tmp_path: Path) -> None:
     assert parts.test_loss == pytest.approx(whole.test_loss, rel=1e-12)
 
 
+def test_a_data_set_with_fewer_samples_than_asked_for_is_used_whole(tmp_path: Path) -> None:
+    recorder = Recorder()
+    train(small(tmp_path, train_samples=48_000, epochs=1), recorder)
+    assert recorder.facts is not None
+    assert recorder.facts.train_samples == 4000
+
+
 def test_the_python_api_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     train(small(tmp_path, epochs=1))
     captured = capfd.readouterr()
