@@ -10,13 +10,16 @@ Floats = npt.NDArray[np.float32]
 
 RIDGE = np.diag([0, 1, 1, 1, 1, 1]).astype(np.float32) / 2  # keeps the light's surface flat where few points lie on it
 SMALL = 120  # pixels. A picture with a shorter side below this holds one digit or a few, and little else.
-USUAL = 170  # the strength of the usual ink, of 255; ink that is darker than the lines of the paper has room above
-SHARP = 0.15  # of the contrast: the mean step of brightness over the border of a digit that fills its picture
+USUAL = 170  # the usual ink in bytes; darker ink has room above
+TWO_LEVELS = 0.8  # share of the variance that is between ink and paper where a digit fills its picture; a ramp has 0.75
 DARK_SHARE = 24.0  # added to the paper's brightness before dividing by it: noise in black shadows is no ink
 
 
-def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The ink, uint8 (H, W), of a picture (H, W) or (H, W, 3); paper is 0. Raises PictureError if there is no ink."""
+def strength(pixels: npt.NDArray[np.uint8]) -> Floats:
+    """The ink (H, W) of a picture (H, W) or (H, W, 3): 0 for paper, 1 for usual ink, which may be printed lines.
+
+    Raises PictureError if there is no ink.
+    """
     grey, is_brightness = _one_channel(pixels)
     if min(grey.shape) >= SMALL:
         grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.8, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
@@ -32,26 +35,34 @@ def strength(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     if np.count_nonzero(is_ink) < max(6, 2e-5 * ink.size):
         raise PictureError("blank: no ink stands out from the paper")
     usual = float(np.quantile(ink[is_ink], 0.7))
-    return np.asarray((ink * (USUAL / usual)).clip(0, 255), dtype=np.uint8)
+    return np.asarray(np.maximum(ink / usual, 0), dtype=np.float32)
+
+
+def in_bytes(strength: Floats) -> npt.NDArray[np.uint8]:
+    """A result of `strength` as uint8; usual ink is `USUAL`."""
+    return (strength * USUAL).clip(0, 255).astype(np.uint8)
 
 
 def of_one_digit(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
-    """The ink, uint8 (H, W), of a picture that one digit fills; None without two levels with a sharp, short border."""
+    """The ink, uint8 (H, W), of a digit that fills its picture, cut out; None without two levels and a short border."""
     scale = min(1.0, max(64 / max(pixels.shape[:2]), 16 / min(pixels.shape[:2])))
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     grey = _one_channel(np.asarray(small, dtype=np.uint8))[0]
     low, high = np.quantile(grey, (0.02, 0.98))
-    levels = ((grey - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8)
+    if high - low < 16:
+        return None
+    levels = ((grey - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
     _, light = cv2.threshold(levels, 0, 1, cv2.THRESH_OTSU)
     edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
     if 2 * np.count_nonzero(edge) > len(edge):  # the paper has more of the picture's edge
         levels, light = np.bitwise_not(levels), 1 - light
-    steps = [np.abs(np.diff(levels.astype(np.float32), axis=axis))[np.diff(light, axis=axis) != 0] for axis in (0, 1)]
-    border = np.concatenate(steps)
-    is_sharp = len(border) and border.mean() > 255 * max(SHARP, 3 / min(grey.shape)) and len(border) < 0.4 * light.size
-    rows, columns = np.flatnonzero(light.any(axis=1)), np.flatnonzero(light.any(axis=0))
-    is_large = is_sharp and max(np.ptp(rows) / light.shape[0], np.ptp(columns) / light.shape[1]) >= 0.5
-    return np.asarray(levels, dtype=np.uint8) if is_large and high - low >= 16 else None
+    border = sum(np.count_nonzero(np.diff(light, axis=axis)) for axis in (0, 1))
+    share, step = float(light.mean()), float(levels[light == 1].mean() - levels[light == 0].mean())
+    is_drawn = share * (1 - share) * step**2 > TWO_LEVELS * levels.var() and border < 0.4 * light.size
+    left, top, width, height = cv2.boundingRect(light)
+    if not is_drawn or max(height / light.shape[0], width / light.shape[1]) < 0.5:
+        return None
+    return np.asarray(levels[max(0, top - 1) : top + height + 1, max(0, left - 1) : left + width + 1], dtype=np.uint8)
 
 
 def _one_channel(pixels: npt.NDArray[np.uint8]) -> tuple[Floats, bool]:
@@ -96,13 +107,14 @@ def _paper(grey: Floats) -> Floats:
 def _local_median(flat: Floats) -> Floats:
     """The median of each pixel's surroundings (H, W), in a window that is some times wider than the strokes."""
     levels = (flat / 2 + 128).clip(0, 255).astype(np.uint8)
-    widths = np.geomspace(15, max(16, 0.6 * min(flat.shape)), 4).round().astype(int) | 1
+    shorter = min(flat.shape)
+    widths = np.append(np.geomspace(15, max(16, 0.6 * shorter), 4), max(16, 0.95 * shorter)).round().astype(int) | 1
     medians = [cv2.medianBlur(levels, int(width)) for width in widths]
     differences = [cv2.absdiff(levels, median) for median in medians]
     rank = max(20, flat.size // 3000)
     strengths = [np.partition(difference.ravel(), -rank)[-rank] for difference in differences]
     number = next(number for number, strength in enumerate(strengths) if strength >= 0.8 * strengths[-1])
     areas = [np.count_nonzero(difference > 0.7 * strengths[number]) for difference in differences]
-    while number < 3 and areas[number + 1] > 1.3 * areas[number]:  # so far only ends and corners of thick strokes
+    while number < 4 and areas[number + 1] > 1.3 * areas[number]:  # so far only ends and corners of thick strokes
         number += 1
-    return (medians[min(number + 1, 3)].astype(np.float32) - 128) * 2
+    return (medians[min(number + 1, 4)].astype(np.float32) - 128) * 2

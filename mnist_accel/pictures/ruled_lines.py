@@ -6,7 +6,7 @@ import numpy.typing as npt
 
 Mask = npt.NDArray[np.bool_]
 
-SMALLEST_SIDE = 100  # pixels. In smaller pictures, lines and strokes cannot be told apart.
+SMALLEST_SIDE = 100  # pixels. In smaller pictures, lines and strokes cannot be told apart, but for rows of boxes.
 THICKEST = 0.02  # of the picture's shorter side
 SHORTEST = 0.5  # of the picture's width (height)
 STEEPEST = 0.1  # the largest slope of lines, in radians
@@ -18,11 +18,14 @@ BEYOND, BEYOND_AT_EDGE = 0.25, 0.1
 def erase(mask: Mask) -> Mask:
     """The mask of ink (H, W) without long straight lines; strokes that cross a line stay complete."""
     thickest = max(4, round(THICKEST * min(mask.shape)))
+    is_small, is_wide = min(mask.shape) < SMALLEST_SIDE, mask.shape[1] >= 2 * mask.shape[0]
+    if is_small and not is_wide:
+        return mask
     across, rows = _lines(mask, thickest, SHORTEST)
     down, columns = _lines(np.ascontiguousarray(mask.T), thickest, SHORTEST)
     lines = across | down.T
     rest = mask & (cv2.dilate(lines.view(np.uint8), np.ones((7, 7))) == 0)  # without crossings
-    if not lines.any() or not rest.any():
+    if not lines.any() or not rest.any() or (is_small and rows < 2):
         return mask
     result, is_paper = mask, max(rows, columns) >= MANY
     # A line under a number is longer than the number is tall.

@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csgraph
 
-from mnist_accel.pictures import ruled_lines
-from mnist_accel.pictures.ink import USUAL
+from mnist_accel.pictures import ink, ruled_lines
 from mnist_accel.pictures.ruled_lines import Mask
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are outside
@@ -30,17 +29,16 @@ class Mark(NamedTuple):
     pieces: int  # number of strokes that do not touch each other
 
 
-def find_marks(strength: npt.NDArray[np.uint8]) -> list[Mark]:
+def find_marks(strength: ink.Floats) -> list[Mark]:
     """The possible digits in a result of `ink.strength`, in reading order; of too many, `MOST_MARKS` and one."""
-    level = float(USUAL)
-    mask = strength >= FAINT * level
-    without_lines = ruled_lines.erase(mask) if min(mask.shape) >= ruled_lines.SMALLEST_SIDE else mask
+    mask = strength >= FAINT
+    without_lines = ruled_lines.erase(mask)
     lines = mask & ~without_lines
     if is_ruled := bool(lines.any()):
         darker = strength > DARKER * np.quantile(strength[lines], 0.9)  # strokes that lie on a line
-        level = max(level, float(np.quantile(strength[without_lines], 0.7)))  # ink may be darker than the lines
-        mask = (without_lines | darker) & (strength >= FAINT * level)
-    labelled, pieces = _pieces(mask, strength >= STRONG * level)
+        strength = strength / max(1.0, float(np.quantile(strength[without_lines], 0.7)))  # it may be darker than lines
+        mask = (without_lines | darker) & (strength >= FAINT)
+    labelled, pieces = _pieces(mask, strength >= STRONG)
     pieces = _without_edges(_without_frames(pieces), strength.shape, is_ruled=is_ruled)
     marks = []
     for group in _groups(pieces):
@@ -48,7 +46,7 @@ def find_marks(strength: npt.NDArray[np.uint8]) -> list[Mark]:
         right, bottom = group[:, 2:4].max(axis=0).tolist()
         here, labels = labelled[top:bottom, left:right], group[:, LABEL]
         own = here == labels[0] if len(labels) == 1 else np.isin(here, labels)  # isin is slow
-        marks.append(Mark((left, top, right, bottom), strength[top:bottom, left:right] * own, len(group)))
+        marks.append(Mark((left, top, right, bottom), ink.in_bytes(strength[top:bottom, left:right] * own), len(group)))
     return _in_reading_order(marks)
 
 
@@ -85,10 +83,10 @@ def _without_edges(pieces: Pieces, shape: tuple[int, ...], *, is_ruled: bool) ->
     """Without dark areas along the edges of the picture and, on ruled paper, without rests of its lines there."""
     left, top, right, bottom = pieces[:, :4].T
     at_edge = (left <= 1) | (top <= 1) | (right >= shape[1] - 1) | (bottom >= shape[0] - 1)
-    if not at_edge.any() or at_edge.all():
+    if not at_edge.any() or (at_edge.all() and not is_ruled):
         return pieces
     widths, heights = _sizes(pieces).T
-    sizes, tallest = np.maximum(widths, heights), heights[~at_edge].max()
+    sizes, tallest = np.maximum(widths, heights), heights[~at_edge].max(initial=0)
     odd = (sizes > 2.2 * tallest) | (heights < 0.6 * tallest)
     solid = pieces[:, AREA] > 0.6 * widths * heights
     strip = np.minimum(widths, heights) < 0.1 * sizes
@@ -105,7 +103,7 @@ def _groups(pieces: Pieces) -> list[Pieces]:
     large = np.maximum(widths, heights) > SPECK * tallest
     pieces, heights = pieces[large], heights[large]
     is_body = heights >= 0.5 * tallest
-    linked = _are_stacked(pieces[:, :4]) & is_body & is_body[:, None]
+    linked = _are_stacked(pieces[:, :4])
     bodies, bars = np.flatnonzero(is_body), np.flatnonzero(~is_body)
     bar, body = pieces[bars, :4], pieces[bodies, :4]
     gaps = np.maximum(bar[:, None, :2], body[:, :2]) - np.minimum(bar[:, None, 2:], body[:, 2:])
@@ -121,7 +119,7 @@ def _groups(pieces: Pieces) -> list[Pieces]:
 
 
 def _are_stacked(boxes: Pieces) -> Mask:
-    """Whether two tall pieces are the upper and the lower part of one digit; (N, N)."""
+    """Whether two pieces are the upper and the lower part of one digit; (N, N)."""
     low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
     overlap, gap = (high - low)[..., 0], (low - high)[..., 1]
     sides = boxes[:, 2:] - boxes[:, :2]
