@@ -5,6 +5,8 @@ import numpy as np
 import numpy.typing as npt
 
 Mask = npt.NDArray[np.bool_]
+Line = npt.NDArray[np.float64]
+"""Its heights at the left edge, in the middle and at the right edge."""
 
 SMALLEST_SIDE = 100  # pixels. In smaller pictures, lines and strokes cannot be told apart, but for rows of boxes.
 THICKEST = 0.02  # of the picture's shorter side
@@ -71,14 +73,32 @@ def _lines(mask: Mask, thickest: int, shortest: float) -> tuple[Mask, int]:
     thin = _thin(mask, thickest)
     edges = np.diff(thin, axis=0, prepend=False) & thin  # one pixel for each vertical run of ink
     thickest = min(thickest, max(4, round(3 * float(thin.sum() / max(1, edges.sum())))))
-    starts, ends = _aligned(edges, max(2, thickest // 2), shortest)
-    drawn = np.zeros(mask.shape, np.uint8)
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        cv2.line(drawn, (0, round(start)), (mask.shape[1], round(end)), 1, 2 * thickest)
-    near = drawn > 0
-    mean = float((thin & near).sum() / max(1, (edges & near).sum()))
-    gaps = np.diff(np.sort(starts + ends)) / 2
-    return _thin(mask, min(thickest, round(1.5 * mean + 1))) & near, min(1, len(starts)) + int((gaps > thickest).sum())
+    lines = np.empty((0, 3))
+    for ends in _aligned(edges, max(2, thickest // 2), shortest):  # several are of one line, the best one comes first
+        if (np.abs(ends.mean() - lines[:, 1]) > thickest).all():
+            lines = np.vstack([lines, _course(edges, ends, thickest)])
+    drawn, columns = np.zeros_like(mask, np.uint8), np.linspace(0, mask.shape[1], 33)
+    for line in lines:
+        heights = np.polyval(np.polyfit(columns[[0, 16, 32]], line, 2), columns)
+        cv2.polylines(drawn, [np.stack([columns, heights], axis=1).round().astype(np.int32)], False, 1)
+    near = cv2.dilate(drawn, np.ones((2 * thickest + 1, 1))) > 0
+    width = min(thickest, round(1.5 * float((thin & near).sum() / max(1, (edges & near).sum())) + 1))
+    on_line = cv2.dilate(drawn, np.ones((2 * width + 1, 1))) > 0
+    gaps = np.diff(np.sort(lines[:, 1]))
+    return _thin(mask, width) & on_line, min(1, len(lines)) + int((gaps > thickest).sum())
+
+
+def _course(edges: Mask, ends: Line, reach: int) -> Line:
+    """The course of a line, by a parabola through the runs of ink around it, since paper bends."""
+    width, top = edges.shape[1], max(0, int(ends.min()) - reach)
+    y, x = np.nonzero(edges[top : int(ends.max()) + reach + 1])
+    curve = np.array([(ends[1] - ends[0]) / width, ends[0] - top])
+    for distance in (reach, reach / 2, reach / 3):
+        near = np.abs(y - np.polyval(curve, x)) <= max(2, distance)
+        if np.count_nonzero(near) > 20:
+            is_long = np.ptp(x[near]) > width / 2
+            curve = np.polyfit(x[near], y[near], 2 if is_long else 1)
+    return np.asarray(np.polyval(curve, np.array([0, width / 2, width])) + top)
 
 
 def _thin(mask: Mask, thickest: int) -> Mask:
@@ -87,8 +107,8 @@ def _thin(mask: Mask, thickest: int) -> Mask:
     return np.asarray(mask & (thick == 0))
 
 
-def _aligned(points: Mask, step: int, shortest: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The heights at the left and at the right edge of lines on which many points lie, by a Hough transform."""
+def _aligned(points: Mask, step: int, shortest: float) -> Line:
+    """The heights at the left and at the right edge of lines on which many points lie, (N, 2), by a Hough transform."""
     height, width = points.shape
     strips = np.logical_or.reduceat(points, np.arange(0, height, step), axis=0).astype(np.uint8)
     strips = np.asarray(cv2.dilate(strips, np.ones((3, 1))))  # points in three strips belong to one line
@@ -96,7 +116,7 @@ def _aligned(points: Mask, step: int, shortest: float) -> tuple[npt.NDArray[np.f
     low, high = np.pi / 2 - steepest, np.pi / 2 + steepest
     found = cv2.HoughLinesWithAccumulator(strips, 1, steepest / 30, round(least), min_theta=low, max_theta=high)
     if found is None:
-        return np.empty(0), np.empty(0)
+        return np.empty((0, 2))
     distances, angles, counts = found.reshape(-1, 3).T.astype(np.float64)
     starts, ends = (step * ((distances - x * np.cos(angles)) / np.sin(angles) + 0.5) for x in (0, width))
     slopes = (ends - starts) / width
@@ -106,4 +126,4 @@ def _aligned(points: Mask, step: int, shortest: float) -> tuple[npt.NDArray[np.f
         inside = np.diff(edges.clip(0, width), axis=0)[0]
         alike = np.abs(slopes - np.median(slopes[is_line])) < STEEPEST / 10
         is_line |= alike & (counts >= np.maximum(0.6 * inside, least))
-    return starts[is_line], ends[is_line]
+    return np.asarray(np.stack([starts, ends], axis=1)[is_line])
