@@ -13,8 +13,7 @@ THICKEST = 0.02  # of the picture's shorter side
 SHORTEST = 0.5  # of the picture's width (height)
 STEEPEST = 0.1  # the largest slope of lines, in radians
 MANY = 4  # parallel lines; a digit has up to three
-BEYOND, BEYOND_AT_EDGE = 0.25, 0.1
-"""Unlike a bar or stem, a line is longer than all other ink by this share of that ink; by less at the edges."""
+LONGER = 1.6  # than all other ink is tall, by this factor: unlike a bar or a stem, a line
 
 
 def erase(mask: Mask) -> Mask:
@@ -29,11 +28,10 @@ def erase(mask: Mask) -> Mask:
     rest = mask & (cv2.dilate(lines.view(np.uint8), np.ones((7, 7))) == 0)  # without crossings
     if not lines.any() or not rest.any() or (is_small and rows < 2):
         return mask
-    result, is_paper = mask, max(rows, columns) >= MANY
-    # A line under a number is longer than the number is tall.
-    if rows and (is_paper or _goes_beyond(across, rest) or _extent(across)[2] >= 1.6 * _extent(rest.T)[2]):
+    result, is_paper, tall = mask, max(rows, columns) >= MANY, LONGER * _extent(rest.T)
+    if rows and (is_paper or _extent(across) >= tall):
         result = mask & ~across & ~_sides(mask, across, thickest)
-    if columns and (is_paper or _goes_beyond(down, rest.T)):
+    if columns and (is_paper or _extent(down) >= tall):
         result = result & ~down.T
     return result
 
@@ -51,21 +49,10 @@ def _sides(mask: Mask, across: Mask, thickest: int) -> Mask:
     return sides
 
 
-def _extent(mask: Mask) -> tuple[float, float, float]:
-    """The first and the last column, and their distance; 1% of the pixels may lie outside on each side."""
+def _extent(mask: Mask) -> float:
+    """The width of what is drawn, without 1% of its pixels on each side."""
     first, last = np.quantile(np.nonzero(mask)[1], (0.01, 0.99)).tolist()
-    return first, last, last - first + 1
-
-
-def _goes_beyond(lines: Mask, rest: Mask) -> bool:
-    width = lines.shape[1]
-    first, last, extent = _extent(rest)
-    columns = np.flatnonzero(lines.any(axis=0))
-    edge = 0.015 * width
-    return bool(
-        first - columns[0] >= (BEYOND_AT_EDGE if columns[0] <= edge else BEYOND) * extent
-        and columns[-1] - last >= (BEYOND_AT_EDGE if columns[-1] >= width - 1 - edge else BEYOND) * extent
-    )
+    return float(last - first + 1)
 
 
 def _lines(mask: Mask, thickest: int, shortest: float) -> tuple[Mask, int]:

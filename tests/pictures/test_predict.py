@@ -166,7 +166,8 @@ def test_boxes_are_in_pixels_of_the_whole_picture_also_of_a_large_one(model: Cla
 
 
 def test_lines_boxes_and_dirt_do_not_become_digits(model: Classifier) -> None:
-    ruled, form, dirty, underlined = (write("417", size=(600, 300), pen=8, start=(120, 90)) for _ in range(4))
+    pictures = [write("417", size=(600, 300), pen=8, start=(120, 90)) for _ in range(5)]
+    ruled, form, dirty, underlined, divided = pictures
     for y in range(25, 300, 45):
         ImageDraw.Draw(ruled).line((0, y, 600, y + 9), fill=90, width=2)
     for left in (105, 219, 333):
@@ -174,7 +175,27 @@ def test_lines_boxes_and_dirt_do_not_become_digits(model: Classifier) -> None:
     for x, y in ((20, 30), (580, 20), (215, 190), (560, 270)):
         ImageDraw.Draw(dirty).ellipse((x, y, x + 6, y + 6), fill=60)
     ImageDraw.Draw(underlined).line((60, 240, 540, 240), fill=40, width=4)
-    assert texts(model, ruled, form, dirty, underlined) == ["417"] * 4
+    ImageDraw.Draw(divided).line((540, 20, 536, 285), fill=40, width=4)
+    assert texts(model, *pictures) == ["417"] * 5
+
+
+def test_the_lines_of_a_row_of_boxes_do_not_become_digits_in_a_low_picture_either(model: Classifier) -> None:
+    row = write("4174", size=(420, 84), height=40, pen=4, start=(30, 24))
+    for x in range(14, 380, 90):  # printed so faintly that the corners are missing
+        ImageDraw.Draw(row).line((x, 18, x, 66), fill=100)
+    for y in (12, 72):
+        ImageDraw.Draw(row).line((20, y, 368, y), fill=100)
+    assert texts(model, row) == ["4174"]
+
+
+def test_the_top_of_a_digit_near_a_line_stays(model: Classifier) -> None:
+    table = write("7777", size=(560, 260), height=70, pen=5, start=(60, 60))
+    table.paste(write("7777", size=(560, 100), height=70, pen=5, start=(60, 10)), (0, 155))
+    for y in (50, 150, 245):  # 4 pixels above the digits' tops
+        ImageDraw.Draw(table).line((20, y, 540, y + 4), fill=60, width=3)
+    result = read_picture(table, model)
+    assert result.text == "7777" * 2
+    assert not any(digit.box[1] - top > 6 for digit, top in zip(result.digits, [58] * 4 + [163] * 4, strict=True))
 
 
 def test_strokes_that_do_not_touch_stay_one_digit(model: Classifier) -> None:
@@ -189,6 +210,34 @@ def test_several_rows_are_read_from_top_to_bottom(model: Classifier) -> None:
     image = write("41", size=(400, 420))
     image.paste(write("77", size=(400, 200), start=(60, 20)), (0, 220))
     assert texts(model, image) == ["4177"]
+
+
+def empty_grid() -> Image.Image:
+    image = Image.new("L", (150, 580), 225)
+    for x in range(20, 135, 50):
+        ImageDraw.Draw(image).line((x, 20, x + 6, 560), fill=140)
+    for y in range(30, 570, 55):
+        ImageDraw.Draw(image).line((12, y, 138, y - 5), fill=140)
+    return image
+
+
+def large_blot() -> Image.Image:
+    image = Image.new("L", (150, 150), 225)
+    ImageDraw.Draw(image).ellipse((26, 30, 122, 126), fill=30)
+    return image
+
+
+def flat_line() -> Image.Image:
+    """One line across a picture on which the light falls off: neither is a 1."""
+    image = Image.fromarray(np.tile(np.linspace(235, 150, 170), (360, 1)).astype(np.uint8))
+    ImageDraw.Draw(image).line((12, 182, 155, 197), fill=90, width=3)
+    return image
+
+
+@pytest.mark.parametrize("draw", [empty_grid, large_blot, flat_line])
+def test_what_is_no_digit_is_doubted(draw: Callable[[], Image.Image], model: Classifier) -> None:
+    result = read_picture(draw(), model)
+    assert result.error or all("does not look like one digit" in digit.doubt for digit in result.digits)
 
 
 def test_pictures_without_a_digit_are_reported(model: Classifier) -> None:
