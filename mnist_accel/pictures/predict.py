@@ -89,7 +89,7 @@ def read_pictures(sources: Iterable[str | Picture], model: "Classifier", top_k: 
         both = _labelled([reading for source in batch for reading in _find(source)], model, top_k)
         for first, whole in zip(both[::2], both[1::2], strict=True):
             is_worse = first.is_doubtful or (len(first.digits) > 1 and first.probability < whole.probability)
-            is_number = sum(not digit.doubt for digit in first.digits) > 2  # no digit falls into so many that look right
+            is_number = sum(not digit.doubt for digit in first.digits) > 2  # a digit does not fall into so many
             is_better = is_worse and not whole.is_doubtful and not is_number
             yield whole if whole.digits and (first.error or is_better) else first
 
