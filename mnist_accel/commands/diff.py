@@ -13,8 +13,8 @@ def diff(first: TraceArgument, second: TraceArgument, json: JsonOption = False) 
     """Name the first step and layer in which two traces differ by more than rounding explains. Exit code 1 if they do.
 
     For example:
-      mnist-accel train --recipe speedrun --trace a.jsonl
-      mnist-accel train --recipe speedrun --processes 2 --trace b.jsonl
+      mnist-accel train --recipe speedrun --model small-cnn --trace a.jsonl
+      mnist-accel train --recipe speedrun --model small-cnn --processes 2 --trace b.jsonl
       mnist-accel diff a.jsonl b.jsonl
     """
     from mnist_accel.checks.trace_diff import diff_traces
