@@ -16,10 +16,7 @@ DARK_SHARE = 24.0  # added to the paper's brightness before dividing by it: nois
 
 
 def strength(pixels: npt.NDArray[np.uint8]) -> Floats:
-    """The ink (H, W) of a picture (H, W) or (H, W, 3): 0 for paper, 1 for usual ink, which may be printed lines.
-
-    Raises PictureError if there is no ink.
-    """
+    """The ink (H, W) of a picture (H, W) or (H, W, 3): 0 for paper, 1 for usual ink. PictureError if there is none."""
     grey, is_brightness = _one_channel(pixels)
     if min(grey.shape) >= SMALL:
         grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), 0.8, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
@@ -109,8 +106,8 @@ def _paper(grey: Floats) -> Floats:
 def _local_median(flat: Floats) -> Floats:
     """The median of each pixel's surroundings (H, W), in a window that is some times wider than the strokes."""
     levels = (flat / 2 + 128).clip(0, 255).astype(np.uint8)
-    shorter = min(flat.shape)
-    widths = np.append(np.geomspace(15, max(16, 0.6 * shorter), 4), max(16, 0.95 * shorter)).round().astype(int) | 1
+    usual, widest = (max(16, share * min(flat.shape)) for share in (0.6, 0.95))
+    widths = np.append(np.geomspace(15, usual, 4), widest).round().astype(int) | 1
     medians = [cv2.medianBlur(levels, int(width)) for width in widths]
     differences = [cv2.absdiff(levels, median) for median in medians]
     rank = max(20, flat.size // 3000)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 PICTURES_AT_ONCE = 256  # the digits of so many pictures go through the network together
 SURE = 0.9  # an answer of lower probability is doubtful
-LEAST_HOLE = 0.002  # of the area of a mark's box; smaller ones are noise
-THICKEST = 0.6  # stroke of a digit, of its longer side; 99.9% of drawn digits have at most 0.52
+LEAST_HOLE = 0.002  # of the area of a mark's box; smaller holes are noise
+THICKEST = 0.6  # width of a stroke, as a share of the digit's longer side; 99.9% of drawn digits have at most 0.52
 GAP = 0.9  # between two numbers in a row, of the digits' median height
 
 
@@ -88,10 +88,10 @@ def read_pictures(sources: Iterable[str | Picture], model: "Classifier", top_k: 
     while batch := list(itertools.islice(remaining, PICTURES_AT_ONCE)):
         both = _labelled([reading for source in batch for reading in _find(source)], model, top_k)
         for first, whole in zip(both[::2], both[1::2], strict=True):
-            is_worse = first.is_doubtful or (len(first.digits) > 1 and first.probability < whole.probability)
             is_number = sum(not digit.doubt for digit in first.digits) > 2  # a digit does not fall into so many
-            is_better = is_worse and not whole.is_doubtful and not is_number
-            yield whole if whole.digits and (first.error or is_better) else first
+            is_worse = first.is_doubtful or (len(first.digits) > 1 and first.probability < whole.probability)
+            is_whole = first.error or (is_worse and not whole.is_doubtful and not is_number)
+            yield whole if whole.digits and is_whole else first
 
 
 def _find(source: str | Picture) -> tuple[PictureResult, PictureResult]:
@@ -131,7 +131,7 @@ def _shape_doubt(mark: Mark) -> str:
     height, width = mark.ink.shape
     drawn = np.pad(mark.ink >= strokes.FAINT * ink.USUAL, 1).view(np.uint8)
     background = cv2.connectedComponentsWithStats(1 - drawn, connectivity=4)[2][2:]  # without ink and surroundings
-    holes = np.count_nonzero(background[:, cv2.CC_STAT_AREA] >= LEAST_HOLE * drawn.size)
+    holes = np.count_nonzero(background[:, strokes.AREA] >= LEAST_HOLE * drawn.size)
     why = f"{mark.pieces} pieces" if mark.pieces > 4 else f"{holes} holes" if holes > 2 else ""
     if 2 * cv2.distanceTransform(drawn, cv2.DIST_L2, 3).max() > THICKEST * max(height, width):
         why = "a blot, or too much ink"

@@ -5,22 +5,21 @@ import numpy as np
 import numpy.typing as npt
 
 Mask = npt.NDArray[np.bool_]
-Line = npt.NDArray[np.float64]
-"""Its heights at the left edge, in the middle and at the right edge."""
+Heights = npt.NDArray[np.float64]  # the distance of a line from the upper edge, in several columns
 
-SMALLEST_SIDE = 100  # pixels. In smaller pictures, lines and strokes cannot be told apart, but for rows of boxes.
+SMALLEST_SIDE = 100  # pixels. In smaller pictures, lines and strokes cannot be told apart, except in a row of boxes.
 THICKEST = 0.02  # of the picture's shorter side
 SHORTEST = 0.5  # of the picture's width (height)
 STEEPEST = 0.1  # the largest slope of lines, in radians
 MANY = 4  # parallel lines; a digit has up to three
-LONGER = 1.6  # than all other ink is tall, by this factor: unlike a bar or a stem, a line
+LONGER = 1.6  # a line is at least so many times as long as the other ink is tall; a bar or a stem is shorter
 
 
 def erase(mask: Mask) -> Mask:
     """The mask of ink (H, W) without long straight lines; strokes that cross a line stay complete."""
     thickest = max(4, round(THICKEST * min(mask.shape)))
-    is_small, is_wide = min(mask.shape) < SMALLEST_SIDE, mask.shape[1] >= 2 * mask.shape[0]
-    if is_small and not is_wide:
+    is_small = min(mask.shape) < SMALLEST_SIDE
+    if is_small and mask.shape[1] < 2 * mask.shape[0]:
         return mask
     across, rows = _lines(mask, thickest, SHORTEST)
     down, columns = _lines(np.ascontiguousarray(mask.T), thickest, SHORTEST)
@@ -60,23 +59,21 @@ def _lines(mask: Mask, thickest: int, shortest: float) -> tuple[Mask, int]:
     thin = _thin(mask, thickest)
     edges = np.diff(thin, axis=0, prepend=False) & thin  # one pixel for each vertical run of ink
     thickest = min(thickest, max(4, round(3 * float(thin.sum() / max(1, edges.sum())))))
-    lines = np.empty((0, 3))
-    for ends in _aligned(edges, max(2, thickest // 2), shortest):  # several are of one line, the best one comes first
-        if (np.abs(ends.mean() - lines[:, 1]) > thickest).all():
-            lines = np.vstack([lines, _course(edges, ends, thickest)])
-    drawn, columns = np.zeros_like(mask, np.uint8), np.linspace(0, mask.shape[1], 33)
-    for line in lines:
-        heights = np.polyval(np.polyfit(columns[[0, 16, 32]], line, 2), columns)
-        cv2.polylines(drawn, [np.stack([columns, heights], axis=1).round().astype(np.int32)], False, 1)
+    lines, columns = np.empty((0, 33)), np.linspace(0, mask.shape[1], 33)
+    for ends in _aligned(edges, max(2, thickest // 2), shortest):  # several are of one line; the best one comes first
+        if (np.abs(ends.mean() - lines.mean(axis=1)) > thickest).all():
+            lines = np.vstack([lines, _course(edges, ends, thickest, columns)])
+    points = [np.stack([columns, heights], axis=1).round().astype(np.int32) for heights in lines]
+    drawn = cv2.polylines(np.zeros_like(mask, np.uint8), points, False, 1)
     near = cv2.dilate(drawn, np.ones((2 * thickest + 1, 1))) > 0
     width = min(thickest, round(1.5 * float((thin & near).sum() / max(1, (edges & near).sum())) + 1))
     on_line = cv2.dilate(drawn, np.ones((2 * width + 1, 1))) > 0
-    gaps = np.diff(np.sort(lines[:, 1]))
+    gaps = np.diff(np.sort(lines.mean(axis=1)))
     return _thin(mask, width) & on_line, min(1, len(lines)) + int((gaps > thickest).sum())
 
 
-def _course(edges: Mask, ends: Line, reach: int) -> Line:
-    """The course of a line, by a parabola through the runs of ink around it, since paper bends."""
+def _course(edges: Mask, ends: Heights, reach: int, columns: Heights) -> Heights:
+    """A line's heights at `columns`: a parabola through the runs of ink around it, since paper bends."""
     width, top = edges.shape[1], max(0, int(ends.min()) - reach)
     y, x = np.nonzero(edges[top : int(ends.max()) + reach + 1])
     curve = np.array([(ends[1] - ends[0]) / width, ends[0] - top])
@@ -85,7 +82,7 @@ def _course(edges: Mask, ends: Line, reach: int) -> Line:
         if np.count_nonzero(near) > 20:
             is_long = np.ptp(x[near]) > width / 2
             curve = np.polyfit(x[near], y[near], 2 if is_long else 1)
-    return np.asarray(np.polyval(curve, np.array([0, width / 2, width])) + top)
+    return np.asarray(np.polyval(curve, columns) + top)
 
 
 def _thin(mask: Mask, thickest: int) -> Mask:
@@ -94,7 +91,7 @@ def _thin(mask: Mask, thickest: int) -> Mask:
     return np.asarray(mask & (thick == 0))
 
 
-def _aligned(points: Mask, step: int, shortest: float) -> Line:
+def _aligned(points: Mask, step: int, shortest: float) -> Heights:
     """The heights at the left and at the right edge of lines on which many points lie, (N, 2), by a Hough transform."""
     height, width = points.shape
     strips = np.logical_or.reduceat(points, np.arange(0, height, step), axis=0).astype(np.uint8)

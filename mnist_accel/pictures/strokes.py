@@ -36,7 +36,7 @@ def find_marks(strength: ink.Floats) -> list[Mark]:
     lines = mask & ~without_lines
     if is_ruled := bool(lines.any()):
         darker = strength > DARKER * np.quantile(strength[lines], 0.9)  # strokes that lie on a line
-        strength = strength / max(1.0, float(np.quantile(strength[without_lines], 0.7)))  # it may be darker than lines
+        strength = strength / max(1.0, float(np.quantile(strength[without_lines], 0.7)))  # ink may be darker than lines
         mask = (without_lines | darker) & (strength >= FAINT)
     labelled, pieces = _pieces(mask, strength >= STRONG)
     pieces = _without_edges(_without_frames(pieces), strength.shape, is_ruled=is_ruled)
