@@ -62,11 +62,12 @@ def train(
         pictures,
         lambda plots: (plots.training_history(result), plots.sample_predictions(dataset, predictions, config.seed)),
     )
-    spent: dict[str, Any] = timing.finish(result.steps)
+    spent: dict[str, Any] = {}
 
     def complete_record() -> None:
+        use = machine_use(result) if hardware.is_main else {}  # first, so that its seconds count
+        spent.update(timing.finish(result.steps) | use)
         if hardware.is_main:
-            spent.update(machine_use(result))
             weights = config.output_dir / WEIGHTS_FILE
             record = (run_record.read_record(weights) or {}) | {"time_spent": spent}
             atomic.write_whole(record_path(weights), run_record.record_bytes(record))
