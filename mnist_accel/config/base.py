@@ -58,7 +58,6 @@ class RunConfig(BaseModel):
 
     data_dir: Path = setting(Path("data"))
     skip_damaged: bool = setting(False)
-    batch_size: int = setting(128, ge=1, decides_result=True)
     mixed_precision: str = setting("auto", choices=("auto", "no", "bf16", "fp16"))
     cpu: bool = setting(False)
     threads: int | None = setting(None, ge=1, le=4096)

@@ -33,6 +33,7 @@ class TrainConfig(RunConfig):
     recipe: str = setting("classic")
     dataset: str = setting("mnist", choices=DATASET_CHOICES)
     model: str = result_setting("cnn", choices=(*MODELS, OWN_NETWORK))
+    batch_size: int = result_setting(128, ge=1)
     epochs: int = result_setting(5, ge=1)
     lr: float = result_setting(0.001, gt=0, le=1000)
     seed: int = result_setting(0, ge=0, le=2**31 - 1)
@@ -90,7 +91,7 @@ class EvaluateConfig(RunConfig):
     weights: Path = setting(Path("mnist_cnn_model.pth"))
     dataset: str | None = setting(None, choices=DATASET_CHOICES)
     model: str | None = setting(None, choices=(OWN_NETWORK,))
-    batch_size: int = setting(1000, ge=1)
+    batch_size: int | None = setting(None, ge=1)
 
     def _conflicts(self) -> list[Problem]:
         problems = super()._conflicts()

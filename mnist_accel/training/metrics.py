@@ -51,12 +51,15 @@ def exact_type(device: torch.device) -> torch.dtype:
 
 
 @torch.inference_mode()
-def predict_dataset(model: nn.Module, data: InputPipeline, hardware: Hardware, batch_size: int = 1000) -> Predictions:
+def predict_dataset(
+    model: nn.Module, data: InputPipeline, hardware: Hardware, batch_size: int | None = None
+) -> Predictions:
     """Predict every sample of a data set. Each process predicts a share, and every process gets all predictions.
 
     `model`, images (B, 1, 28, 28) → logits (B, classes), is not the wrapper that exchanges gradients, because the
     shares of two processes may differ by a batch. It is left in evaluation mode. All processes together compute
-    `batch_size` samples at once. Raises RuntimeError if a sample was counted twice or not at all.
+    `batch_size` samples at once, by default as many as the device computes fastest. Raises RuntimeError if a sample was
+    counted twice or not at all.
     """
     model.eval()
     samples, rank, world_size = len(data), hardware.rank, hardware.world_size
@@ -64,6 +67,8 @@ def predict_dataset(model: nn.Module, data: InputPipeline, hardware: Hardware, b
     dtype = exact_type(data.device)
     # One column per sample: times seen, predicted class, probability, loss. Other processes' columns stay 0.
     table = torch.zeros(4, samples, device=data.device, dtype=dtype)
+    # The activations of 1000 samples do not fit into the caches of a CPU.
+    batch_size = batch_size or (250 if data.device.type == "cpu" else 1000)
     local_batch_size = max(1, batch_size // world_size)
     for start in range(first, last, local_batch_size):
         here = slice(start, min(start + local_batch_size, last))
