@@ -4,6 +4,7 @@ Source: LeCun, Cortes, Burges, http://yann.lecun.com/exdb/mnist/ ("size normaliz
 preserving their aspect ratio … centered in a 28x28 image by computing the center of mass").
 """
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -21,10 +22,8 @@ def is_conventional(pixels: Ink) -> bool:
     """Whether a picture, uint8 (H, W) or (H, W, 3), is in MNIST's form already and is used unchanged."""
     if pixels.shape != (SIDE, SIDE) or not pixels.any():
         return False
-    is_inside = np.count_nonzero(pixels[2:-2, 2:-2]) == np.count_nonzero(pixels)  # no ink near the edges
-    y, x = ndimage.center_of_mass(pixels)
-    longest = max(pixels[ndimage.find_objects(pixels > 0, 1)[0]].shape)
-    return bool(is_inside and abs(longest - BOX) <= 1 and abs(y + 0.5 - MIDDLE) <= 1 and abs(x + 0.5 - MIDDLE) <= 1)
+    longest = max(cv2.boundingRect(pixels)[2:])
+    return abs(longest - BOX) <= 1 and all(abs(centre - MIDDLE) <= 1 for centre in _centre(pixels))
 
 
 def stroke_width(ink: npt.NDArray[np.bool_]) -> float:
@@ -38,7 +37,7 @@ def to_mnist(ink: Ink) -> Ink:
     """One digit, uint8 (H, W), 0 where nothing is drawn, in MNIST's form, uint8 (28, 28)."""
     level = int(np.quantile(ink[ink > 0], 0.75))  # of most of the ink; soft edges are below
     mask = ink >= level // 2
-    box = ndimage.find_objects(mask, 1)[0]  # the rectangle that holds all of it
+    box = _box(mask)
     ink, mask = ink[box], mask[box]
     width = stroke_width(mask) * BOX / max(mask.shape)
     if THINNEST <= width <= THICKEST:
@@ -47,8 +46,8 @@ def to_mnist(ink: Ink) -> Ink:
     else:
         small = _redrawn(ink, level, width)
     result = np.zeros((SIDE, SIDE), dtype=np.uint8)
-    centres = zip(ndimage.center_of_mass(small), small.shape, strict=True)
-    row, column = (min(max(0, round(MIDDLE - (centre + 0.5))), SIDE - side) for centre, side in centres)
+    centres = zip(_centre(small), small.shape, strict=True)
+    row, column = (min(max(0, round(MIDDLE - centre)), SIDE - side) for centre, side in centres)
     result[row : row + small.shape[0], column : column + small.shape[1]] = small
     return result
 
@@ -66,7 +65,19 @@ def _redrawn(ink: Ink, level: int, width: float) -> Ink:
     distance = outside - inside + np.where(drawn, 0.5, -0.5)
     grow = max(grow, -0.6 * float(np.percentile(inside[drawn], 90)))  # the thinnest strokes must not vanish
     redrawn = (np.clip(0.5 + grow - distance, 0, 1) * 255).astype(np.uint8)
-    return _fit(redrawn[ndimage.find_objects(redrawn > 0, 1)[0]], BOX)
+    return _fit(redrawn[_box(redrawn > 0)], BOX)
+
+
+def _centre(ink: Ink) -> tuple[float, float]:
+    """Row and column of the centre of mass, counted from the edge of the image."""
+    moments = cv2.moments(ink)
+    return moments["m01"] / moments["m00"] + 0.5, moments["m10"] / moments["m00"] + 0.5
+
+
+def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The rows and the columns of the rectangle that holds all of a mask."""
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return slice(top, top + height), slice(left, left + width)
 
 
 def _fit(values: Ink, side: int) -> Ink:
