@@ -30,9 +30,6 @@ def main(
     check: Annotated[bool, typer.Option("--check", help="Resample the reference runs instead.")] = False,
     trials: Annotated[int, typer.Option(help="Resampled groups.")] = 20_000,
     threads: Annotated[int | None, typer.Option(help="CPU threads; by default all.")] = None,
-    speed: Annotated[
-        bool, typer.Option("--speed", help="Measure only this machine's speed; run nothing else.")
-    ] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Make only the runs in float64.")] = False,
 ) -> None:
     """Make the reference, or check it."""
@@ -41,9 +38,7 @@ def main(
         return
     with tempfile.TemporaryDirectory() as name:
         here = Trials(Path(name), seeds=seeds, first_seed=0, burn_in_seconds=0, is_quick=True)
-        if speed:
-            add_machine(here)
-        elif exact:
+        if exact:
             write(arithmetic.reference() | {"exact": exact_runs(here)})
         else:
             make(here, seeds, threads)
@@ -52,19 +47,6 @@ def main(
 def write(content: dict[str, Any]) -> None:
     """Write the file."""
     arithmetic.REFERENCE_FILE.write_text(json.dumps(content) + "\n", encoding="utf-8")
-
-
-def add_machine(here: Trials) -> None:
-    """Enter this machine's speed, the median of 10 runs, into the file."""
-    content = arithmetic.reference()
-    for precision in PRECISIONS:
-        settings: dict[str, Any] = REFERENCE_RUN | {"dataset": "mnist", "mixed_precision": precision}
-        results = [here.train("run", **settings) for _ in range(10)]
-        key = [results[0].device_name, results[0].threads, precision]
-        images_per_second = round(float(np.median([result.images_per_second for result in results])))
-        others = [machine for machine in content["machines"] if machine["key"] != key]
-        content["machines"] = [*others, {"key": key, "images_per_second": images_per_second}]
-    write(content)
 
 
 def exact_runs(here: Trials) -> dict[str, Any]:
@@ -79,7 +61,6 @@ def make(here: Trials, seeds: int, threads: int | None) -> None:
         "names": convergence.NAMES,
         "exact": exact_runs(here),
         "runs": {},
-        "machines": [],
     }
     for precision in PRECISIONS:
         results = []

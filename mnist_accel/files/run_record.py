@@ -18,7 +18,8 @@ from mnist_accel.files.untrusted import read_limited, refusing
 
 WEIGHTS_FILE = "mnist_cnn_model.pth"
 NO_WEIGHTS = "no such file; train first (mnist-accel train) or give another file"
-METRICS_FILE, PARTIAL_METRICS_FILE = "metrics.jsonl", "metrics.partial.jsonl"
+METRICS_FILE = "metrics.jsonl"
+PARTIAL_METRICS_FILE = "metrics.partial.jsonl"
 STEP_LOSSES_FILE = "step_losses.csv"
 FORMAT_VERSION = 1  # of the JSON beside the weights. A reader refuses a later one.
 LARGEST_RECORD = 2**22
