@@ -22,6 +22,7 @@ SURE = 0.9  # an answer of lower probability is doubtful
 LEAST_HOLE = 0.002  # of the area of a mark's box; smaller holes are noise
 THICKEST = 0.6  # width of a stroke, as a share of the digit's longer side; 99.9% of drawn digits have at most 0.52
 GAP = 0.9  # between two numbers in a row, of the digits' median height
+REGULAR = 1.6  # distances between digits up to so many times the smaller ones are regular
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,13 @@ class PictureResult:
     @property
     def lines(self) -> list[str]:
         """The labels of each row, with a space where the writer left a gap."""
-        lines: list[str] = []
-        gap = GAP * float(np.median([digit.box[3] - digit.box[1] for digit in self.digits])) if self.digits else 0.0
-        for before, digit in zip([None, *self.digits], self.digits, strict=False):
-            if before is None or digit.box[0] < before.box[0]:
-                lines.append("")
-            elif digit.box[0] - before.box[2] > gap:
-                lines[-1] += " "
-            lines[-1] += digit.label
-        return lines
+        rows: list[list[Digit]] = []
+        for digit in self.digits:
+            if not rows or digit.box[0] < rows[-1][-1].box[0]:
+                rows.append([])
+            rows[-1].append(digit)
+        gap = GAP * float(np.median([digit.box[3] - digit.box[1] for digit in self.digits] or [0]))
+        return [_spaced(row, gap) for row in rows]
 
     def as_json(self) -> dict[str, Any]:
         """The object of `--json`."""
@@ -92,6 +91,15 @@ def read_pictures(sources: Iterable[str | Picture], model: "Classifier", top_k: 
             is_worse = first.is_doubtful or (len(first.digits) > 1 and first.probability < whole.probability)
             is_whole = first.error or (is_worse and not whole.is_doubtful and not is_number)
             yield whole if whole.digits and is_whole else first
+
+
+def _spaced(row: list[Digit], gap: float) -> str:
+    """The labels of a row, with a space for a gap in pixels, unless the row is regular, as in the boxes of a form."""
+    left, _, right, _ = np.array([digit.box for digit in row]).T
+    is_gap, steps = left[1:] - right[:-1] > gap, np.diff(left + right)
+    if len(row) > 4:  # fewer digits may be at equal distances by chance
+        is_gap &= steps > REGULAR * np.quantile(steps, 0.25)
+    return "".join(" " * space + digit.label for space, digit in zip([False, *is_gap.tolist()], row, strict=True))
 
 
 def _find(source: str | Picture) -> tuple[PictureResult, PictureResult]:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from mnist_accel.models.classifier import Classifier
 from mnist_accel.pictures import mnist_form, picture_file
 from mnist_accel.pictures import predict as prediction
 from mnist_accel.pictures.picture_file import PictureError
-from mnist_accel.pictures.predict import read_character
+from mnist_accel.pictures.predict import Digit, PictureResult, read_character
 from mnist_accel.reports import predictions_table
 from tests.conftest import SMALL_MNIST, Run, clean_environment
 
@@ -209,6 +209,21 @@ def test_several_rows_are_read_from_top_to_bottom(model: Classifier) -> None:
     image = write("41", size=(400, 420))
     image.paste(write("77", size=(400, 200), start=(60, 20)), (0, 220))
     assert texts(model, image) == ["4177"]
+
+
+@pytest.mark.parametrize(
+    ("starts", "lines"),
+    [
+        ((0, 30, 100, 130), ["47 47"]),  # two numbers
+        ((0, 60, 120), ["4 7 4"]),  # three numbers, or a few boxes
+        ((0, 60, 125, 175, 240, 300), ["474747"]),  # the boxes of a form
+        ((0, 30, 60, 130, 160, 190), ["474 747"]),
+    ],
+)
+def test_the_writers_gaps_are_kept_but_not_those_between_boxes(starts: Sequence[int], lines: list[str]) -> None:
+    image = np.zeros((28, 28), np.uint8)
+    digits = [Digit("47"[at % 2], 1.0, [], (x, 0, x + 25, 30), image) for at, x in enumerate(starts)]
+    assert PictureResult("", digits).lines == lines
 
 
 def empty_grid() -> Image.Image:
