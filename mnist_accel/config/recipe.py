@@ -25,8 +25,8 @@ def load(name: str) -> tuple[str, dict[str, Any], list[Problem]]:
         content = read_limited(Path(name) if is_file else FOLDER / f"{name}.toml", MAX_BYTES)
         values = tomllib.loads(content.decode())
     except FileNotFoundError:
-        problem = "no such file" if is_file else "unknown"
-        text = f"{problem}; {did_you_mean(name, names())}, or give the path of a .toml file"
+        problem = "no such file" if is_file else "no such recipe, and not a .toml file"
+        text = f"{problem}; {did_you_mean(name, names())}"
     except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not TOML, or a huge number
         reason = printable((isinstance(error, OSError) and error.strerror) or error, 100)
         text = f"not a readable TOML file ({reason}); correct it or give another recipe"
