@@ -139,10 +139,8 @@ def check(trials: Trials) -> tuple[None, str, dict[str, Any]]:
     timing = Timing()
     trials.train("speed", timing, checkpoint_every=STEPS_PER_CHECKPOINT, **settings)
     stall = timing.spent.seconds["checkpoints"] / CHECKPOINTS
-    share = machine_use(result)["peak_share"]
+    share, speed = machine_use(result)["peak_share"], result.images_per_second
     summary = (
-        f"{result.images_per_second:,.0f} images/s, {share:.0%} of the peak of matrix products; "
-        f"a checkpoint takes {1000 * stall:.0f} ms"
+        f"{speed:,.0f} images/s, {share:.0%} of the peak of matrix products; a checkpoint takes {1000 * stall:.0f} ms"
     )
-    figures = {"images_per_second": result.images_per_second, "peak_share": share, "checkpoint_seconds": stall}
-    return None, summary, figures
+    return None, summary, {"images_per_second": speed, "peak_share": share, "checkpoint_seconds": stall}

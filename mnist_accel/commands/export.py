@@ -5,8 +5,7 @@ import typer
 
 from mnist_accel.commands.common import JsonOption, ModelOption, finish
 from mnist_accel.errors import UserError
-from mnist_accel.files import atomic, run_record
-from mnist_accel.files.exported import FORMATS, require_packages
+from mnist_accel.files import atomic
 
 
 def export(
@@ -46,13 +45,15 @@ def export(
 
 def target(format_name: str, source: Path, output: Path | None) -> Path:
     """The file that an export writes; by default beside `source`. Makes all checks that need no torch."""
+    from mnist_accel.files.exported import FORMATS, require_packages  # here, for the start-up time
+
     suffix = FORMATS[format_name].suffix
     require_packages(FORMATS[format_name].packages, f"--format {format_name}")
     output = output or source.with_suffix(suffix)
     if output.suffix != suffix:
         raise UserError(f"--output {output}: the suffix does not tell the format", f"let it end in {suffix}")
     if not atomic.exists(source):
-        raise UserError(f"--weights {source}: {run_record.NO_WEIGHTS}")
+        raise UserError(f"--weights {source}: {atomic.NO_WEIGHTS}")
     if atomic.exists(output) and source.samefile(output):
         raise UserError(f"--output {output}: would replace the weights themselves", "name another file")
     return output

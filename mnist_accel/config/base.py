@@ -54,7 +54,7 @@ class Setting:
 class RunConfig(BaseModel):
     """The settings that training and evaluation share: data, hardware, output."""
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, defer_build=True)  # deferred for a fast --help
 
     data_dir: Path = setting(Path("data"))
     skip_damaged: bool = setting(False)

@@ -17,7 +17,6 @@ from mnist_accel.files.atomic import exists
 from mnist_accel.files.untrusted import read_limited, refusing
 
 WEIGHTS_FILE = "mnist_cnn_model.pth"
-NO_WEIGHTS = "no such file; train first (mnist-accel train) or give another file"
 METRICS_FILE = "metrics.jsonl"
 PARTIAL_METRICS_FILE = "metrics.partial.jsonl"
 STEP_LOSSES_FILE = "step_losses.csv"

@@ -83,7 +83,7 @@ def load(path: Path, device: torch.device | None = None, model: str | None = Non
     CPU. `model` is the network of the user's own that the weights belong to, "FILE.py:CLASS"; its code runs.
     """
     if not atomic.exists(path):
-        raise WeightsError(f"{path}: {run_record.NO_WEIGHTS}")
+        raise WeightsError(f"{path}: {atomic.NO_WEIGHTS}")
     with refusing(WeightsError, f"cannot read {path}", "give another file"):
         content = read_limited(path, weights.LARGEST_FILE)
     return from_content(content, path, device, model)
