@@ -11,6 +11,8 @@ EXIT_BUG: Final = 70  # Unexpected error (EX_SOFTWARE in sysexits.h)
 EXIT_LOST: Final = 75  # Another process was lost; a new attempt may succeed (EX_TEMPFAIL in sysexits.h)
 EXIT_INTERRUPTED: Final = 130  # Stopped by Ctrl-C (128 + SIGINT)
 
+NO_WEIGHTS: Final = "no such file; train first (mnist-accel train) or give another file"
+
 
 class UserError(Exception):
     """An error that the user can correct: what is wrong, with the value, and a hint what to do. It can be pickled."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 import typer
 
 from mnist_accel.commands.common import JsonOption, ModelOption, finish
-from mnist_accel.errors import UserError
+from mnist_accel.errors import NO_WEIGHTS, UserError
 from mnist_accel.files import atomic
 
 
@@ -53,7 +53,7 @@ def target(format_name: str, source: Path, output: Path | None) -> Path:
     if output.suffix != suffix:
         raise UserError(f"--output {output}: the suffix does not tell the format", f"let it end in {suffix}")
     if not atomic.exists(source):
-        raise UserError(f"--weights {source}: {atomic.NO_WEIGHTS}")
+        raise UserError(f"--weights {source}: {NO_WEIGHTS}")
     if atomic.exists(output) and source.samefile(output):
         raise UserError(f"--output {output}: would replace the weights themselves", "name another file")
     return output

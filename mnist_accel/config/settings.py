@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from mnist_accel.config.base import OWN_NETWORK, RunConfig, count, option_name, setting, settings
-from mnist_accel.errors import Problem
-from mnist_accel.files.atomic import NO_WEIGHTS, exists
+from mnist_accel.errors import NO_WEIGHTS, Problem
+from mnist_accel.files.atomic import exists
 from mnist_accel.hardware.cores import launched_world_size
 
 __all__ = ["DATASETS", "MODELS", "EvaluateConfig", "RunConfig", "TrainConfig", "option_name", "settings"]

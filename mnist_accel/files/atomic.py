@@ -9,8 +9,6 @@ from pathlib import Path
 from mnist_accel.errors import OutputError, UserError
 from mnist_accel.files.untrusted import refusing
 
-NO_WEIGHTS = "no such file; train first (mnist-accel train) or give another file"
-
 
 def exists(path: Path) -> bool:
     """Whether there is anything at `path`. Unlike Path.exists, it raises no error if the name is too long."""

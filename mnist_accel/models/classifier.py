@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mnist_accel.errors import WeightsError, printable
+from mnist_accel.errors import NO_WEIGHTS, WeightsError, printable
 from mnist_accel.files import atomic, exported, run_record, weights
 from mnist_accel.files.untrusted import read_limited, refusing
 from mnist_accel.models import architectures
@@ -83,7 +83,7 @@ def load(path: Path, device: torch.device | None = None, model: str | None = Non
     CPU. `model` is the network of the user's own that the weights belong to, "FILE.py:CLASS"; its code runs.
     """
     if not atomic.exists(path):
-        raise WeightsError(f"{path}: {atomic.NO_WEIGHTS}")
+        raise WeightsError(f"{path}: {NO_WEIGHTS}")
     with refusing(WeightsError, f"cannot read {path}", "give another file"):
         content = read_limited(path, weights.LARGEST_FILE)
     return from_content(content, path, device, model)

@@ -22,7 +22,7 @@ SURE = 0.9  # an answer of lower probability is doubtful
 LEAST_HOLE = 0.002  # of the area of a mark's box; smaller holes are noise
 THICKEST = 0.6  # width of a stroke, as a share of the digit's longer side; 99.9% of drawn digits have at most 0.52
 GAP = 0.9  # between two numbers in a row, of the digits' median height
-REGULAR = 1.6  # distances between digits up to so many times the smaller ones are regular
+REGULAR = 1.6  # in a long row, a gap also makes a distance of more than so many first quartiles of all distances
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ def read_pictures(sources: Iterable[str | Picture], model: "Classifier", top_k: 
 
 
 def _spaced(row: list[Digit], gap: float) -> str:
-    """The labels of a row, with a space for a gap in pixels, unless the row is regular, as in the boxes of a form."""
+    """The labels of a row, with a space where more than `gap` pixels are empty, but not between boxes of a form."""
     left, _, right, _ = np.array([digit.box for digit in row]).T
-    is_gap, steps = left[1:] - right[:-1] > gap, np.diff(left + right)
+    is_gap, steps = left[1:] - right[:-1] > gap, np.diff((left + right) / 2)
     if len(row) > 4:  # fewer digits may be at equal distances by chance
         is_gap &= steps > REGULAR * np.quantile(steps, 0.25)
     return "".join(" " * space + digit.label for space, digit in zip([False, *is_gap.tolist()], row, strict=True))

@@ -29,7 +29,7 @@ def trained() -> nn.Sequential:
     """The network with the weights of the package."""
     model = network()
     model.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
-    return model.to(memory_format=torch.channels_last).eval()  # convolutions take half the time in it
+    return model.to(memory_format=torch.channels_last).eval()  # convolutions are faster in it
 
 
 @torch.inference_mode()
