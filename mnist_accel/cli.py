@@ -14,6 +14,7 @@ from mnist_accel import __version__
 from mnist_accel.commands.common import for_typer, leave, print_errors
 from mnist_accel.config.settings import TrainConfig, option_name, settings
 from mnist_accel.errors import EXIT_REFUSED, did_you_mean
+from mnist_accel.hardware.cores import shorten_waiting_if_busy
 
 UsageError = cast("type[Exception]", typer.BadParameter.__base__)  # of all errors in a command line; Typer has no name
 HINTS = {
@@ -62,6 +63,7 @@ def main() -> None:
     """Run the command line and exit."""
     os.environ.pop("MPLBACKEND", None)  # pictures need no window, and a name from another program can be invalid
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else lost processes cause pages of warnings from C++
+    shorten_waiting_if_busy()
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="mnist-accel", standalone_mode=False)
     except UsageError as error:

@@ -22,7 +22,8 @@ SAMPLES, LONGEST = 1280, 60
 WAYS: dict[str, tuple[list[str], dict[str, str]]] = {
     "default": ([], {}),
     "OMP_WAIT_POLICY=PASSIVE": ([], {"OMP_WAIT_POLICY": "PASSIVE"}),
-    "GOMP_SPINCOUNT=3000": ([], {"GOMP_SPINCOUNT": "3000"}),
+    "GOMP_SPINCOUNT=30000": ([], {"GOMP_SPINCOUNT": "30000"}),
+    "GOMP_SPINCOUNT=300000": ([], {"GOMP_SPINCOUNT": "300000"}),
     "--threads 1": (["--threads", "1"], {}),
     "--processes 2": (["--processes", "2"], {}),
 }

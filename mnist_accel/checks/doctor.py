@@ -41,9 +41,7 @@ def _devices(findings: Findings) -> None:
     cores, gpus, quota = available_cores(), gpu_count(), cgroup_quota()
     limit = "" if quota == float("inf") else f" (control group: {quota:g})"
     findings.facts["cpu"] = f"{cpu_name()}, {cores} cores available of {os.cpu_count()}{limit}"
-    others = psutil.cpu_percent(interval=0.3)
-    advice = ": train with --threads 1, which is several times faster then" if others > 50 else ""
-    findings.facts["other programs"] = f"use {others:.0f}% of the CPU{advice}"
+    findings.facts["other programs"] = f"use {psutil.cpu_percent(interval=0.3):.0f}% of the CPU"
     names = [torch.cuda.get_device_name(i) for i in range(gpus)] if torch.cuda.is_available() else ["MPS"] * gpus
     findings.facts["accelerators"] = ", ".join(names) or "none"
     try:
@@ -57,7 +55,8 @@ def _launcher(findings: Findings) -> None:
     variables = {name: value for name, value in sorted(os.environ.items()) if LAUNCHER_VARIABLE.fullmatch(name)}
     findings.facts["launcher variables"] = ", ".join(f"{name}={value}" for name, value in variables.items()) or "none"
     cores, local, asked = available_cores(), local_world_size(), variables.get("OMP_NUM_THREADS", "")
-    findings.facts["threads"] = f"{max(1, cores // local)} in each of {local} processes"
+    waiting = [f", {name}={os.environ[name]}" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ]
+    findings.facts["threads"] = f"{max(1, cores // local)} in each of {local} processes{''.join(waiting)}"
     if asked.isdigit() and int(asked) * local > cores:
         findings.warnings.append(
             f"OMP_NUM_THREADS={asked} in {local} processes is more than {cores} cores; mnist-accel sets "

@@ -20,7 +20,7 @@ from mnist_accel.files.untrusted import refusing
 from mnist_accel.hardware import peers
 from mnist_accel.hardware.cores import available_cores, cpu_name, has_compiler, launched_world_size, local_world_size
 from mnist_accel.hardware.peers import Heartbeats
-from mnist_accel.speed import keep_freed_memory
+from mnist_accel.speed import keep_freed_memory, start_threads
 
 Result = TypeVar("Result")
 PATIENCE = timedelta(hours=1)  # for work of one process that the others wait for, such as writing to a slow disk
@@ -105,7 +105,8 @@ def start_hardware(
         # pass that is recorded never waits for the default stream.
         torch.cuda.set_stream(torch.cuda.Stream())
     accelerator = _accelerator(kind, mixed_precision, patience, plugin)
-    torch.set_num_threads(threads := threads or max(1, available_cores() // local_world_size()))
+    threads = threads or max(1, available_cores() // local_world_size())
+    start_threads(threads, speedups and kind == "cpu" and local_world_size() == 1)
     keep_freed_memory(speedups)
     control = None
     if accelerator.num_processes > 1:

@@ -50,3 +50,16 @@ def launched_rank() -> int:
 def local_world_size() -> int:
     """Processes of this run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE") or 0) or launched_world_size() or 1
+
+
+def shorten_waiting_if_busy(load: Path = Path("/proc/loadavg")) -> None:
+    """Let torch's threads sleep after about a millisecond of waiting for each other if other programs use all cores.
+
+    By default they wait ten times as long without sleeping, although the thread that they wait for may need their core.
+    On a quiet machine that is faster (docs/performance.md). Call this before torch is imported: GNU OpenMP, which it
+    uses on Linux, reads the variable then. What the user has set remains.
+    """
+    if load.exists() and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        running = int(load.read_text().split()[3].split("/")[0])  # threads of the whole machine, this one included
+        if running > available_cores():
+            os.environ["GOMP_SPINCOUNT"] = "30000"

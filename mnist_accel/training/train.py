@@ -13,9 +13,10 @@ from mnist_accel.data.digits import DataSet
 from mnist_accel.errors import DataError
 from mnist_accel.files import atomic, run_record, weights
 from mnist_accel.hardware.accelerator import Hardware, start_hardware
-from mnist_accel.hardware.cores import cpu_name
+from mnist_accel.hardware.cores import cpu_name, local_world_size
 from mnist_accel.hardware.signals import StopRequests
 from mnist_accel.models import own_network
+from mnist_accel.speed import bound_to_first_core
 from mnist_accel.training import loop
 from mnist_accel.training.events import EpochRecord, Observer, RunFacts
 from mnist_accel.training.guard import Guard
@@ -71,7 +72,8 @@ def run_training(config: TrainConfig, observer: Observer) -> tuple[TrainResult, 
         facts = run_facts(setup, dataset)
         observer.run_prepared(setup)
         observer.run_started(facts)
-        predictions = loop.fit(setup, progress, observer, guard)
+        with bound_to_first_core(config.speedups and hardware.device.type == "cpu" and local_world_size() == 1):
+            predictions = loop.fit(setup, progress, observer, guard)
     observer.part_started("checkpoints")
     content = weights.serialise(setup.final_module)  # the same bytes on every process
     result = train_result(setup, facts, progress, predictions, content)
