@@ -30,7 +30,7 @@ from mnist_accel.checks.trace_diff import compare, diff_traces
 from mnist_accel.config.settings import TrainConfig
 from mnist_accel.data import batches
 from mnist_accel.hardware.peers import leave
-from mnist_accel.training import loop, trace
+from mnist_accel.training import loop, loss, trace
 from mnist_accel.training.events import Observer, Observers
 from mnist_accel.training.setup import Setup
 from mnist_accel.training.train import run_training
@@ -150,7 +150,8 @@ PLANTS = {
     "labels permuted": Plant("labels", lambda setup, _: setup.train_data.labels.copy_(setup.train_data.labels.roll(1))),
     "two samples swapped in the order": Plant("samples", _patched(loop, "epoch_order", _other_order), is_early=True),
     "label smoothing": Plant(
-        "loss", _patched(loop, "cross_entropy", lambda loss: functools.partial(loss, label_smoothing=0.01))
+        "loss",
+        _patched(loss, "cross_entropy", lambda entropy: lambda *_, **__: entropy(*_, **__ | {"label_smoothing": 0.01})),
     ),
     "gradients summed, not averaged": Plant(
         "classifier.4.bias", _patched(loop, "mean_for_all_processes", lambda mean: lambda *_: 2 * mean(*_)), 2

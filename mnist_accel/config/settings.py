@@ -43,6 +43,7 @@ class TrainConfig(RunConfig):
     select: str = result_setting("last", choices=("last", "best"))
     gradient_accumulation_steps: int = result_setting(1, ge=1)
     dropout: float = recipe_setting(0.5, ge=0, le=0.9)
+    label_smoothing: float = recipe_setting(0.0, ge=0, lt=1)
     schedule: str = recipe_setting("constant", choices=("constant", "one-cycle"))
     warmup: float = recipe_setting(0.3, gt=0, lt=1)
     beta1: float = recipe_setting(0.9, ge=0, lt=1)

@@ -69,13 +69,16 @@ def small_cnn(classes: int, dropout: float) -> nn.Sequential:
 
 
 def fast_cnn(classes: int, dropout: float) -> nn.Sequential:
-    """A 5×5 and a 3×3 convolution with batch normalisation and pooling, and a hidden layer with layer normalisation."""
+    """A 5×5 and a 3×3 convolution with batch normalisation and pooling, and a hidden layer with layer normalisation.
+
+    They see the 24×24 pixels in the middle: MNIST's digits fill 20×20.
+    """
     features = nn.Sequential(
-        *_normalised(1, 16, kernel=5, pool=True),  # (B, 16, 12, 12)
-        *_normalised(16, 32, pool=True),  # (B, 32, 5, 5)
+        *_normalised(1, 16, kernel=5, pool=True),  # (B, 16, 10, 10)
+        *_normalised(16, 32, pool=True),  # (B, 32, 4, 4)
     )
-    hidden = (nn.Linear(32 * 5 * 5, 64), nn.LayerNorm(64), nn.ReLU(inplace=True), Dropout(dropout))
-    return _network(features, nn.Sequential(nn.Flatten(), *hidden, nn.Linear(64, classes)))
+    hidden = (nn.Linear(32 * 4 * 4, 64), nn.LayerNorm(64), nn.ReLU(inplace=True), Dropout(dropout))
+    return _network(features, nn.Sequential(nn.Flatten(), *hidden, nn.Linear(64, classes)), margin=2)
 
 
 def normalised_cnn(classes: int, dropout: float) -> nn.Sequential:
@@ -91,14 +94,17 @@ def normalised_cnn(classes: int, dropout: float) -> nn.Sequential:
 
 
 def light_cnn(classes: int, dropout: float) -> nn.Sequential:
-    """A 5×5 and three 3×3 convolutions with batch normalisation, early pooling, and a linear layer."""
+    """A 5×5 and three 3×3 convolutions with batch normalisation, early pooling, and a linear layer.
+
+    They see the 24×24 pixels in the middle, as those of `fast_cnn`.
+    """
     features = nn.Sequential(
-        *_normalised(1, 16, kernel=5, pool=True),  # (B, 16, 12, 12)
-        *_normalised(16, 32),  # (B, 32, 10, 10)
-        *_normalised(32, 64, pool=True),  # (B, 64, 4, 4)
-        *_normalised(64, 64, padding=1),  # (B, 64, 4, 4)
+        *_normalised(1, 16, kernel=5, pool=True),  # (B, 16, 10, 10)
+        *_normalised(16, 32),  # (B, 32, 8, 8)
+        *_normalised(32, 64, pool=True),  # (B, 64, 3, 3)
+        *_normalised(64, 64, padding=1),  # (B, 64, 3, 3)
     )
-    return _network(features, nn.Sequential(nn.Flatten(), Dropout(dropout), nn.Linear(64 * 4 * 4, classes)))
+    return _network(features, nn.Sequential(nn.Flatten(), Dropout(dropout), nn.Linear(64 * 3 * 3, classes)), margin=2)
 
 
 def tiny_cnn(classes: int, dropout: float) -> nn.Sequential:
@@ -112,9 +118,10 @@ def tiny_cnn(classes: int, dropout: float) -> nn.Sequential:
     return _network(features, nn.Sequential(nn.Flatten(), Dropout(dropout), nn.Linear(12, classes)))
 
 
-def _network(features: nn.Sequential, classifier: nn.Sequential) -> nn.Sequential:
-    """Images (B, 1, 28, 28) → logits (B, classes)."""
-    return nn.Sequential(OrderedDict(features=features, classifier=classifier))
+def _network(features: nn.Sequential, classifier: nn.Sequential, margin: int = 0) -> nn.Sequential:
+    """Images (B, 1, 28, 28) → logits (B, classes). `margin` pixels are cut off at each edge."""
+    layers: dict[str, nn.Module] = {"crop": nn.ZeroPad2d(-margin)} if margin else {}
+    return nn.Sequential(OrderedDict(layers, features=features, classifier=classifier))
 
 
 def _normalised(inputs: int, outputs: int, *, kernel: int = 3, pool: bool = False, padding: int = 0) -> list[nn.Module]:

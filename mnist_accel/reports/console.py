@@ -207,6 +207,7 @@ def _recipe(settings: Mapping[str, Any]) -> str:
         f"Adam, learning rate {settings['lr']:g}"
         + (" at the peak of one cycle" if settings["schedule"] == "one-cycle" else ""),
         f"dropout {settings['dropout']:g}" if settings["dropout"] and ":" not in settings["model"] else "",
+        f"label smoothing {settings['label_smoothing']:g}" if settings["label_smoothing"] else "",
         "augmentation" if any(settings[name] for name in ("rotation", "shift", "scale")) else "",
         "averaged weights" if settings["average"] else "",
         f"seed {settings['seed']}",

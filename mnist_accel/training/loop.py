@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 from torch import Tensor, distributed
-from torch.nn.functional import cross_entropy
 
 from mnist_accel.data.batches import epoch_order, local_slices
 from mnist_accel.training.events import EpochRecord, Observer
 from mnist_accel.training.guard import Guard
+from mnist_accel.training.loss import mean_for_all_processes, summed_loss
 from mnist_accel.training.metrics import Predictions, predict_dataset
 from mnist_accel.training.optimizer import learning_rate, set_learning_rate
 from mnist_accel.training.setup import Progress, Setup
@@ -81,23 +81,15 @@ def update_weights(setup: Setup, batch: Tensor) -> Tensor:
         setup.model.train(len(labels) > 0)
         with exchange_gradients(setup, is_last=part is parts[-1]):
             logits = setup.model(setup.augment(images, batch[part]))
-            loss = cross_entropy(logits, labels, reduction="sum")
+            loss = summed_loss(logits, labels, config.label_smoothing)
             hardware.accelerator.backward(mean_for_all_processes(loss, len(batch), hardware.world_size))
-        loss_sum += loss.detach()
+        # Without label smoothing, as the test loss.
+        loss_sum += summed_loss(logits.detach(), labels, 0.0) if config.label_smoothing else loss.detach()
         correct += (logits.argmax(dim=1) == labels).sum()
     not_finite.copy_(setup.bad_numbers.check(loss_sum))
     setup.optimizer.step()
     setup.optimizer.zero_grad()
     return sums
-
-
-def mean_for_all_processes(loss: Tensor, batch_size: int, world_size: int) -> Tensor:
-    """The summed loss () of one part of a global batch, scaled for the backward pass.
-
-    The exchange averages gradients over the processes. With this factor the result is the mean over the global batch.
-    The factor is NaN where the loss is not finite, so that every process sees it in its gradients.
-    """
-    return loss * (world_size / batch_size + 0 * loss.detach())
 
 
 def exchange_gradients(setup: Setup, *, is_last: bool) -> AbstractContextManager[None]:

@@ -14,9 +14,9 @@ from mnist_accel.models import architectures as models
     [
         ("cnn", 594_922),
         ("small-cnn", 422_122),
-        ("fast-cnn", 57_146),
+        ("fast-cnn", 38_714),
         ("normalised-cnn", 159_658),
-        ("light-cnn", 70_906),
+        ("light-cnn", 66_426),
         ("tiny-cnn", 3_154),
     ],
 )
@@ -90,3 +90,13 @@ def test_weights_of_a_large_foreign_network_are_refused_in_one_short_line() -> N
     with pytest.raises(WeightsError) as caught:
         models.from_state({name: torch.zeros(1) for name in names}, None, Path("resnet.pth"))
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["fast-cnn", "light-cnn"])
+def test_fast_networks_see_the_middle_of_an_image_alone(name: str) -> None:
+    model, images = models.build(name).eval(), torch.randn(2, 1, 28, 28)
+    other = torch.randn(2, 1, 28, 28)
+    other[:, :, 2:-2, 2:-2] = images[:, :, 2:-2, 2:-2]
+    assert torch.equal(model(images), model(other))
+    other[:, :, 2, 2] += 1
+    assert not torch.equal(model(images), model(other))

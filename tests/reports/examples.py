@@ -16,6 +16,7 @@ PLAIN = {
     "lr": 0.001,
     "schedule": "constant",
     "dropout": 0.0,
+    "label_smoothing": 0.0,
     "rotation": 0.0,
     "shift": 0.0,
     "scale": 0.0,

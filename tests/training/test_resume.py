@@ -422,7 +422,7 @@ def test_bad_numbers_stop_the_run_by_name_and_never_reach_the_weights(
     def spoil(setup: Setup, batch: torch.Tensor, *place: Any) -> None:
         if len(seen) == 8:
             if where == "loss":
-                monkeypatch.setattr(loop, "cross_entropy", lambda logits, *_, **__: logits.sum() * 0 + float("inf"))
+                monkeypatch.setattr(loop, "summed_loss", lambda logits, *_: logits.sum() * 0 + float("inf"))
             else:
                 parameter = next(setup.module.parameters())
                 parameter.register_hook(lambda gradient: torch.full_like(gradient, float("-inf")))
