@@ -56,8 +56,8 @@ def shorten_waiting_if_busy(load: Path = Path("/proc/loadavg")) -> None:
     """Let torch's threads sleep after about a millisecond of waiting for each other if other programs use all cores.
 
     By default they wait ten times as long without sleeping, although the thread that they wait for may need their core.
-    On a quiet machine that is faster (docs/performance.md). Call this before torch is imported: GNU OpenMP, which it
-    uses on Linux, reads the variable then. What the user has set remains.
+    On a quiet machine the default is faster (docs/performance.md). Call this before torch is imported, because
+    GNU OpenMP, which torch uses on Linux, reads the variable then. A value that the user has set is kept.
     """
     if load.exists() and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
         running = int(load.read_text().split()[3].split("/")[0])  # threads of the whole machine, this one included
