@@ -69,10 +69,7 @@ def small_cnn(classes: int, dropout: float) -> nn.Sequential:
 
 
 def fast_cnn(classes: int, dropout: float) -> nn.Sequential:
-    """A 5×5 and a 3×3 convolution with batch normalisation and pooling, and a hidden layer with layer normalisation.
-
-    They see the 24×24 pixels in the middle: MNIST's digits fill 20×20.
-    """
+    """A 5×5 and a 3×3 convolution with batch normalisation and pooling, and a hidden layer with layer normalisation."""
     features = nn.Sequential(
         *_normalised(1, 16, kernel=5, pool=True),  # (B, 16, 10, 10)
         *_normalised(16, 32, pool=True),  # (B, 32, 4, 4)
@@ -94,10 +91,7 @@ def normalised_cnn(classes: int, dropout: float) -> nn.Sequential:
 
 
 def light_cnn(classes: int, dropout: float) -> nn.Sequential:
-    """A 5×5 and three 3×3 convolutions with batch normalisation, early pooling, and a linear layer.
-
-    They see the 24×24 pixels in the middle, as those of `fast_cnn`.
-    """
+    """A 5×5 and three 3×3 convolutions with batch normalisation, early pooling, and a linear layer."""
     features = nn.Sequential(
         *_normalised(1, 16, kernel=5, pool=True),  # (B, 16, 10, 10)
         *_normalised(16, 32),  # (B, 32, 8, 8)
@@ -119,7 +113,7 @@ def tiny_cnn(classes: int, dropout: float) -> nn.Sequential:
 
 
 def _network(features: nn.Sequential, classifier: nn.Sequential, margin: int = 0) -> nn.Sequential:
-    """Images (B, 1, 28, 28) → logits (B, classes). `margin` pixels are cut off at each edge."""
+    """Images (B, 1, 28, 28) → logits (B, classes). `margin` pixels are cut off at each edge: digits fill 20×20."""
     layers: dict[str, nn.Module] = {"crop": nn.ZeroPad2d(-margin)} if margin else {}
     return nn.Sequential(OrderedDict(layers, features=features, classifier=classifier))
 

@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +31,11 @@ def trained() -> nn.Sequential:
     """The network with the weights of the package, in a form that takes a third of the time."""
     model = network().eval()
     model.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
-    layers: list[nn.Module] = []
-    for first in range(0, 12, 4):
-        convolution, normalisation, relu, pooling = model[first : first + 4]
-        assert isinstance(convolution, nn.Conv2d)
-        assert isinstance(normalisation, nn.BatchNorm2d)
-        layers += [fuse_conv_bn_eval(convolution, normalisation), pooling, relu]
-    return nn.Sequential(*layers, *model[12:]).to(memory_format=torch.channels_last)
+    layers: list[Any] = list(model)  # `fuse_conv_bn_eval` has types for convolutions only
+    for start in (8, 4, 0):
+        convolution, normalisation, relu, pooling = layers[start : start + 4]
+        layers[start : start + 4] = fuse_conv_bn_eval(convolution, normalisation), pooling, relu
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
