@@ -40,4 +40,4 @@ def read_limited(path: Path, limit: int) -> bytes:
             raise OSError(0, "not a regular file", str(path))
         if status.st_size > limit:
             raise OSError(0, f"{status.st_size:,} bytes, more than {limit:,}", str(path))
-        return file.read(status.st_size)  # memory for so many bytes is taken before reading
+        return file.read(status.st_size)  # read(limit) would first take memory for `limit` bytes

@@ -28,7 +28,7 @@ def network() -> nn.Sequential:
 
 @functools.cache
 def trained() -> nn.Sequential:
-    """The network with the weights of the package, in a form that takes a third of the time."""
+    """The network with the weights of the package; as part of the convolutions, batch normalisation takes no time."""
     model = network().eval()
     model.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
     layers: list[Any] = list(model)  # `fuse_conv_bn_eval` has types for convolutions only
