@@ -70,7 +70,7 @@ def train(
         if hardware.is_main:
             weights = config.output_dir / WEIGHTS_FILE
             record = (run_record.read_record(weights) or {}) | {"time_spent": spent}
-            atomic.write_whole(record_path(weights), run_record.record_bytes(record))
+            atomic.publish({record_path(weights): run_record.record_bytes(record)})
 
     hardware.together(complete_record)
     result = dataclasses.replace(result, wall_seconds=time.perf_counter() - began, time_spent=spent)

@@ -9,6 +9,7 @@ time for one photo.
 import argparse
 import io
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -23,9 +24,11 @@ from PIL import Image
 from mnist_accel.data import datasets as data
 from mnist_accel.models import classifier
 from mnist_accel.pictures import predict as prediction
+from mnist_accel.pictures import processes
 
-PICTURES, REPEATS = 2048, 5
-SIDES = (28, 32, 48, 64)
+REPEATS = 5
+PICTURES = {28: 20_000, 32: 2_000, 48: 2_000, 64: 2_000}
+"""The number of pictures by their side in pixels. Several processes read them; these start in every repeat."""
 
 
 def main() -> None:
@@ -36,11 +39,11 @@ def main() -> None:
     model = classifier.load(options.weights)
     digits = data.load("mnist", Path("data"), print).test
     random = np.random.default_rng(0)
-    speeds: dict[str, dict[str, int]] = {}
+    speeds: dict[str, dict[str, dict[str, int]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for side in SIDES:
+        for side, pictures in PICTURES.items():
             paths = []
-            for number in range(PICTURES):
+            for number in range(pictures):
                 path = Path(folder) / f"{side}-{number}.png"
                 path.write_bytes(as_png(digits.images[number % len(digits)], side, random))
                 paths.append(str(path))
@@ -53,7 +56,7 @@ def main() -> None:
             {
                 "pictures_per_second": speeds,
                 "photo_3000x2000_seconds": round(seconds, 3),
-                "pictures": PICTURES,
+                "pictures": list(PICTURES.values()),
                 "repeats": REPEATS,
                 "device": str(model.device),
                 "threads": torch.get_num_threads(),
@@ -63,11 +66,17 @@ def main() -> None:
     )
 
 
-def speed(paths: list[str], model: classifier.Classifier) -> dict[str, int]:
-    """Pictures per second, after a warm-up."""
+def speed(paths: list[str], model: classifier.Classifier) -> dict[str, dict[str, int]]:
+    """Pictures per second with one process and with several, in turn, after a warm-up."""
     time_of(paths[:256], model)
-    speeds = [len(paths) / time_of(paths, model) for _ in range(REPEATS)]
-    return {"median": round(statistics.median(speeds)), "lowest": round(min(speeds)), "highest": round(max(speeds))}
+    least, speeds = processes.LEAST, dict[str, list[float]]()
+    for _ in range(REPEATS):
+        for way, processes.LEAST in (("one process", math.inf), ("several processes", least)):
+            speeds.setdefault(way, []).append(len(paths) / time_of(paths, model))
+    return {
+        way: {"median": round(statistics.median(found)), "lowest": round(min(found)), "highest": round(max(found))}
+        for way, found in speeds.items()
+    }
 
 
 def time_of(paths: list[str], model: classifier.Classifier) -> float:

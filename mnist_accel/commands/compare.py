@@ -35,6 +35,6 @@ def compare(
         if rows:
             print_rows(console, heads, rows)
     if html:
-        atomic.write_whole(html, found.html())
+        atomic.publish({html: found.html()})
         print_files(console, [html])
     return finish(found.as_json(), json=json)

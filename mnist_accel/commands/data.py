@@ -25,7 +25,7 @@ def data(
     """
     config = TrainConfig(dataset=name, data_dir=data_dir)
     from mnist_accel.data import datasets
-    from mnist_accel.files.atomic import write_whole
+    from mnist_accel.files.atomic import publish
     from mnist_accel.reports import data_summary
     from mnist_accel.reports.console import TrainingConsole
     from mnist_accel.reports.tables import print_facts, print_files, print_line, print_rows, result_console
@@ -34,7 +34,7 @@ def data(
         heard = screen.notice, screen.pictures_read
         dataset = datasets.load(config.dataset, config.data_dir, *heard, skip_damaged=skip_damaged)
     found = data_summary.summarise(dataset)
-    write_whole(output, data_summary.draw(dataset, found))
+    publish({output: data_summary.draw(dataset, found)})
     console = result_console(to_stderr=json)
     print_line(console, f"{found.dataset}: {len(found.classes)} classes")
     inside = f"{found.train_duplicates:,} within the training part, {found.test_duplicates:,} within the test part"

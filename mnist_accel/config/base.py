@@ -117,10 +117,6 @@ class RunConfig(BaseModel):
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return type(self)(**given | changes)
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002 pydantic's arguments
-        """The same as `with_changes`: pydantic's own method would neither check the values nor read the recipe."""
-        return self.with_changes(**update or {})
-
     def _conflicts(self) -> list[Problem]:
         """Problems between settings, or between a setting and this machine."""
         problems, wanted, launched, cores = [], self.processes, launched_world_size(), available_cores()

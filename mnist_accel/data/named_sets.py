@@ -1,11 +1,9 @@
 """The data sets of `named_sets.toml`: four IDX files each, packaged, in the data directory, or downloaded."""
 
-import gzip
 import hashlib
 import os
 import tempfile
 import tomllib
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy.typing as npt
 from mnist_accel.data import array_files
 from mnist_accel.data.digits import DataSet, checked
 from mnist_accel.errors import DataError, printable
-from mnist_accel.files.atomic import exists, write_whole
+from mnist_accel.files.atomic import exists, publish
 from mnist_accel.files.untrusted import refusing
 
 PACKAGED_MNIST = Path(__file__).parent / "mnist_files"
@@ -90,9 +88,12 @@ def _download(name: str, folder: Path) -> None:
             present = read_folder(folder, source)[0]  # another process may have downloaded them meanwhile
             for url, md5 in checksums.items():
                 if Path(url).stem not in present and present.keys() != set(source.files):
-                    path = pooch.retrieve(url, f"md5:{md5}", path=temporary, downloader=downloader)
-                    _unpack(Path(path), url, folder)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+                    unpack = pooch.Unzip() if url.endswith(".zip") else pooch.Decompress(name=Path(url).stem)
+                    found = pooch.retrieve(url, f"md5:{md5}", None, temporary, unpack, downloader)
+                    folder.mkdir(parents=True, exist_ok=True)
+                    for path in map(Path, [found] if isinstance(found, str) else found):
+                        publish({folder / path.name: path.read_bytes()})
+    except (OSError, ValueError) as error:
         # The texts of requests repeat the address several times.
         cause = str(getattr(error.args[0] if error.args else None, "reason", error))
         reason = printable(cause.partition("): ")[2] or cause, 160)
@@ -100,18 +101,6 @@ def _download(name: str, folder: Path) -> None:
             f"{name} is not in {folder} and could not be downloaded ({reason})",
             f"check --data-dir and the network, or copy the .gz files in {address} into that folder",
         ) from error
-
-
-def _unpack(downloaded: Path, url: str, folder: Path) -> None:
-    """Write the content of a .gz file into `folder`, or the .gz files in an archive."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if url.endswith(".gz"):
-        write_whole(folder / Path(url).stem, gzip.decompress(downloaded.read_bytes()))
-        return
-    with zipfile.ZipFile(downloaded) as archive:
-        for member in archive.namelist():
-            if member.endswith(".gz"):
-                write_whole(folder / Path(member).name, archive.read(member))
 
 
 def read_folder(folder: Path, source: NamedSet) -> tuple[dict[str, npt.NDArray[np.uint8]], dict[str, str], list[str]]:

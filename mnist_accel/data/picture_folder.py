@@ -3,14 +3,10 @@
 import hashlib
 import io
 import os
-import pickle
-import signal
-import subprocess
-import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +14,12 @@ import numpy.typing as npt
 import PIL
 import platformdirs
 
-from mnist_accel import pictures
 from mnist_accel.data.digits import DataSet, Digits, hold_out, select
 from mnist_accel.errors import DataError, OutputError
-from mnist_accel.files.atomic import write_whole
-from mnist_accel.hardware.cores import available_cores
+from mnist_accel.files.atomic import publish
+from mnist_accel.pictures import processes
 from mnist_accel.pictures.picture_file import SUFFIXES, PictureError
 from mnist_accel.pictures.predict import read_character
-
-CHUNK = 100  # pictures that a process reads before it answers
-LEAST_PER_PROCESS = 1000  # a further process, which starts in half a second, is not worth it for fewer pictures
 
 Answer = npt.NDArray[np.uint8] | str  # a picture, uint8 (28, 28), or the reason why it cannot be read
 Heard = Callable[[int, int], None]  # called with the numbers of finished and of all pictures
@@ -86,7 +78,7 @@ def read(folder: Path, names: Sequence[str], progress: Heard) -> tuple[npt.NDArr
     place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
     cache = platformdirs.user_cache_path("mnist-accel") / f"{place[:16]}.npz"
     # What decides how a picture is read: the code and the file, whose content has changed only if size or times have.
-    code = [path.read_text(encoding="utf-8") for path in sorted(Path(pictures.__file__).parent.glob("*.py"))]
+    code = [path.read_text(encoding="utf-8") for path in sorted(Path(processes.__file__).parent.glob("*.py"))]
     found = [path.stat() for path in (folder / name for name in names) if path.exists()]  # a link may lead nowhere
     versions = [(status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in found]
     key = hashlib.sha256(repr([PIL.__version__, code, names, versions]).encode()).hexdigest()
@@ -96,50 +88,18 @@ def read(folder: Path, names: Sequence[str], progress: Heard) -> tuple[npt.NDArr
             return kept["images"], dict(zip(kept["damaged"].tolist(), kept["reasons"].tolist(), strict=True))
     images = np.zeros((len(names), 28, 28), np.uint8)
     errors: dict[int, str] = {}
-    for index, answer in enumerate(_answers([folder / name for name in names])):
+    for index, answer in enumerate(processes.each(_answer, [folder / name for name in names])):
         if isinstance(answer, str):
             errors[index] = answer
         else:
             images[index] = answer
-        if (index + 1) % CHUNK == 0 or index + 1 == len(names):
-            progress(index + 1, len(names))
+        progress(index + 1, len(names))
     content = io.BytesIO()
     np.savez(content, key=key, images=images, damaged=list(errors), reasons=list(errors.values()))
     with suppress(OSError, OutputError):  # without a cache, the next run reads the pictures again
         cache.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(cache, content.getvalue())
+        publish({cache: content.getvalue()})
     return images, errors
-
-
-def _answers(paths: list[Path]) -> Iterator[Answer]:
-    """The pictures, in order, read by several processes in turn, a chunk each."""
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    processes = min(available_cores(), len(paths) // LEAST_PER_PROCESS)
-    if processes < 2:
-        yield from map(_answer, paths)
-        return
-    # Not by multiprocessing: its children import the main program again, which may train, and stay behind after a kill.
-    command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
-    with ExitStack() as stack:
-        answers = []
-        for number in range(processes):
-            reader = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-            assert reader.stdin
-            assert reader.stdout
-            with reader.stdin:
-                pickle.dump(chunks[number::processes], reader.stdin)
-            answers.append(reader.stdout)
-        for number in range(len(chunks)):
-            yield from pickle.load(answers[number % processes])
-
-
-def serve() -> None:
-    """Answer lists of paths, which stdin holds, with the pictures, until nobody reads them any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the program that asks
-    with suppress(BrokenPipeError):
-        for chunk in pickle.load(sys.stdin.buffer):
-            pickle.dump([_answer(path) for path in chunk], sys.stdout.buffer)
-            sys.stdout.buffer.flush()
 
 
 def _answer(path: Path) -> Answer:

@@ -15,13 +15,8 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 see above
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace the content of `path`; see `publish`."""
-    publish({path: content})
-
-
 def publish(contents: Mapping[Path, bytes]) -> None:
-    """Write several files. None of them is replaced before all are safely on the disk.
+    """Write files. None of them is replaced before all are safely on the disk.
 
     Even after a power failure, a file has the old content or the new one. Raises OutputError if that is not possible.
     """

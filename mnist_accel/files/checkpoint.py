@@ -12,7 +12,7 @@ import safetensors.torch
 from torch import Tensor
 
 from mnist_accel.errors import OutputError, UserError
-from mnist_accel.files.atomic import write_whole
+from mnist_accel.files.atomic import publish
 from mnist_accel.files.exported import metadata_of
 from mnist_accel.files.untrusted import read_limited, refusing
 
@@ -60,7 +60,7 @@ class CheckpointFolder:
             self.folder.mkdir(exist_ok=True)
             known = self.numbered()
             path = self.folder / f"checkpoint-{(known[-1][0] if known else 0) + 1:06d}.safetensors"
-            write_whole(path, content)
+            publish({path: content})
             read(path)
             for _, older in known[: len(known) + 1 - self.keep]:
                 older.unlink()

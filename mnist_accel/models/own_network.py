@@ -1,12 +1,10 @@
 """Networks of the user's own, named "FILE.py:CLASS" or "package.module:CLASS"."""
 
-import contextlib
 import copy
 import functools
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from mnist_accel.errors import UserError, printable
-
-
-@contextlib.contextmanager
-def _refusing(name: str, problem: str, hint: str) -> Iterator[None]:
-    """Turn an error of the user's code, which can raise anything, into a UserError with the reason in brackets."""
-    try:
-        yield
-    except Exception as error:
-        reason = f"{type(error).__name__}: {printable(error, 150)}"
-        raise UserError(f"--model {name}: {problem} ({reason})", hint) from error
+from mnist_accel.files.untrusted import refusing
 
 
 @functools.cache
 def load_class(name: str) -> tuple[Any, str]:
     """The class `name` and the SHA-256 of the file that defines it. The file is imported: its code runs."""
     place, _, class_name = name.rpartition(":")
-    with _refusing(name, "cannot be imported", "give FILE.py:CLASS or MODULE:CLASS"):
+    with refusing(UserError, f"--model {name}: cannot be imported", "give FILE.py:CLASS or MODULE:CLASS"):
         module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         source = getattr(module, "__file__", None)
         digest = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
@@ -48,12 +37,12 @@ def _import_file(path: Path) -> Any:
 def build(name: str, classes: int, part: int) -> nn.Module:
     """A new network. Raises UserError if it cannot be built with `classes=` alone, or does not meet `check`."""
     network = load_class(name)[0]
-    with _refusing(name, "cannot be built", "it must accept one argument, classes="):
+    with refusing(UserError, f"--model {name}: cannot be built", "it must accept one argument, classes="):
         model: nn.Module = network(classes=classes)
     hint = "see docs/your-own-network.md"
     if part == 1:
         hint = f"a process computes 1 image of a batch, so change --batch-size; or {hint}"
-    with torch.random.fork_rng(devices=[]), _refusing(name, "cannot compute", hint):
+    with torch.random.fork_rng(devices=[]), refusing(UserError, f"--model {name}: cannot compute", hint):
         problems = check(copy.deepcopy(model), torch.rand(min(part, 2), 1, 28, 28), classes)
     if problems:
         raise UserError(f"--model {name}: {'; '.join(problems)}", hint)

@@ -1,7 +1,7 @@
 """Reads the digits of pictures: finds them, brings them to MNIST's form, and labels them with a model."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mnist_accel.pictures import ink, mnist_form, page, picture_file, strokes
+from mnist_accel.pictures import ink, mnist_form, page, picture_file, processes, strokes
 from mnist_accel.pictures.picture_file import Picture, PictureError
 from mnist_accel.pictures.strokes import Box, Mark
 
@@ -81,11 +81,11 @@ class PictureResult:
         return {"file": self.file, "lines": self.lines, "digits": digits, "error": self.error}
 
 
-def read_pictures(sources: Iterable[str | Picture], model: "Classifier", top_k: int = 3) -> Iterator[PictureResult]:
+def read_pictures(sources: Sequence[str | Picture], model: "Classifier", top_k: int = 3) -> Iterator[PictureResult]:
     """The results of pictures, or of the files with these names, in their order."""
-    remaining = iter(sources)
-    while batch := list(itertools.islice(remaining, PICTURES_AT_ONCE)):
-        both = _labelled([reading for source in batch for reading in _find(source)], model, top_k)
+    found = map(_find, sources) if picture_file.STDIN in sources else processes.each(_find, sources)
+    while batch := list(itertools.islice(found, PICTURES_AT_ONCE)):
+        both = _labelled([reading for readings in batch for reading in readings], model, top_k)
         for first, whole in zip(both[::2], both[1::2], strict=True):
             is_number = sum(not digit.doubt for digit in first.digits) > 2  # a digit does not fall into so many
             is_worse = first.is_doubtful or (len(first.digits) > 1 and first.probability < whole.probability)
@@ -156,18 +156,18 @@ def _labelled(found: list[PictureResult], model: "Classifier", top_k: int) -> li
     from mnist_accel.pictures import rejection  # here, for the start-up time: it imports torch
 
     is_checked = list(names) == list("0123456789")
-    sure = rejection.digit_probability(stacked) if is_checked else np.ones(len(images), np.float32)
-    rows = iter(zip(model.probabilities(stacked), sure.tolist(), strict=True))
+    is_digit = rejection.digit_probability(stacked) if is_checked else np.ones(len(images), np.float32)
+    probabilities = model.probabilities(stacked)
+    order = np.argsort(-probabilities, axis=1, kind="stable").tolist()
+    is_odd = (is_digit < probabilities.max(axis=1)).tolist()  # rather no digit, or several, than another digit
+    rows = zip(order, is_odd, (probabilities * is_digit[:, None]).tolist(), strict=True)
 
     def named(digit: Digit) -> Digit:
-        probabilities, is_digit = next(rows)
-        order = np.argsort(-probabilities, kind="stable")
-        top = [(names[index], float(probabilities[index] * is_digit)) for index in order[: max(1, top_k)]]
+        classes, is_odd, shares = next(rows)
+        top = [(names[index], shares[index]) for index in classes[: max(1, top_k)]]
         label, probability = top[0]
-        doubt = digit.doubt
-        if not doubt and probability < SURE:
-            other = "no digit, or several" if is_digit < probabilities.max() else names[order[1]]
-            doubt = f"not sure: {label} or {other}"
+        other = "no digit, or several" if is_odd else names[classes[1]]
+        doubt = digit.doubt or (f"not sure: {label} or {other}" if probability < SURE else "")
         return replace(digit, label=label, probability=probability, top=top, doubt=doubt)
 
     return [replace(one, digits=[named(digit) for digit in one.digits]) for one in found]

@@ -47,7 +47,7 @@ def report(path: str | Path) -> Path:
         changed=changed,
         command=_command(run, changed),
     )
-    atomic.write_whole(group.path / REPORT_FILE, page)
+    atomic.publish({group.path / REPORT_FILE: page})
     return group.path / REPORT_FILE
 
 

@@ -141,5 +141,5 @@ def _kept(name: str, measure: Callable[[], float]) -> float:
         known[name] = measure()
         with contextlib.suppress(OSError, OutputError):  # without a cache folder it is measured each time
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_whole(path, json.dumps(known).encode())
+            atomic.publish({path: json.dumps(known).encode()})
     return known[name]

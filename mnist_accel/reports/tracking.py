@@ -109,4 +109,4 @@ class Tracking(Observer):
             self.tell(f"{name} failed ({reason}); the run continues without it")
 
     def _save(self) -> None:
-        atomic.write_whole(self.path, json.dumps(self.state).encode())
+        atomic.publish({self.path: json.dumps(self.state).encode()})

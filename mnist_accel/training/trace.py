@@ -126,7 +126,7 @@ class Tracer(Observer):
         self.current = None
         self.lines.append(merged(hardware.gather((current, self.parts))).model_dump_json())
         content = "".join(f"{line}\n" for line in self.lines).encode()
-        hardware.together(lambda: atomic.write_whole(self.path, content) if hardware.is_main else None)
+        hardware.together(lambda: atomic.publish({self.path: content}) if hardware.is_main else None)
         self.steps_left -= 1
         if not self.steps_left:
             del self.setup.train_data.batch  # the method of the class again

@@ -196,9 +196,9 @@ def test_names_are_taken_in_any_case_and_common_synonyms_are_understood() -> Non
 
 def test_a_copy_with_another_recipe_takes_the_values_of_that_recipe_and_keeps_explicit_ones() -> None:
     config = TrainConfig(recipe="accurate", epochs=3)
-    for changed in (config.with_changes(recipe="speedrun"), config.model_copy(update={"recipe": "speedrun"})):
-        assert changed == TrainConfig(recipe="speedrun", epochs=3)
-        assert changed.model == "fast-cnn"
+    changed = config.with_changes(recipe="speedrun")
+    assert changed == TrainConfig(recipe="speedrun", epochs=3)
+    assert changed.model == "fast-cnn"
     assert config.with_changes(epochs=None).epochs == 10
     assert pickle.loads(pickle.dumps(config)).with_changes(recipe="classic").lr == 0.001
     with pytest.raises(ConfigError, match="whole number of at least 1"):

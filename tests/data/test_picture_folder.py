@@ -10,6 +10,7 @@ import pytest
 from mnist_accel.data import datasets, picture_folder
 from mnist_accel.data.digits import DataSet, fingerprint
 from mnist_accel.errors import DataError
+from mnist_accel.pictures import processes
 from mnist_accel.pictures.predict import read_character
 from tests.conftest import Run
 
@@ -193,15 +194,14 @@ def test_several_processes_read_the_same_as_one(tmp_path: Path, monkeypatch: pyt
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*.png"))
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     images, errors = picture_folder.read(tmp_path, names, lambda *_: None)
-    monkeypatch.setattr(picture_folder, "LEAST_PER_PROCESS", 20)
-    monkeypatch.setattr(picture_folder, "CHUNK", 7)
-    monkeypatch.setattr(picture_folder, "available_cores", lambda: 3)
+    monkeypatch.setattr(processes, "TRIAL", 0.0)
+    monkeypatch.setattr(processes, "LEAST", 1e-6)
+    monkeypatch.setattr(processes, "available_cores", lambda: 3)
     heard: list[tuple[int, int]] = []
     by_three, same_errors = picture_folder.read(tmp_path, names, lambda *numbers: heard.append(numbers))
     np.testing.assert_array_equal(by_three, images)
     assert same_errors == errors
-    assert heard[0] == (7, 120)
-    assert heard[-1] == (120, 120)
+    assert heard == [(number, 120) for number in range(1, 121)]
     assert "circle/7.png" in [names[index] for index in errors]
 
 

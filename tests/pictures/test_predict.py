@@ -95,7 +95,7 @@ def test_a_narrow_strip_is_read_without_an_error(size: tuple[int, int], model: C
 
 
 def texts(model: Classifier, *images: Image.Image) -> list[str]:
-    return [result.text for result in prediction.read_pictures(map(as_picture, images), model)]
+    return [result.text for result in prediction.read_pictures(list(map(as_picture, images)), model)]
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def digits() -> Digits:
 
 
 def test_pictures_in_mnists_form_are_used_unchanged(model: Classifier, digits: Digits) -> None:
-    found = prediction.read_pictures(map(as_picture, digits.images), model)
+    found = prediction.read_pictures(list(map(as_picture, digits.images)), model)
     pairs = zip(found, digits.images, strict=True)
     assert all(np.array_equal(result.digits[0].image, image) for result, image in pairs)  # also with ink at the edge
 
@@ -117,7 +117,7 @@ def test_inverted_enlarged_and_moved_digits_are_read_like_the_originals(model: C
     for image in images:
         large = np.asarray(Image.fromarray(image).resize((84, 84), Image.Resampling.BICUBIC))
         changed.append(240 - np.pad(large, ((0, 90), (70, 20))) // 2)
-    found = list(prediction.read_pictures(map(as_picture, changed), model))
+    found = list(prediction.read_pictures(list(map(as_picture, changed)), model))
     assert all(len(result.digits) == 1 for result in found)
     assert np.mean([result.text == str(label) for result, label in zip(found, expected, strict=True)]) > 0.97
 
