@@ -29,7 +29,8 @@ def main(
         seconds, errors = epochs[..., 0].cumsum(axis=1).mean(axis=0), 100 * (1 - epochs[..., 1].mean(axis=0))
         axes.loglog(seconds, errors, "o-", markersize=4, label=f"{trials[0]['recipe']} ({len(trials)})")
     first = trials[0]
-    machine = f"{first['device_name']}, {first['threads']} threads, {first['mixed_precision']}"
+    precision = "fp32" if first["mixed_precision"] == "no" else first["mixed_precision"]
+    machine = f"{first['device_name']}, {first['threads']} threads, {precision}"
     axes.set(xlabel=f"training time, s ({machine})", ylabel="test error, %")
     axes.set_yticks([0.3, 0.5, 1, 2, 5, 10], ["0.3", "0.5", "1", "2", "5", "10"], minor=False)
     low, high = axes.get_xlim()
