@@ -82,7 +82,7 @@ class PictureResult:
 
 
 def read_pictures(sources: Sequence[str | Picture], model: "Classifier", top_k: int = 3) -> Iterator[PictureResult]:
-    """The results of pictures, or of the files with these names, in their order."""
+    """The results of pictures, or of the files with these names, in their order. One process alone reads stdin."""
     found = map(_find, sources) if picture_file.STDIN in sources else processes.each(_find, sources)
     while batch := list(itertools.islice(found, PICTURES_AT_ONCE)):
         both = _labelled([reading for readings in batch for reading in readings], model, top_k)

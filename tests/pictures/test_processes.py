@@ -1,5 +1,6 @@
 """Many pictures are read by several processes, which end with the program that asks."""
 
+import io
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from PIL import Image
 
 from mnist_accel import TrainConfig, train
 from mnist_accel.models import classifier
-from mnist_accel.pictures import predict, processes
+from mnist_accel.pictures import picture_file, predict, processes
 from tests.conftest import SMALL_MNIST, clean_environment
 
 
@@ -40,14 +41,19 @@ def draw(folder: Path, pictures: int, side: int = 48) -> list[str]:
     return sorted(map(str, folder.iterdir()))
 
 
+def use_three_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read also a few pictures by several processes."""
+    monkeypatch.setattr(processes, "TRIAL", 0.0)
+    monkeypatch.setattr(processes, "LEAST", 1e-6)
+    monkeypatch.setattr(processes, "available_cores", lambda: 3)
+
+
 def test_several_processes_read_the_same_as_one(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = draw(tmp_path / "rings", 300)
     Path(names[250]).write_bytes(b"rubbish")
     model, threads = classifier.load(weights), torch.get_num_threads()
     alone = list(predict.read_pictures(names, model))
-    monkeypatch.setattr(processes, "TRIAL", 0.0)
-    monkeypatch.setattr(processes, "LEAST", 1e-6)
-    monkeypatch.setattr(processes, "available_cores", lambda: 3)
+    use_three_processes(monkeypatch)
     together = list(predict.read_pictures(names, model))
     assert [result.file for result in together] == names
     assert [(result.text, result.error) for result in together] == [(result.text, result.error) for result in alone]
@@ -57,6 +63,15 @@ def test_several_processes_read_the_same_as_one(weights: Path, tmp_path: Path, m
             np.array_equal(first.image, second.image) for first, second in zip(one.digits, other.digits, strict=True)
         )
     assert torch.get_num_threads() == threads
+
+
+def test_stdin_is_read_after_many_files(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = draw(tmp_path / "rings", 20)
+    use_three_processes(monkeypatch)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path(names[0]).read_bytes())))
+    picture_file._stdin.cache_clear()
+    first, *_, last = predict.read_pictures([*names, "-"], classifier.load(weights))
+    assert (last.text, last.error) == (first.text, None)
 
 
 PREDICT = """
