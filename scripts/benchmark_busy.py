@@ -4,7 +4,8 @@
     python -m scripts.benchmark_busy --command predict --results busy_predict.jsonl
 
 The ways to run the command, and the quiet and busy machine, take turns. A training counts as one of `LONGEST` seconds
-if it has not ended by then. `predict` is timed from its start to its end, `bench` by what it says of the default.
+if it has not ended by then. `predict` is timed from its start to its end; of `bench`, the speed that it
+reports for its default counts.
 """
 
 import argparse

@@ -22,7 +22,7 @@ def refusing(kind: type[UserError], problem: str, hint: str = "") -> Iterator[No
             first, *_ = error.errors()
             place, wrong = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
             text = f"{place}: {wrong}" if place else wrong
-        reason = printable(text, 160) or type(error).__name__
+        reason = printable(repr(error) if isinstance(error, KeyError) else text, 160) or type(error).__name__
         raise kind(f"{problem} ({reason})", hint) from error
 
 

@@ -82,7 +82,7 @@ class PictureResult:
 
 
 def read_pictures(sources: Sequence[str | Picture], model: "Classifier", top_k: int = 3) -> Iterator[PictureResult]:
-    """The results of pictures, or of the files with these names, in their order. One process alone reads stdin."""
+    """The results of pictures, or of the files with these names, in their order. This process reads stdin."""
     found = map(_find, sources) if picture_file.STDIN in sources else processes.each(_find, sources)
     while batch := list(itertools.islice(found, PICTURES_AT_ONCE)):
         both = _labelled([reading for readings in batch for reading in readings], model, top_k)
@@ -159,8 +159,8 @@ def _labelled(found: list[PictureResult], model: "Classifier", top_k: int) -> li
     is_digit = rejection.digit_probability(stacked) if is_checked else np.ones(len(images), np.float32)
     probabilities = model.probabilities(stacked)
     order = np.argsort(-probabilities, axis=1, kind="stable").tolist()
-    is_odd = (is_digit < probabilities.max(axis=1)).tolist()  # rather no digit, or several, than another digit
-    rows = zip(order, is_odd, (probabilities * is_digit[:, None]).tolist(), strict=True)
+    are_odd = (is_digit < probabilities.max(axis=1)).tolist()  # rather no digit, or several, than another digit
+    rows = zip(order, are_odd, (probabilities * is_digit[:, None]).tolist(), strict=True)
 
     def named(digit: Digit) -> Digit:
         classes, is_odd, shares = next(rows)

@@ -13,7 +13,7 @@ import cv2
 from mnist_accel.errors import LaunchError
 from mnist_accel.hardware.cores import available_cores
 
-TRIAL = 0.1  # seconds of reading after which the time for the rest is known
+TRIAL = 0.1  # seconds of reading after which the time for the rest is estimated
 LEAST = 1.0  # seconds of reading for each process, which takes nearly a second to start
 CHUNK = 0.1  # seconds that a process reads before it answers
 ENDED = (BrokenPipeError, EOFError, pickle.UnpicklingError)  # the process at the other end of a pipe has ended
@@ -36,7 +36,7 @@ def each(read: Callable[[Any], Any], sources: Sequence[Any]) -> Iterator[Any]:
 
 
 def _by_processes(read: Callable[[Any], Any], sources: Sequence[Any], processes: int, chunk: int) -> Iterator[Any]:
-    """The same by several processes in turn, so many sources each."""
+    """Do what `each` does by several processes, which read so many sources (`chunk`) in turn."""
     chunks = [sources[start : start + chunk] for start in range(0, len(sources), chunk)]
     # Not by multiprocessing: its children import the main program again, which may train, and stay behind after a kill.
     command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
@@ -44,7 +44,7 @@ def _by_processes(read: Callable[[Any], Any], sources: Sequence[Any], processes:
 
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # for what the caller does with the answers
+        torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # the other cores are for the readers
         # Ctrl-C ends only the program that asks: the readers are in groups of their own.
         popen = [Popen(command, stdin=PIPE, stdout=PIPE, process_group=0) for _ in range(processes)]
         readers = list(map(stack.enter_context, popen))
@@ -58,7 +58,7 @@ def _by_processes(read: Callable[[Any], Any], sources: Sequence[Any], processes:
                 assert answers
                 yield from pickle.load(answers)
         except ENDED as error:
-            raise LaunchError("a process that reads pictures has ended", "is there enough memory?") from error
+            raise LaunchError("a process that reads pictures has ended", "check whether memory ran out") from error
 
 
 def serve() -> None:

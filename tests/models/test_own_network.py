@@ -151,3 +151,9 @@ def test_a_network_that_needs_several_images_is_refused_where_a_process_gets_one
 def test_a_missing_file_is_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be imported"):
         train(settings(name, output_dir=tmp_path))
+
+
+def test_an_error_that_is_only_a_key_is_named(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("def Net(classes):\n    return {}['layers']\n")
+    with pytest.raises(UserError, match=r"cannot be built \(KeyError\('layers'\)\); it must accept"):
+        own_network.build(f"{tmp_path / 'net.py'}:Net", 10, 2)

@@ -51,9 +51,10 @@ def use_three_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_several_processes_read_the_same_as_one(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = draw(tmp_path / "rings", 300)
     Path(names[250]).write_bytes(b"rubbish")
-    model, threads = classifier.load(weights), torch.get_num_threads()
+    model = classifier.load(weights)
     alone = list(predict.read_pictures(names, model))
     use_three_processes(monkeypatch)
+    torch.set_num_threads(2)
     together = list(predict.read_pictures(names, model))
     assert [result.file for result in together] == names
     assert [(result.text, result.error) for result in together] == [(result.text, result.error) for result in alone]
@@ -62,7 +63,8 @@ def test_several_processes_read_the_same_as_one(weights: Path, tmp_path: Path, m
         assert all(
             np.array_equal(first.image, second.image) for first, second in zip(one.digits, other.digits, strict=True)
         )
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
 
 
 def test_stdin_is_read_after_many_files(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
