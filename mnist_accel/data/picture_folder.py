@@ -21,7 +21,6 @@ from mnist_accel.pictures import processes
 from mnist_accel.pictures.picture_file import SUFFIXES, PictureError
 from mnist_accel.pictures.predict import read_character
 
-Answer = npt.NDArray[np.uint8] | str  # a picture, uint8 (28, 28), or the reason why it cannot be read
 Heard = Callable[[int, int], None]  # called with the numbers of finished and of all pictures
 
 
@@ -102,7 +101,7 @@ def read(folder: Path, names: Sequence[str], progress: Heard) -> tuple[npt.NDArr
     return images, errors
 
 
-def _answer(path: Path) -> Answer:
+def _answer(path: Path) -> npt.NDArray[np.uint8] | str:  # (28, 28), or the reason why it cannot be read
     try:
         return read_character(path)
     except PictureError as error:

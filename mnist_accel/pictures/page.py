@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from mnist_accel.pictures import ink
 
@@ -21,8 +20,9 @@ def cut_out(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int, 
         return pixels, 0, 0
     left, top, width, height = cv2.boundingRect(mask)
     page, mask = (whole[top : top + height, left : left + width] for whole in (pixels, mask))
-    y, x = ndimage.distance_transform_edt(mask == 0, return_distances=False, return_indices=True)
-    return page[y, x], left, top  # corners that are not of the page get the colour of its nearest edge
+    # The number, from 1, of the nearest pixel of the page, whose colour corners get that are not of the page.
+    nearest = cv2.distanceTransformWithLabels(1 - mask, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    return page[mask == 1][nearest - 1], left, top
 
 
 def _find(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:

@@ -21,7 +21,7 @@ ENDED = (BrokenPipeError, EOFError, pickle.UnpicklingError)  # the process at th
 
 def each(read: Callable[[Any], Any], sources: Sequence[Any]) -> Iterator[Any]:
     """What `read`, a function of a module, returns for each source, in order."""
-    spent = 0.0
+    spent, cores = 0.0, available_cores()
     for number, source in enumerate(sources, start=1):
         began = time.perf_counter()
         answer = read(source)
@@ -29,7 +29,7 @@ def each(read: Callable[[Any], Any], sources: Sequence[Any]) -> Iterator[Any]:
         yield answer
         if spent > TRIAL:
             left = (len(sources) - number) * spent / number
-            processes = min(available_cores(), int(left / LEAST))
+            processes = min(cores, int(left / LEAST))
             if processes > 1:
                 yield from _by_processes(read, sources[number:], processes, max(1, round(CHUNK * number / spent)))
                 return

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csgraph
 
 from mnist_accel.pictures import ink, ruled_lines
 from mnist_accel.pictures.ruled_lines import Mask
@@ -112,10 +111,12 @@ def _groups(pieces: Pieces) -> list[Pieces]:
     nearest = distances.argmin(axis=1)
     near = distances.min(axis=1) <= 0.3 * tallest
     linked[bars[near], bodies[nearest[near]]] = True
-    count, numbers = csgraph.connected_components(linked, directed=False)
-    groups = [pieces[numbers == number] for number in range(count)]
-    groups = [group for group in groups if np.ptp(group[:, [1, 3]]) >= 0.4 * tallest]
-    return groups[: MOST_MARKS + 1]
+    linked |= linked.T | np.eye(len(linked), dtype=bool)
+    first, before = np.arange(len(pieces)), np.array([])  # the first piece that is known to be in the same group
+    while not np.array_equal(first, before):
+        first, before = np.where(linked, first, len(first)).min(axis=1), first
+    groups = (pieces[first == number] for number in np.unique(first))
+    return [group for group in groups if np.ptp(group[:, [1, 3]]) >= 0.4 * tallest][: MOST_MARKS + 1]
 
 
 def _are_stacked(boxes: Pieces) -> Mask:

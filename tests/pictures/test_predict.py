@@ -147,10 +147,16 @@ def colourful(image: Image.Image) -> Pixels:
     return pixels
 
 
+def on_a_dark_table(image: Image.Image) -> Pixels:
+    """A sheet that is turned by 8°, so that the rectangle around it has corners of the table."""
+    sheet = image.resize((1000, 440)).rotate(8, expand=True, fillcolor=35)
+    return np.pad(np.asarray(sheet), 60, constant_values=35)
+
+
 @pytest.mark.parametrize(
     "change",
-    [np.asarray, lambda image: 255 - np.asarray(image), shadowed, colourful],
-    ids=["plain", "white on black", "shadow", "equally bright colours"],
+    [np.asarray, lambda image: 255 - np.asarray(image), shadowed, colourful, on_a_dark_table],
+    ids=["plain", "white on black", "shadow", "equally bright colours", "dark table"],
 )
 def test_light_and_colours_do_not_matter(model: Classifier, change: Callable[[Image.Image], Pixels]) -> None:
     result = read_picture(change(write("417", size=(500, 220))), model)
@@ -430,6 +436,21 @@ def test_the_function_takes_one_file_or_several(weights: Path, tmp_path: Path) -
     ]
     with pytest.raises(UserError, match=r"nowhere\.pth"):
         predict_function(tmp_path / "a.png", tmp_path / "nowhere.pth")
+
+
+def test_the_first_answer_comes_before_the_other_pictures_are_read(model: Classifier, tmp_path: Path) -> None:
+    names = [str(tmp_path / f"{number}.png") for number in range(4)]
+    for name in names:
+        write("7").save(name)
+    results = prediction.read_pictures(names, model)
+    assert next(results).text == "7"
+    Path(names[-1]).unlink()
+    assert [result.error is None for result in results] == [True, True, False]
+
+
+def test_reading_pictures_does_not_wait_for_scipy() -> None:
+    program = "import sys, mnist_accel.pictures.predict; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_a_page_of_3000_marks_is_recognised_as_text_quickly(model: Classifier) -> None:
