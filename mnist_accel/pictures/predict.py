@@ -68,8 +68,7 @@ class PictureResult:
             if not rows or digit.box[0] < rows[-1][-1].box[0]:
                 rows.append([])
             rows[-1].append(digit)
-        gap = GAP * float(np.median([digit.box[3] - digit.box[1] for digit in self.digits] or [0]))
-        return [_spaced(row, gap) for row in rows]
+        return [_spaced(row, self.digits) if len(row) > 1 else row[0].label for row in rows]
 
     def as_json(self) -> dict[str, Any]:
         """The object of `--json`."""
@@ -94,8 +93,9 @@ def read_pictures(sources: Sequence[str | Picture], model: "Classifier", top_k: 
             yield whole if whole.digits and is_whole else first
 
 
-def _spaced(row: list[Digit], gap: float) -> str:
-    """The labels of a row, with a space where more than `gap` pixels are empty, but not between boxes of a form."""
+def _spaced(row: list[Digit], digits: list[Digit]) -> str:
+    """The labels of a row of a picture's `digits`, with a space in a wide gap, but not between boxes of a form."""
+    gap = GAP * float(np.median([digit.box[3] - digit.box[1] for digit in digits]))
     left, _, right, _ = np.array([digit.box for digit in row]).T
     is_gap, steps = left[1:] - right[:-1] > gap, np.diff((left + right) / 2)
     if len(row) > 4:  # fewer digits may be at equal distances by chance
