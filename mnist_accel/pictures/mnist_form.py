@@ -59,8 +59,8 @@ def _redrawn(ink: Ink, level: int, width: float) -> Ink:
     pad = int(np.ceil(margin)) + 1
     usual = level if fine.max() >= level / 2 else fine.max()  # scaling makes the thinnest strokes fainter
     drawn = np.pad(fine >= usual / 2, pad)
-    exactly = (cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    outside, inside = (cv2.distanceTransform(mask.view(np.uint8), *exactly) for mask in (~drawn, drawn))
+    exact = (cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    outside, inside = (cv2.distanceTransform(mask.view(np.uint8), *exact) for mask in (~drawn, drawn))
     distance = outside - inside + np.where(drawn, 0.5, -0.5)
     grow = max(grow, -0.6 * float(np.percentile(inside[drawn], 90)))  # the thinnest strokes must not vanish
     redrawn = (np.clip(0.5 + grow - distance, 0, 1) * 255).astype(np.uint8)

@@ -20,7 +20,7 @@ def cut_out(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int, 
         return pixels, 0, 0
     left, top, width, height = cv2.boundingRect(mask)
     page, mask = (whole[top : top + height, left : left + width] for whole in (pixels, mask))
-    # The number, from 1, of the nearest pixel of the page, whose colour corners get that are not of the page.
+    # Corners outside the page get the colour of the page's nearest pixel. OpenCV numbers these row by row, from 1.
     nearest = cv2.distanceTransformWithLabels(1 - mask, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
     return page[mask == 1][nearest - 1], left, top
 

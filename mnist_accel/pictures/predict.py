@@ -17,7 +17,7 @@ from mnist_accel.pictures.strokes import Box, Mark
 if TYPE_CHECKING:
     from mnist_accel.models.classifier import Classifier
 
-PICTURES_AT_ONCE = 256  # the digits of at most so many pictures go through the network together
+PICTURES_AT_ONCE = 256  # the largest number of pictures whose digits go through the network together
 SURE = 0.9  # an answer of lower probability is doubtful
 LEAST_HOLE = 0.002  # of the area of a mark's box; smaller holes are noise
 THICKEST = 0.6  # width of a stroke, as a share of the digit's longer side; 99.9% of drawn digits have at most 0.52
@@ -83,7 +83,7 @@ class PictureResult:
 def read_pictures(sources: Sequence[str | Picture], model: "Classifier", top_k: int = 3) -> Iterator[PictureResult]:
     """The results of pictures, or of the files with these names, in their order. This process reads stdin."""
     found = map(_find, sources) if picture_file.STDIN in sources else processes.each(_find, sources)
-    sizes = (min(2**number, PICTURES_AT_ONCE) for number in itertools.count())  # the first answers come soon
+    sizes = (min(2**number, PICTURES_AT_ONCE) for number in itertools.count())  # small first: answers come early
     while batch := list(itertools.islice(found, next(sizes))):
         both = _labelled([reading for readings in batch for reading in readings], model, top_k)
         for first, whole in zip(both[::2], both[1::2], strict=True):

@@ -14,7 +14,7 @@ from mnist_accel.errors import LaunchError
 from mnist_accel.hardware.cores import available_cores
 
 TRIAL = 0.1  # seconds of reading after which the time for the rest is estimated
-LEAST = 1.0  # seconds of reading for each process, which takes nearly a second to start
+LEAST = 1.0  # seconds of reading for each process, which takes up to half a second to start
 CHUNK = 0.1  # seconds that a process reads before it answers
 ENDED = (BrokenPipeError, EOFError, pickle.UnpicklingError)  # the process at the other end of a pipe has ended
 
@@ -36,7 +36,7 @@ def each(read: Callable[[Any], Any], sources: Sequence[Any]) -> Iterator[Any]:
 
 
 def _by_processes(read: Callable[[Any], Any], sources: Sequence[Any], processes: int, chunk: int) -> Iterator[Any]:
-    """Do what `each` does by several processes, which read so many sources (`chunk`) in turn."""
+    """Do what `each` does by several processes, which read `chunk` sources each in turn."""
     chunks = [sources[start : start + chunk] for start in range(0, len(sources), chunk)]
     # Not by multiprocessing: its children import the main program again, which may train, and stay behind after a kill.
     command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]

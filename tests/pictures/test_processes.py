@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -65,6 +66,14 @@ def test_several_processes_read_the_same_as_one(weights: Path, tmp_path: Path, m
         )
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
+
+
+def test_the_limit_of_cores_is_not_looked_up_for_each_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    lookup = Mock(return_value=1)
+    monkeypatch.setattr(processes, "TRIAL", 0.0)
+    monkeypatch.setattr(processes, "available_cores", lookup)
+    assert list(processes.each(abs, range(-100, 0))) == list(range(100, 0, -1))
+    lookup.assert_called_once()
 
 
 def test_stdin_is_read_after_many_files(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
